@@ -1,1 +1,16 @@
-//! Skeleton.
+//! The words of the system: identifiers, trial specifications, grid files, reports, results, tables.
+//!
+//! Nothing here reads a clock, opens a socket or touches a tensor, so every other crate may depend on it.
+//! What crosses the network is described in `proto`; what is decided, in `coordinator-core`.
+
+pub mod cause;
+pub mod digest;
+pub mod id;
+pub mod plan;
+pub mod report;
+pub mod result;
+pub mod spec;
+
+pub use cause::FailureCause;
+pub use digest::{Digest, TrialKey};
+pub use id::{AttemptId, ExperimentId, TrialId, WorkerId};

@@ -1,0 +1,244 @@
+//! Uncertainty methods: what each changes in training ([`TrainMethod`]) and in prediction ([`Predictor`]).
+
+use serde::{Deserialize, Serialize};
+
+/// What a method changes in training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum TrainMethod {
+    /// One ordinary network. Also the member of a Deep Ensemble.
+    Deterministic,
+    /// Element-wise dropout between the two convolutions of each residual block.
+    Dropout {
+        /// Probability of zeroing, in [0, 1).
+        rate: f64,
+    },
+    /// One shared weight and two rank-1 vectors per member and layer.
+    BatchEnsemble(BatchEnsembleSettings),
+    /// BatchEnsemble whose input-side vectors are decoded from a small VAE per layer.
+    LpBnn(LpBnnSettings),
+}
+
+impl TrainMethod {
+    /// Members that one network holds.
+    pub fn members(&self) -> u32 {
+        match self {
+            Self::Deterministic | Self::Dropout { .. } => 1,
+            Self::BatchEnsemble(settings) => settings.members,
+            Self::LpBnn(settings) => settings.members,
+        }
+    }
+}
+
+/// How a batch meets the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchMode {
+    /// Every member sees the whole batch: J·B rows.
+    Repeat,
+    /// The batch is cut in J blocks, one for each member: B rows.
+    Split,
+}
+
+/// Whose statistics a batch normalisation keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormMode {
+    /// One normalisation per member, with its own affine parameters and running statistics.
+    PerMember,
+    /// One for all members.
+    Shared,
+}
+
+/// Settings of BatchEnsemble.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchEnsembleSettings {
+    /// Members J.
+    pub members: u32,
+    /// Standard deviation of the Gaussian around 1 that initialises both rank-1 vectors.
+    pub scale_std: f64,
+    /// Whether the 1×1 convolutions of shortcuts get member-wise vectors too.
+    pub convert_shortcuts: bool,
+    /// How a batch meets the members.
+    pub batch: BatchMode,
+    /// Batch normalisation.
+    pub norm: NormMode,
+}
+
+impl Default for BatchEnsembleSettings {
+    /// The authors' version: shared normalisation, ordinary shortcuts, repeated batch.
+    fn default() -> Self {
+        Self {
+            members: 4,
+            scale_std: 0.5,
+            convert_shortcuts: false,
+            batch: BatchMode::Repeat,
+            norm: NormMode::Shared,
+        }
+    }
+}
+
+/// Whether a layer's decoded vector is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatentSampling {
+    /// Decode a sample of the latent posterior, in training and in prediction.
+    Sampled,
+    /// Decode the encoder's hidden layer, as the authors' convolutions do: an auto-encoder.
+    Autoencoder,
+}
+
+/// How the KL term of a layer is reduced over members and latent dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KlReduction {
+    /// Sum over J·d.
+    Sum,
+    /// Mean over J·d.
+    Mean,
+}
+
+/// What the sum of the layers' latent losses is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossDivisor {
+    /// L + 1: the counter of the authors' code starts at 1.
+    LayersPlusOne,
+    /// L.
+    Layers,
+}
+
+/// Where the latent log-variance comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogVariance {
+    /// A head of its own.
+    Separate,
+    /// The mean's head, once more: the bug of the authors' code before June 2023.
+    MeanHead,
+}
+
+/// Settings of LP-BNN. See `docs/methods.md` for the equations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LpBnnSettings {
+    /// Members J.
+    pub members: u32,
+    /// Latent size d of every layer's VAE.
+    pub latent: u32,
+    /// Factor s of the latent standard deviation.
+    pub std_factor: f64,
+    /// Sampling in convolutions.
+    pub conv_sampling: LatentSampling,
+    /// Sampling in the last linear layer.
+    pub linear_sampling: LatentSampling,
+    /// Whether the code vectors of convolutions are trained.
+    pub conv_codes_trainable: bool,
+    /// Whether the code vectors of the last linear layer are trained.
+    pub linear_codes_trainable: bool,
+    /// Standard deviation of the Gaussian around 1 that initialises codes.
+    pub code_std: f64,
+    /// Standard deviation of the Gaussian around 1 that initialises γ.
+    pub scale_std: f64,
+    /// Source of the log-variance.
+    pub log_variance: LogVariance,
+    /// Reduction of the KL term.
+    pub kl_reduction: KlReduction,
+    /// Weight of the KL term.
+    pub kl_weight: f64,
+    /// Weight of the reconstruction term.
+    pub reconstruction_weight: f64,
+    /// Divisor of the sum over layers.
+    pub loss_divisor: LossDivisor,
+    /// Batch normalisation.
+    pub norm: NormMode,
+    /// How a batch meets the members.
+    pub batch: BatchMode,
+}
+
+/// Named settings of LP-BNN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LpBnnPreset {
+    /// What the paper describes: sampled in every layer, frozen codes.
+    Paper,
+    /// The authors' code since June 2023.
+    Official,
+    /// The authors' code at publication.
+    #[serde(rename = "official-2020")]
+    Official2020,
+    /// The torch-uncertainty library's version, with the row layout put right.
+    TorchUncertainty,
+}
+
+impl LpBnnPreset {
+    /// Every preset.
+    pub const ALL: [Self; 4] = [Self::Paper, Self::Official, Self::Official2020, Self::TorchUncertainty];
+
+    /// Name as written in grid files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Official => "official",
+            Self::Official2020 => "official-2020",
+            Self::TorchUncertainty => "torch-uncertainty",
+        }
+    }
+
+    /// The settings that the name stands for.
+    pub fn settings(self) -> LpBnnSettings {
+        let paper = LpBnnSettings {
+            members: 4,
+            latent: 32,
+            std_factor: 1.0,
+            conv_sampling: LatentSampling::Sampled,
+            linear_sampling: LatentSampling::Sampled,
+            conv_codes_trainable: false,
+            linear_codes_trainable: false,
+            code_std: 0.5,
+            scale_std: 0.5,
+            log_variance: LogVariance::Separate,
+            kl_reduction: KlReduction::Sum,
+            kl_weight: 1.0,
+            reconstruction_weight: 1.0,
+            loss_divisor: LossDivisor::LayersPlusOne,
+            norm: NormMode::PerMember,
+            batch: BatchMode::Repeat,
+        };
+        let official = LpBnnSettings {
+            conv_sampling: LatentSampling::Autoencoder,
+            linear_codes_trainable: true,
+            ..paper.clone()
+        };
+        match self {
+            Self::Paper => paper,
+            Self::Official => official,
+            Self::Official2020 => {
+                LpBnnSettings { log_variance: LogVariance::MeanHead, batch: BatchMode::Split, ..official }
+            }
+            Self::TorchUncertainty => LpBnnSettings {
+                std_factor: 0.01,
+                code_std: 0.1,
+                scale_std: 0.1,
+                loss_divisor: LossDivisor::Layers,
+                norm: NormMode::Shared,
+                ..paper
+            },
+        }
+    }
+}
+
+/// How the members' predictions of an evaluation are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Predictor {
+    /// One forward pass of each network; its members are the prediction's members.
+    Direct {
+        /// Latent draws per member, averaged into one prediction each. 1 for networks without draws.
+        samples_per_member: u32,
+    },
+    /// Dropout kept on, normalisation in evaluation mode.
+    McDropout {
+        /// Forward passes.
+        samples: u32,
+    },
+}

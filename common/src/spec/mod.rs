@@ -1,0 +1,135 @@
+//! What a trial computes. A specification is complete: with the data it determines the result, and its
+//! digest names the trial (see [`TrialSpec::key`]).
+//!
+//! How often a checkpoint is written or progress is shown is not part of it, because the result does not
+//! depend on it; see [`RunPolicy`].
+
+mod data;
+mod method;
+mod model;
+mod recipe;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use data::{DataSpec, DatasetName, OodSource};
+pub use method::{
+    BatchEnsembleSettings, BatchMode, KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnPreset,
+    LpBnnSettings, NormMode, Predictor, TrainMethod,
+};
+pub use model::{ModelSpec, ParseModelError};
+pub use recipe::{Augmentation, Recipe, Schedule};
+
+use crate::{Digest, TrialKey};
+
+/// Version of the trainer's arithmetic. Raised when the same specification would give other numbers, so
+/// that old results are not reused for new ones.
+pub const NUMERICS: u32 = 1;
+
+/// One unit of scheduling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "trial", rename_all = "kebab-case")]
+pub enum TrialSpec {
+    /// Fit one network.
+    Train(TrainSpec),
+    /// Predict with trained networks, and score the predictions.
+    Evaluate(EvaluateSpec),
+}
+
+/// Fit one network with `world_size` data-parallel ranks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainSpec {
+    /// Uncertainty method, as far as it changes training.
+    pub method: TrainMethod,
+    /// Data set and split.
+    pub data: DataSpec,
+    /// Network.
+    pub model: ModelSpec,
+    /// Optimisation.
+    pub recipe: Recipe,
+    /// Seed of every draw of the trial.
+    pub seed: u64,
+    /// Ranks. The global batch does not depend on it, the last bits of the sums do.
+    pub world_size: u32,
+    /// [`NUMERICS`] of the build that expanded the grid.
+    pub numerics: u32,
+}
+
+/// Predict on the test split and on out-of-distribution data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateSpec {
+    /// How members' predictions are made.
+    pub predictor: Predictor,
+    /// The networks to predict with, at least one; several form an ensemble, in this order. All have the
+    /// same data and model.
+    pub networks: Vec<TrainSpec>,
+    /// Out-of-distribution sets to detect. May be empty.
+    pub ood: Vec<OodSource>,
+    /// Seed of the draws at test time.
+    pub seed: u64,
+    /// Images per forward pass and member. Fixed here, because it decides the draws of stochastic layers.
+    pub batch_size: u32,
+    /// [`NUMERICS`] of the build that expanded the grid.
+    pub numerics: u32,
+}
+
+impl TrialSpec {
+    /// Name of the trial: digest of the canonical JSON form.
+    ///
+    /// Fields are written in the order of their declaration and numbers in their shortest exact form, so
+    /// equal specifications have equal text.
+    pub fn key(&self) -> TrialKey {
+        let mut text = b"credence trial 1\n".to_vec();
+        text.extend(self.to_json().into_bytes());
+        TrialKey(Digest::of(&text))
+    }
+
+    /// Canonical JSON form.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a specification holds only numbers, strings, lists and structs")
+    }
+
+    /// Slots that an attempt needs: one a rank.
+    pub fn slots(&self) -> u32 {
+        match self {
+            Self::Train(train) => train.world_size,
+            Self::Evaluate(_) => 1,
+        }
+    }
+
+    /// Trials whose checkpoints this one reads.
+    pub fn needs(&self) -> Vec<TrialKey> {
+        match self {
+            Self::Train(_) => Vec::new(),
+            Self::Evaluate(evaluate) => {
+                evaluate.networks.iter().map(|train| Self::Train(train.clone()).key()).collect()
+            }
+        }
+    }
+}
+
+/// How a trial is run, as far as its result does not depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RunPolicy {
+    /// Steps between checkpoints; `None` for no limit by steps.
+    pub checkpoint_steps: Option<u64>,
+    /// Time between checkpoints; `None` for no limit by time.
+    pub checkpoint_interval: Option<Duration>,
+    /// Steps between metric rows.
+    pub metrics_steps: u64,
+    /// Failures that count before the trial is given up.
+    pub max_failures: u32,
+}
+
+impl Default for RunPolicy {
+    fn default() -> Self {
+        Self {
+            checkpoint_steps: None,
+            checkpoint_interval: Some(Duration::from_secs(60)),
+            metrics_steps: 10,
+            max_failures: 3,
+        }
+    }
+}
