@@ -1,0 +1,129 @@
+//! Per-sample uncertainty of an ensemble, and its decomposition.
+//!
+//! Predictive entropy (total) = expected entropy (aleatoric) + mutual information (epistemic). With one
+//! member everything that measures disagreement is exactly 0.
+//!
+//! Which of these serves as an out-of-distribution score is decided in [`OodScore`](crate::OodScore).
+
+use crate::predictions::{Predictions, Sample, argmax};
+
+/// Uncertainty of every sample; each vector is `[N]`. Entropies in nats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Uncertainty {
+    /// `max_k p̄_k`: the confidence in the predicted class.
+    pub confidence: Vec<f64>,
+    /// `H(p̄)`.
+    pub predictive_entropy: Vec<f64>,
+    /// `mean_j H(p_j)`.
+    pub expected_entropy: Vec<f64>,
+    /// `H(p̄) − mean_j H(p_j)`, at least 0.
+    pub mutual_information: Vec<f64>,
+    /// `1 − n_mode / J`: share of the members that do not vote with the most frequent class.
+    pub variation_ratio: Vec<f64>,
+    /// `mean_k Var_j p_jk`, with division by `J`.
+    pub member_variance: Vec<f64>,
+}
+
+impl Uncertainty {
+    /// Decomposes the uncertainty of each sample.
+    pub fn new(predictions: &Predictions<'_>) -> Self {
+        let shape = predictions.shape();
+        let column = || Vec::with_capacity(shape.samples);
+        let mut columns = Self {
+            confidence: column(),
+            predictive_entropy: column(),
+            expected_entropy: column(),
+            mutual_information: column(),
+            variation_ratio: column(),
+            member_variance: column(),
+        };
+        let mut votes = vec![0_usize; shape.classes];
+        predictions.for_each_sample(|_, sample| columns.push(&sample, shape.members, &mut votes));
+        columns
+    }
+
+    fn push(&mut self, sample: &Sample<'_>, members: usize, votes: &mut [usize]) {
+        let members = members as f64;
+        let predictive = entropy(sample.mean);
+        let expected = sample.members().map(entropy).sum::<f64>() / members;
+        let deviation = |row: &[f64]| -> f64 {
+            row.iter().zip(sample.mean).map(|(p, mean)| (p - mean) * (p - mean)).sum()
+        };
+        let squares: f64 = sample.members().map(deviation).sum();
+        votes.fill(0);
+        for row in sample.members() {
+            votes[argmax(row)] += 1;
+        }
+        let mode = votes.iter().max().copied().unwrap_or_default();
+
+        self.confidence.push(sample.mean[argmax(sample.mean)]);
+        self.predictive_entropy.push(predictive);
+        self.expected_entropy.push(expected);
+        // Never negative by Jensen's inequality; rounding can make it −1e-17.
+        self.mutual_information.push((predictive - expected).max(0.0));
+        self.variation_ratio.push(1.0 - mode as f64 / members);
+        self.member_variance.push(squares / members / sample.mean.len() as f64);
+    }
+}
+
+/// `−Σ p ln p` in nats, with `0 ln 0 = 0`.
+fn entropy(probabilities: &[f64]) -> f64 {
+    // Without `+ 0.0` the entropy of a certain prediction would be −0.
+    -probabilities.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>() + 0.0
+}
+
+/// Arithmetic mean; the caller's slice is never empty.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::predictions::Shape;
+    use std::f64::consts::LN_2;
+
+    fn single_sample(members: usize, classes: usize, probabilities: Vec<f64>) -> Uncertainty {
+        let shape = Shape { members, samples: 1, classes };
+        Uncertainty::new(&Predictions::new(shape, probabilities, vec![0]).unwrap())
+    }
+
+    #[test]
+    fn members_that_are_certain_and_disagree_have_only_mutual_information() {
+        let u = single_sample(2, 2, vec![1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(u.expected_entropy, [0.0]);
+        assert!((u.predictive_entropy[0] - LN_2).abs() < 1e-15);
+        assert_eq!(u.mutual_information, u.predictive_entropy);
+        assert_eq!(u.variation_ratio, [0.5]);
+        assert_eq!(u.member_variance, [0.25]);
+        assert_eq!(u.confidence, [0.5]);
+    }
+
+    #[test]
+    fn members_that_are_unsure_and_agree_have_none() {
+        let u = single_sample(3, 2, vec![0.5; 6]);
+        assert!((u.expected_entropy[0] - LN_2).abs() < 1e-15);
+        assert_eq!(u.mutual_information, [0.0]);
+        assert_eq!(u.variation_ratio, [0.0]);
+        assert_eq!(u.member_variance, [0.0]);
+    }
+
+    #[test]
+    fn one_member_disagrees_with_nobody() {
+        let u = single_sample(1, 3, vec![0.2, 0.5, 0.3]);
+        assert_eq!(u.predictive_entropy, u.expected_entropy);
+        assert_eq!((u.mutual_information[0], u.variation_ratio[0], u.member_variance[0]), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn a_certain_prediction_has_entropy_plus_zero() {
+        assert_eq!(entropy(&[0.0, 1.0, 0.0]).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn the_variation_ratio_counts_votes_against_the_mode_of_the_votes() {
+        // Votes 0, 1, 1, 2; the mean prefers class 0.
+        let u = single_sample(4, 3, vec![1.0, 0.0, 0.0, 0.4, 0.5, 0.1, 0.4, 0.5, 0.1, 0.3, 0.2, 0.5]);
+        assert_eq!(u.variation_ratio, [0.5]);
+    }
+}
