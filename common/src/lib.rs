@@ -9,6 +9,7 @@ pub mod id;
 pub mod plan;
 pub mod report;
 pub mod result;
+pub mod session;
 pub mod spec;
 
 pub use cause::FailureCause;

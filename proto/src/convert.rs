@@ -1,0 +1,568 @@
+//! Between the wire's messages and [`common`]'s types. Nothing else sees both.
+//!
+//! To the wire every conversion succeeds. From the wire it fails on a missing part, an unknown enum value or a
+//! malformed digest, and names the field.
+
+use std::time::Duration;
+
+use common::result::{Artifact, Checkpoint, MetricRow, TrialResult};
+use common::session::{
+    AttemptEnd, AttemptReport, AttemptState, FromWorker, Hello, Launch, LogPart, Progress, ToWorker,
+};
+use common::{AttemptId, Digest, FailureCause, TrialKey, WorkerId};
+
+use crate::status::{ErrorKind, Kind};
+use crate::v1;
+
+/// A message that means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// A part that must be there is not.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// An enum value that this build does not know.
+    #[error("`{field}` has the unknown value {value}")]
+    UnknownEnum {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i32,
+    },
+    /// A number that does not fit.
+    #[error("`{field}` cannot be {value}")]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// Not a digest.
+    #[error("`{field}` is not a digest")]
+    Digest {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        source: common::digest::ParseDigestError,
+    },
+    /// Not the JSON of a specification.
+    #[error("`{field}` is not understood")]
+    Json {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The specification is not the one that the key names.
+    #[error("`spec_json` is not the specification that key {0} names")]
+    KeyMismatch(TrialKey),
+}
+
+impl Kind for ConvertError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+}
+
+type Converted<T> = Result<T, ConvertError>;
+
+fn required<T>(part: Option<T>, field: &'static str) -> Converted<T> {
+    part.ok_or(ConvertError::Missing(field))
+}
+
+fn digest(text: &str, field: &'static str) -> Converted<Digest> {
+    text.parse().map_err(|source| ConvertError::Digest { field, source })
+}
+
+fn narrow<T: TryFrom<i64>>(value: i64, field: &'static str) -> Converted<T> {
+    T::try_from(value).map_err(|_| ConvertError::OutOfRange { field, value })
+}
+
+impl From<Checkpoint> for v1::Checkpoint {
+    fn from(checkpoint: Checkpoint) -> Self {
+        let Checkpoint { step, digest, bytes } = checkpoint;
+        Self { step, digest: digest.to_string(), bytes }
+    }
+}
+
+impl TryFrom<v1::Checkpoint> for Checkpoint {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Checkpoint) -> Converted<Self> {
+        Ok(Self { step: wire.step, digest: digest(&wire.digest, "checkpoint.digest")?, bytes: wire.bytes })
+    }
+}
+
+impl From<Artifact> for v1::Artifact {
+    fn from(artifact: Artifact) -> Self {
+        let Artifact { name, digest, bytes } = artifact;
+        Self { name, digest: digest.to_string(), bytes }
+    }
+}
+
+impl TryFrom<v1::Artifact> for Artifact {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Artifact) -> Converted<Self> {
+        Ok(Self { name: wire.name, digest: digest(&wire.digest, "artifact.digest")?, bytes: wire.bytes })
+    }
+}
+
+impl From<TrialResult> for v1::TrialResult {
+    fn from(result: TrialResult) -> Self {
+        Self {
+            metrics: result.metrics.into_iter().collect(),
+            artifacts: result.artifacts.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::TrialResult> for TrialResult {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::TrialResult) -> Converted<Self> {
+        let artifacts = wire.artifacts.into_iter().map(Artifact::try_from).collect::<Converted<_>>()?;
+        Ok(Self { metrics: wire.metrics.into_iter().collect(), artifacts })
+    }
+}
+
+impl From<FailureCause> for v1::FailureCause {
+    fn from(cause: FailureCause) -> Self {
+        use v1::FailureKind as Wire;
+        let (kind, number, message) = match cause {
+            FailureCause::WorkerLost => (Wire::WorkerLost, 0, String::new()),
+            FailureCause::Preempted => (Wire::Preempted, 0, String::new()),
+            FailureCause::TrainerExit { code } => (Wire::TrainerExit, code.into(), String::new()),
+            FailureCause::TrainerSignal { signal } => (Wire::TrainerSignal, signal.into(), String::new()),
+            FailureCause::LaunchFailed { message } => (Wire::LaunchFailed, 0, message),
+            FailureCause::OutOfMemory => (Wire::OutOfMemory, 0, String::new()),
+            FailureCause::Stalled => (Wire::Stalled, 0, String::new()),
+            FailureCause::CollectiveFailed { rank } => (Wire::CollectiveFailed, rank.into(), String::new()),
+            FailureCause::NonFiniteLoss { step } => {
+                (Wire::NonFiniteLoss, i64::try_from(step).unwrap_or(i64::MAX), String::new())
+            }
+            FailureCause::SpecRejected { message } => (Wire::SpecRejected, 0, message),
+            FailureCause::DataMissing { message } => (Wire::DataMissing, 0, message),
+            FailureCause::CheckpointIncompatible { message } => (Wire::CheckpointIncompatible, 0, message),
+        };
+        Self { kind: kind.into(), number, message }
+    }
+}
+
+impl TryFrom<v1::FailureCause> for FailureCause {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::FailureCause) -> Converted<Self> {
+        use v1::FailureKind as Wire;
+        let unknown = ConvertError::UnknownEnum { field: "failure.kind", value: wire.kind };
+        let v1::FailureCause { kind, number, message } = wire;
+        let kind = Wire::try_from(kind)
+            .map_err(|_| ConvertError::UnknownEnum { field: "failure.kind", value: kind })?;
+        Ok(match kind {
+            Wire::Unspecified => return Err(unknown),
+            Wire::WorkerLost => Self::WorkerLost,
+            Wire::Preempted => Self::Preempted,
+            Wire::TrainerExit => Self::TrainerExit { code: narrow(number, "failure.number")? },
+            Wire::TrainerSignal => Self::TrainerSignal { signal: narrow(number, "failure.number")? },
+            Wire::LaunchFailed => Self::LaunchFailed { message },
+            Wire::OutOfMemory => Self::OutOfMemory,
+            Wire::Stalled => Self::Stalled,
+            Wire::CollectiveFailed => Self::CollectiveFailed { rank: narrow(number, "failure.number")? },
+            Wire::NonFiniteLoss => Self::NonFiniteLoss { step: narrow(number, "failure.number")? },
+            Wire::SpecRejected => Self::SpecRejected { message },
+            Wire::DataMissing => Self::DataMissing { message },
+            Wire::CheckpointIncompatible => Self::CheckpointIncompatible { message },
+        })
+    }
+}
+
+fn end_to_wire(end: AttemptEnd) -> v1::AttemptEnd {
+    use v1::attempt_end::End;
+    let end = match end {
+        Ok(result) => End::Succeeded(v1::ShareSucceeded { result: result.map(Into::into) }),
+        Err(cause) => End::Failed(cause.into()),
+    };
+    v1::AttemptEnd { end: Some(end) }
+}
+
+fn end_from_wire(wire: v1::AttemptEnd) -> Converted<AttemptEnd> {
+    use v1::attempt_end::End;
+    Ok(match required(wire.end, "attempt.end")? {
+        End::Succeeded(share) => Ok(share.result.map(TrialResult::try_from).transpose()?),
+        End::Failed(cause) => Err(cause.try_into()?),
+    })
+}
+
+fn report_to_wire(report: AttemptReport) -> v1::AttemptReport {
+    use v1::attempt_report::State;
+    let state = match report.state {
+        AttemptState::Running { rendezvous, step } => {
+            State::Running(v1::AttemptRunning { rendezvous: rendezvous.unwrap_or_default(), step })
+        }
+        AttemptState::Ended(end) => State::Ended(end_to_wire(end)),
+    };
+    v1::AttemptReport { attempt_id: report.attempt.0, state: Some(state) }
+}
+
+fn report_from_wire(wire: v1::AttemptReport) -> Converted<AttemptReport> {
+    use v1::attempt_report::State;
+    let state = match required(wire.state, "attempt.state")? {
+        State::Running(running) => AttemptState::Running {
+            rendezvous: (!running.rendezvous.is_empty()).then_some(running.rendezvous),
+            step: running.step,
+        },
+        State::Ended(end) => AttemptState::Ended(end_from_wire(end)?),
+    };
+    Ok(AttemptReport { attempt: AttemptId(wire.attempt_id), state })
+}
+
+impl From<Progress> for v1::Progress {
+    fn from(progress: Progress) -> Self {
+        let Progress { step, total_steps, loss, steps_per_second } = progress;
+        Self { step, total_steps, loss, steps_per_second }
+    }
+}
+
+impl From<v1::Progress> for Progress {
+    fn from(wire: v1::Progress) -> Self {
+        let v1::Progress { step, total_steps, loss, steps_per_second } = wire;
+        Self { step, total_steps, loss, steps_per_second }
+    }
+}
+
+impl From<Hello> for v1::Hello {
+    fn from(hello: Hello) -> Self {
+        Self {
+            protocol: hello.protocol,
+            worker_id: hello.worker.0,
+            name: hello.name,
+            host: hello.host,
+            slots: hello.slots,
+            version: hello.version,
+            attempts: hello.attempts.into_iter().map(report_to_wire).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Hello> for Hello {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Hello) -> Converted<Self> {
+        Ok(Self {
+            protocol: wire.protocol,
+            worker: WorkerId(wire.worker_id),
+            name: wire.name,
+            host: wire.host,
+            slots: wire.slots,
+            version: wire.version,
+            attempts: wire.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
+        })
+    }
+}
+
+impl From<FromWorker> for v1::FromWorker {
+    fn from(message: FromWorker) -> Self {
+        use v1::from_worker::Message as Wire;
+        let message = match message {
+            FromWorker::Hello(hello) => Wire::Hello(hello.into()),
+            FromWorker::Heartbeat(attempts) => Wire::Heartbeat(v1::Heartbeat {
+                attempts: attempts.into_iter().map(report_to_wire).collect(),
+            }),
+            FromWorker::RendezvousOpened { attempt, address } => {
+                Wire::RendezvousOpened(v1::RendezvousOpened { attempt_id: attempt.0, address })
+            }
+            FromWorker::AttemptEnded { attempt, end } => {
+                Wire::AttemptEnded(v1::AttemptEnded { attempt_id: attempt.0, end: Some(end_to_wire(end)) })
+            }
+            FromWorker::CheckpointStored { attempt, checkpoint } => {
+                Wire::CheckpointStored(v1::CheckpointStored {
+                    attempt_id: attempt.0,
+                    checkpoint: Some(checkpoint.into()),
+                })
+            }
+            FromWorker::CheckpointDamaged { attempt, digest, message } => {
+                let digest = digest.to_string();
+                Wire::CheckpointDamaged(v1::CheckpointDamaged { attempt_id: attempt.0, digest, message })
+            }
+            FromWorker::Progress { attempt, progress } => {
+                Wire::Progress(v1::AttemptProgress { attempt_id: attempt.0, progress: Some(progress.into()) })
+            }
+            FromWorker::Metrics { attempt, sequence, rows } => Wire::Metrics(v1::MetricReport {
+                attempt_id: attempt.0,
+                sequence,
+                rows: rows.into_iter().map(|row| row_to_wire(row, attempt)).collect(),
+            }),
+            FromWorker::Warning { attempt, message } => {
+                Wire::Warning(v1::AttemptWarning { attempt_id: attempt.0, message })
+            }
+            FromWorker::LogStored { attempt, rank, digest, bytes } => {
+                let digest = digest.to_string();
+                Wire::LogStored(v1::LogStored { attempt_id: attempt.0, rank, digest, bytes })
+            }
+            FromWorker::LogData { request, part } => Wire::LogData(part_to_wire(request, part)),
+            FromWorker::Goodbye => Wire::Goodbye(v1::Goodbye {}),
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<v1::FromWorker> for FromWorker {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::FromWorker) -> Converted<Self> {
+        use v1::from_worker::Message as Wire;
+        Ok(match required(wire.message, "message")? {
+            Wire::Hello(hello) => Self::Hello(hello.try_into()?),
+            Wire::Heartbeat(heartbeat) => Self::Heartbeat(
+                heartbeat.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
+            ),
+            Wire::RendezvousOpened(opened) => {
+                Self::RendezvousOpened { attempt: AttemptId(opened.attempt_id), address: opened.address }
+            }
+            Wire::AttemptEnded(ended) => Self::AttemptEnded {
+                attempt: AttemptId(ended.attempt_id),
+                end: end_from_wire(required(ended.end, "attempt_ended.end")?)?,
+            },
+            Wire::CheckpointStored(stored) => Self::CheckpointStored {
+                attempt: AttemptId(stored.attempt_id),
+                checkpoint: required(stored.checkpoint, "checkpoint_stored.checkpoint")?.try_into()?,
+            },
+            Wire::CheckpointDamaged(damaged) => Self::CheckpointDamaged {
+                attempt: AttemptId(damaged.attempt_id),
+                digest: digest(&damaged.digest, "checkpoint_damaged.digest")?,
+                message: damaged.message,
+            },
+            Wire::Progress(progress) => Self::Progress {
+                attempt: AttemptId(progress.attempt_id),
+                progress: required(progress.progress, "progress.progress")?.into(),
+            },
+            Wire::Metrics(report) => Self::Metrics {
+                attempt: AttemptId(report.attempt_id),
+                sequence: report.sequence,
+                rows: report.rows.into_iter().map(row_from_wire).collect(),
+            },
+            Wire::Warning(warning) => {
+                Self::Warning { attempt: AttemptId(warning.attempt_id), message: warning.message }
+            }
+            Wire::LogStored(stored) => Self::LogStored {
+                attempt: AttemptId(stored.attempt_id),
+                rank: stored.rank,
+                digest: digest(&stored.digest, "log_stored.digest")?,
+                bytes: stored.bytes,
+            },
+            Wire::LogData(data) => Self::LogData { request: data.request_id, part: part_from_wire(data) },
+            Wire::Goodbye(v1::Goodbye {}) => Self::Goodbye,
+        })
+    }
+}
+
+/// A row as a client sees it.
+pub fn row_to_wire(row: MetricRow, attempt: AttemptId) -> v1::MetricRow {
+    v1::MetricRow { step: row.step, name: row.name, value: row.value, attempt_id: attempt.to_string() }
+}
+
+fn row_from_wire(wire: v1::MetricRow) -> MetricRow {
+    MetricRow { step: wire.step, name: wire.name, value: wire.value }
+}
+
+fn part_to_wire(request: u64, part: LogPart) -> v1::LogData {
+    let (data, end, error) = match part {
+        LogPart::Data(data) => (data, false, String::new()),
+        LogPart::End => (Vec::new(), true, String::new()),
+        LogPart::Unreadable(error) => (Vec::new(), true, error),
+    };
+    v1::LogData { request_id: request, data, end, error }
+}
+
+fn part_from_wire(wire: v1::LogData) -> LogPart {
+    if !wire.error.is_empty() {
+        LogPart::Unreadable(wire.error)
+    } else if wire.end {
+        LogPart::End
+    } else {
+        LogPart::Data(wire.data)
+    }
+}
+
+impl From<Launch> for v1::Launch {
+    fn from(launch: Launch) -> Self {
+        Self {
+            attempt_id: launch.attempt.0,
+            trial_key: launch.key.to_string(),
+            spec_json: launch.spec.to_json(),
+            policy_json: serde_json::to_string(&launch.policy)
+                .expect("a policy holds only numbers, so it has a JSON form"),
+            first_rank: launch.first_rank,
+            ranks: launch.ranks,
+            world_size: launch.world_size,
+            restore: launch.restore.into_iter().map(Into::into).collect(),
+            networks: launch
+                .networks
+                .into_iter()
+                .map(|(key, checkpoint)| v1::NetworkCheckpoint {
+                    trial_key: key.to_string(),
+                    checkpoint: Some(checkpoint.into()),
+                })
+                .collect(),
+            label: launch.label,
+        }
+    }
+}
+
+impl TryFrom<v1::Launch> for Launch {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Launch) -> Converted<Self> {
+        let key = TrialKey(digest(&wire.trial_key, "launch.trial_key")?);
+        let spec: common::spec::TrialSpec = serde_json::from_str(&wire.spec_json)
+            .map_err(|source| ConvertError::Json { field: "launch.spec_json", source })?;
+        if spec.key() != key {
+            return Err(ConvertError::KeyMismatch(key));
+        }
+        let networks = wire.networks.into_iter().map(|network| {
+            let key = TrialKey(digest(&network.trial_key, "launch.networks.trial_key")?);
+            Ok((key, required(network.checkpoint, "launch.networks.checkpoint")?.try_into()?))
+        });
+        Ok(Self {
+            attempt: AttemptId(wire.attempt_id),
+            key,
+            label: wire.label,
+            spec,
+            policy: serde_json::from_str(&wire.policy_json)
+                .map_err(|source| ConvertError::Json { field: "launch.policy_json", source })?,
+            first_rank: wire.first_rank,
+            ranks: wire.ranks,
+            world_size: wire.world_size,
+            restore: wire.restore.into_iter().map(Checkpoint::try_from).collect::<Converted<_>>()?,
+            networks: networks.collect::<Converted<_>>()?,
+        })
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<ToWorker> for v1::ToWorker {
+    fn from(message: ToWorker) -> Self {
+        use v1::to_worker::Message as Wire;
+        let message = match message {
+            ToWorker::Welcome { lease, heartbeat, version } => Wire::Welcome(v1::Welcome {
+                lease_ms: millis(lease),
+                heartbeat_ms: millis(heartbeat),
+                version,
+            }),
+            ToWorker::Launch(launch) => Wire::Launch((*launch).into()),
+            ToWorker::Release { attempt } => Wire::Release(v1::Release { attempt_id: attempt.0 }),
+            ToWorker::Rendezvous { attempt, address } => {
+                Wire::Rendezvous(v1::Rendezvous { attempt_id: attempt.0, address })
+            }
+            ToWorker::MetricAck { attempt, sequence } => {
+                Wire::MetricAck(v1::MetricAck { attempt_id: attempt.0, sequence })
+            }
+            ToWorker::FetchLog { request, attempt, rank, tail } => Wire::FetchLog(v1::FetchLog {
+                request_id: request,
+                attempt_id: attempt.0,
+                rank,
+                tail_bytes: tail.unwrap_or(0),
+            }),
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<v1::ToWorker> for ToWorker {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::ToWorker) -> Converted<Self> {
+        use v1::to_worker::Message as Wire;
+        Ok(match required(wire.message, "message")? {
+            Wire::Welcome(welcome) => Self::Welcome {
+                lease: Duration::from_millis(welcome.lease_ms),
+                heartbeat: Duration::from_millis(welcome.heartbeat_ms),
+                version: welcome.version,
+            },
+            Wire::Launch(launch) => Self::Launch(Box::new(launch.try_into()?)),
+            Wire::Release(release) => Self::Release { attempt: AttemptId(release.attempt_id) },
+            Wire::Rendezvous(rendezvous) => {
+                Self::Rendezvous { attempt: AttemptId(rendezvous.attempt_id), address: rendezvous.address }
+            }
+            Wire::MetricAck(ack) => {
+                Self::MetricAck { attempt: AttemptId(ack.attempt_id), sequence: ack.sequence }
+            }
+            Wire::FetchLog(fetch) => Self::FetchLog {
+                request: fetch.request_id,
+                attempt: AttemptId(fetch.attempt_id),
+                rank: fetch.rank,
+                tail: (fetch.tail_bytes > 0).then_some(fetch.tail_bytes),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back(message: &FromWorker) -> FromWorker {
+        v1::FromWorker::from(message.clone()).try_into().unwrap()
+    }
+
+    #[test]
+    fn every_failure_cause_survives_the_wire() {
+        let message = || "why".to_owned();
+        let causes = [
+            FailureCause::WorkerLost,
+            FailureCause::Preempted,
+            FailureCause::TrainerExit { code: -3 },
+            FailureCause::TrainerSignal { signal: 9 },
+            FailureCause::LaunchFailed { message: message() },
+            FailureCause::OutOfMemory,
+            FailureCause::Stalled,
+            FailureCause::CollectiveFailed { rank: 1 },
+            FailureCause::NonFiniteLoss { step: 77 },
+            FailureCause::SpecRejected { message: message() },
+            FailureCause::DataMissing { message: message() },
+            FailureCause::CheckpointIncompatible { message: message() },
+        ];
+        for cause in causes {
+            let ended = FromWorker::AttemptEnded { attempt: AttemptId(4), end: Err(cause) };
+            assert_eq!(there_and_back(&ended), ended);
+        }
+    }
+
+    #[test]
+    fn a_hello_survives_the_wire() {
+        let result = TrialResult {
+            metrics: [("accuracy".to_owned(), 0.97)].into(),
+            artifacts: vec![Artifact { name: "p".to_owned(), digest: Digest::of(b"p"), bytes: 1 }],
+        };
+        let report = |id, state| AttemptReport { attempt: AttemptId(id), state };
+        let hello = FromWorker::Hello(Hello {
+            protocol: 1,
+            worker: WorkerId(9),
+            name: "n".to_owned(),
+            host: "h".to_owned(),
+            slots: 2,
+            version: "0.1.0".to_owned(),
+            attempts: vec![
+                report(1, AttemptState::Running { rendezvous: None, step: 3 }),
+                report(2, AttemptState::Running { rendezvous: Some("h:1".to_owned()), step: 0 }),
+                report(3, AttemptState::Ended(Ok(Some(result)))),
+                report(4, AttemptState::Ended(Ok(None))),
+            ],
+        });
+        assert_eq!(there_and_back(&hello), hello);
+    }
+
+    #[test]
+    fn a_message_without_content_is_refused() {
+        let error = FromWorker::try_from(v1::FromWorker { message: None }).unwrap_err();
+        assert_eq!(error.to_string(), "`message` is missing");
+    }
+
+    #[test]
+    fn an_unspecified_failure_is_refused() {
+        let wire = v1::FailureCause { kind: 0, number: 0, message: String::new() };
+        assert!(matches!(FailureCause::try_from(wire), Err(ConvertError::UnknownEnum { value: 0, .. })));
+    }
+}
