@@ -42,7 +42,7 @@ impl FromStr for ModelSpec {
             text.strip_prefix("wrn-").and_then(|rest| rest.split_once('-')).ok_or_else(unknown)?;
         let depth: u32 = depth.parse().map_err(|_| unknown())?;
         let widen: u32 = widen.parse().map_err(|_| unknown())?;
-        if depth < 10 || depth > 1_000 || depth % 6 != 4 {
+        if !(10..=1_000).contains(&depth) || depth % 6 != 4 {
             return Err(ParseModelError::Depth(depth));
         }
         if !(1..=64).contains(&widen) {
