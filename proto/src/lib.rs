@@ -7,7 +7,12 @@ pub mod convert;
 pub mod status;
 
 /// Generated from `proto/credence/v1/credence.proto`.
-#[expect(missing_docs, clippy::too_many_lines, reason = "generated; documented in the .proto")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::too_many_lines,
+    reason = "generated; documented in the .proto"
+)]
 pub mod v1 {
     tonic::include_proto!("credence.v1");
 }
