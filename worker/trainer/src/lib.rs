@@ -1,1 +1,4 @@
-//! Skeleton.
+//! Trains and evaluates one trial.
+
+pub mod model;
+pub mod uq;

@@ -1,0 +1,124 @@
+//! WideResNet-d-k in the variant of the authors' code: biases in convolutions, the stride on a block's
+//! second convolution, the shortcut on the raw input, neither normalisation nor ReLU after the first
+//! convolution.
+//!
+//! Source: Zagoruyko, Komodakis, *Wide Residual Networks*, BMVC 2016, for the family.
+
+use tch::{Kind, TchError, Tensor};
+
+use super::layers::{Construction, Conv, ConvShape, LayerRole, Linear};
+use super::norm::{BatchNorm, Place, Statistics};
+
+/// Channels after the first convolution.
+const STEM: i64 = 16;
+
+/// Channels of the three groups before widening, and the stride of each group's first block.
+const GROUPS: [(i64, i64); 3] = [(16, 1), (32, 2), (64, 2)];
+
+/// How stochastic and normalising layers behave in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behaviour {
+    pub(crate) statistics: Statistics,
+    pub(crate) dropout: Dropout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropout {
+    Drawn,
+    Off,
+}
+
+/// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input.
+struct Block {
+    bn1: BatchNorm,
+    conv1: Conv,
+    dropout: f64,
+    bn2: BatchNorm,
+    conv2: Conv,
+    /// `None` where the shapes agree: the identity.
+    shortcut: Option<Conv>,
+}
+
+impl Block {
+    fn new(
+        at: &mut Construction<'_>,
+        path: &str,
+        inputs: i64,
+        outputs: i64,
+        stride: i64,
+    ) -> Result<Self, TchError> {
+        let main = ConvShape { inputs, outputs, kernel: 3, stride: 1, role: LayerRole::Main };
+        Ok(Self {
+            bn1: BatchNorm::new(at.builder, &format!("{path}.bn1"), at.plan, Place::Block, inputs)?,
+            conv1: Conv::new(at, &format!("{path}.conv1"), main)?,
+            dropout: at.plan.dropout,
+            bn2: BatchNorm::new(at.builder, &format!("{path}.bn2"), at.plan, Place::Block, outputs)?,
+            conv2: Conv::new(at, &format!("{path}.conv2"), ConvShape { inputs: outputs, stride, ..main })?,
+            shortcut: if stride == 1 && inputs == outputs {
+                None
+            } else {
+                let shape = ConvShape { kernel: 1, stride, role: LayerRole::Shortcut, ..main };
+                Some(Conv::new(at, &format!("{path}.shortcut"), shape)?)
+            },
+        })
+    }
+
+    fn forward(&self, x: &Tensor, decoded: &[Tensor], behaviour: Behaviour) -> Tensor {
+        let y = self.conv1.forward(&self.bn1.forward_relu(x, behaviour.statistics), decoded);
+        let y = if self.dropout > 0.0 && behaviour.dropout == Dropout::Drawn {
+            y.dropout(self.dropout, true)
+        } else {
+            y
+        };
+        let y = self.conv2.forward(&self.bn2.forward_relu(&y, behaviour.statistics), decoded);
+        match &self.shortcut {
+            Some(shortcut) => y + shortcut.forward(x, decoded),
+            None => y + x,
+        }
+    }
+}
+
+pub(crate) struct WideResNet {
+    stem: Conv,
+    blocks: Vec<Block>,
+    bn: BatchNorm,
+    linear: Linear,
+}
+
+impl WideResNet {
+    pub(crate) fn new(
+        at: &mut Construction<'_>,
+        (depth, widen): (i64, i64),
+        channels: i64,
+        classes: i64,
+    ) -> Result<Self, TchError> {
+        let stem = ConvShape { inputs: channels, outputs: STEM, kernel: 3, stride: 1, role: LayerRole::Main };
+        let stem = Conv::new(at, "stem", stem)?;
+        let mut blocks = Vec::new();
+        let mut inputs = STEM;
+        for (group, (width, stride)) in GROUPS.into_iter().enumerate() {
+            for block in 0..(depth - 4) / 6 {
+                let path = format!("groups.{group}.{block}");
+                let stride = if block == 0 { stride } else { 1 };
+                blocks.push(Block::new(at, &path, inputs, width * widen, stride)?);
+                inputs = width * widen;
+            }
+        }
+        let bn = BatchNorm::new(at.builder, "bn", at.plan, Place::Last, inputs)?;
+        let linear = Linear::new(at, "linear", inputs, classes)?;
+        Ok(Self { stem, blocks, bn, linear })
+    }
+
+    /// Shapes: `x` is `[N, J, C, H, W]`, or `[N, 1, C, H, W]` when the members see the same images;
+    /// returns logits `[N·J, K]`, example-major.
+    pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor], behaviour: Behaviour) -> Tensor {
+        let mut rows = self.stem.forward_images(x, decoded);
+        for block in &self.blocks {
+            rows = block.forward(&rows, decoded, behaviour);
+        }
+        let rows = self.bn.forward_relu(&rows, behaviour.statistics);
+        // Over what is left of the image, 8×8 for the 32×32 images that the network was made for.
+        let pooled = rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
+        self.linear.forward(&pooled, decoded)
+    }
+}
