@@ -1,8 +1,8 @@
 //! MATLAB v5 files (`.mat`, "Level 5"), as far as arrays of unsigned bytes need it.
 //!
 //! Both byte orders, plain and compressed variables, small data elements. Variables that were not asked for are
-//! checked for their extent and skipped whatever their class. Deliberately absent: cells, structures, sparse and
-//! complex arrays, numbers other than unsigned bytes, and v7.3, which is HDF5.
+//! checked for their extent and skipped. Deliberately absent: cells, structures, objects, sparse and complex arrays,
+//! numbers other than unsigned bytes, and v7.3, which is HDF5.
 //!
 //! Source: MathWorks, *MAT-File Format*, R2019b, chapter 1.
 
