@@ -59,7 +59,9 @@ pub fn cxx() -> anyhow::Result<()> {
         Err(_) => {
             let other = ["g++", "clang++"].into_iter().find(|name| matches!(compiles_cxx17(name), Ok(None)));
             match other {
-                Some(name) => bail!("there is no C++ compiler `{command}`, but `{name}` works: set CXX={name}"),
+                Some(name) => {
+                    bail!("there is no C++ compiler `{command}`, but `{name}` works: set CXX={name}")
+                }
                 None => bail!(
                     "there is no C++ compiler `{command}`: install one, for example with \
                      `apt install g++`, `dnf install gcc-c++` or `pacman -S gcc`, or name yours in CXX"
@@ -94,8 +96,7 @@ fn compiles_cxx17(command: &str) -> anyhow::Result<Option<String>> {
     let program = words.next().context("CXX is blank")?;
     let mut compiler = Command::new(program);
     compiler.args(words).args(["-std=c++17", "-fsyntax-only", "-x", "c++", "-"]);
-    let mut child =
-        compiler.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut child = compiler.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A compiler that stops early closes the pipe; its exit status and message say why.
         let _ = stdin.write_all(CXX17.as_bytes());

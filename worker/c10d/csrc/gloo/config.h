@@ -1,0 +1,2 @@
+// Stands in for a header of Gloo; see README.md.
+#pragma once
