@@ -1,1 +1,31 @@
-//! Skeleton.
+//! The coordinator's decisions, without its I/O.
+//!
+//! [`Cluster::handle`] takes one [`Input`] and the current time and returns a [`Step`]: the events that
+//! became true and the effects that they call for. State changes only by applying events, live and in
+//! [`Cluster::replay`] alike. Nothing here reads a clock, draws a random number, or touches a socket.
+//!
+//! The caller makes a step's events durable together, performs its effects, and only then answers. Effects
+//! may be lost: what a worker reports next shows what is missing, and the core asks for it again. Silence
+//! proves nothing: an attempt is gone when a new session does not report it, or when its worker's lease ends.
+
+mod cluster;
+mod effect;
+mod event;
+mod explain;
+mod input;
+mod placement;
+mod policy;
+mod state;
+mod step;
+mod time;
+
+pub use cluster::{Cluster, Session, Violation, WorkerView};
+pub use effect::Effect;
+pub use event::{DropReason, Event};
+pub use explain::WaitReason;
+pub use input::{AttemptReport, Input, ShareEnd, ShareState};
+pub use placement::{Placement, Share, place};
+pub use policy::Policy;
+pub use state::{Attempt, Counts, Experiment, Failure, Outcome, Phase, Trial, Worker};
+pub use step::{Reject, Step};
+pub use time::Millis;

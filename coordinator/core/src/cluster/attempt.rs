@@ -1,0 +1,205 @@
+//! Running attempts: rendezvous, progress, ends.
+//!
+//! A gang dies together: the first share that fails ends the attempt everywhere.
+
+use common::spec::TrialSpec;
+use common::{AttemptId, FailureCause, TrialId, WorkerId};
+
+use super::Cluster;
+use super::live::{Progress, Verdict};
+use crate::{DropReason, Effect, Event, Millis, Outcome, Reject, ShareEnd, Step, Trial};
+
+impl Cluster {
+    /// Fence: `attempt` must be current on `worker`.
+    pub(super) fn current(&self, worker: WorkerId, attempt: AttemptId) -> Result<(), Reject> {
+        if self.state.is_current(attempt, worker) { Ok(()) } else { Err(Reject::StaleAttempt(attempt)) }
+    }
+
+    /// A worker reports ranks that run.
+    pub(super) fn share_runs(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        attempt: AttemptId,
+        rendezvous: Option<String>,
+        reached: u64,
+        step: &mut Step,
+    ) {
+        if self.current(worker, attempt).is_err() {
+            step.effects.push(Effect::Release { worker, attempt });
+            return;
+        }
+        match (self.is_leader(worker, attempt), rendezvous) {
+            (true, Some(address)) => self.rendezvous_opened(worker, attempt, address, step),
+            (true, None) => {}
+            (false, told) => {
+                let known = self.live.gangs.get(&attempt).and_then(|gang| gang.rendezvous.clone());
+                if let Some(address) = known.filter(|known| told.as_ref() != Some(known)) {
+                    step.effects.push(Effect::Rendezvous { worker, attempt, address });
+                }
+            }
+        }
+        self.progress(now, attempt, reached, step);
+    }
+
+    /// Only rank 0 hosts the store: from any other worker the address is an echo.
+    pub(super) fn rendezvous_opened(
+        &mut self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        address: String,
+        step: &mut Step,
+    ) {
+        let Some((_, running)) = self.state.running(attempt) else {
+            return;
+        };
+        let gang = self.live.gang(attempt);
+        if running.placement.leader() != Some(worker) || gang.rendezvous.as_ref() == Some(&address) {
+            return;
+        }
+        gang.rendezvous = Some(address.clone());
+        let peers = running.placement.shares().iter().filter(|share| share.worker != worker);
+        step.effects.extend(peers.map(|share| Effect::Rendezvous {
+            worker: share.worker,
+            attempt,
+            address: address.clone(),
+        }));
+    }
+
+    fn is_leader(&self, worker: WorkerId, attempt: AttemptId) -> bool {
+        self.state.running(attempt).is_some_and(|(_, running)| running.placement.leader() == Some(worker))
+    }
+
+    /// Judged when a report comes, never by the clock alone: while nobody hears a worker, it may be training.
+    fn progress(&mut self, now: Millis, attempt: AttemptId, reached: u64, step: &mut Step) {
+        let gang = self.live.gang(attempt);
+        let before = gang.progress.map_or(0, |progress| progress.step);
+        if reached > before {
+            gang.progress = Some(Progress { step: reached, since: now });
+        }
+        let idle = gang.progress.map(|progress| now.since(progress.since));
+        if let (Some(limit), Some(idle)) = (self.policy.stall, idle)
+            && idle >= limit
+        {
+            self.fail(now, attempt, FailureCause::Stalled, step);
+        }
+    }
+
+    /// A share ended. One of an old attempt is acknowledged, so that its worker forgets it, and changes nothing.
+    pub(super) fn share_ended(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        attempt: AttemptId,
+        end: ShareEnd,
+        step: &mut Step,
+    ) {
+        if self.current(worker, attempt).is_err() {
+            step.effects.push(Effect::Release { worker, attempt });
+            return;
+        }
+        let echo = match &end {
+            Ok(_) => None,
+            Err(cause) if is_echo(cause) => Some(cause.clone()),
+            Err(cause) => {
+                self.fail(now, attempt, cause.clone(), step);
+                return;
+            }
+        };
+        let due = now + self.policy.lease;
+        let gang = self.live.gang(attempt);
+        gang.ends.insert(worker, end);
+        if let Some(cause) = echo {
+            gang.verdict.get_or_insert(Verdict { cause, due });
+        }
+        self.conclude(now, attempt, step);
+    }
+
+    /// Ends an attempt all of whose shares ended.
+    fn conclude(&mut self, now: Millis, attempt: AttemptId, step: &mut Step) {
+        let Some((trial, running)) = self.state.running(attempt) else {
+            return;
+        };
+        let gang = self.live.gang(attempt);
+        if gang.ends.len() < running.placement.shares().len() {
+            return;
+        }
+        let leader = running.placement.leader().and_then(|leader| gang.ends.remove(&leader));
+        let verdict = gang.verdict.take();
+        let complete = self.state.trials.get(&trial).is_some_and(leaves_what_it_must);
+        match (verdict, leader) {
+            (Some(verdict), _) => self.fail(now, attempt, verdict.cause, step),
+            (None, Some(Ok(Some(result)))) if complete => {
+                self.release(attempt, step);
+                self.end(now, trial, Outcome::Succeeded { result }, step);
+                self.drop_checkpoints(now, trial, 1, DropReason::Superseded, step);
+            }
+            // It claims success without a result, or without the network that it trained.
+            (None, _) => self.fail(now, attempt, FailureCause::TrainerExit { code: 0 }, step),
+        }
+    }
+
+    /// Takes failures at their word for which no better explanation came.
+    pub(super) fn judge(&mut self, now: Millis, step: &mut Step) {
+        let verdicts = self.live.gangs.iter().filter_map(|(&attempt, gang)| {
+            gang.verdict.as_ref().filter(|verdict| verdict.due <= now).map(|v| (attempt, v.cause.clone()))
+        });
+        for (attempt, cause) in verdicts.collect::<Vec<_>>() {
+            self.fail(now, attempt, cause, step);
+        }
+    }
+
+    /// Ends an attempt on every worker. Its trial runs again while its budget lasts.
+    pub(super) fn fail(&mut self, now: Millis, attempt: AttemptId, cause: FailureCause, step: &mut Step) {
+        let Some(trial) = self.state.trial_of(attempt) else {
+            return;
+        };
+        self.release(attempt, step);
+        self.emit(Event::AttemptFailed { trial, attempt, cause: cause.clone(), at: now }, step);
+        let Some(record) = self.state.trials.get(&trial) else {
+            return;
+        };
+        if !cause.retryable() || record.counted_failures > record.policy.max_failures {
+            self.end(now, trial, Outcome::Failed { cause }, step);
+        } else if let Some(need) = self.failed_need(record) {
+            self.end(now, trial, Outcome::NeedFailed { need }, step);
+        }
+    }
+
+    /// A need that was reopened while `trial` ran, and then ended without success.
+    fn failed_need(&self, trial: &Trial) -> Option<TrialId> {
+        let failed = |need: &TrialId| {
+            self.state.trials.get(need).is_some_and(|trial| trial.has_ended() && !trial.has_succeeded())
+        };
+        trial.needs.iter().copied().find(failed)
+    }
+}
+
+/// Whether a failure may only be the echo of another one.
+///
+/// When a worker dies, its peers see their collective fail long before its lease ends. To take that for the
+/// cause would charge the trial for a lost worker, so it waits for a better explanation, at most one lease.
+fn is_echo(cause: &FailureCause) -> bool {
+    match cause {
+        FailureCause::CollectiveFailed { .. } => true,
+        FailureCause::WorkerLost
+        | FailureCause::Preempted
+        | FailureCause::TrainerExit { .. }
+        | FailureCause::TrainerSignal { .. }
+        | FailureCause::LaunchFailed { .. }
+        | FailureCause::OutOfMemory
+        | FailureCause::Stalled
+        | FailureCause::NonFiniteLoss { .. }
+        | FailureCause::SpecRejected { .. }
+        | FailureCause::DataMissing { .. }
+        | FailureCause::CheckpointIncompatible { .. } => false,
+    }
+}
+
+/// Whether a trial that claims success has left what others read: a network, if it trained one.
+fn leaves_what_it_must(trial: &Trial) -> bool {
+    match trial.spec {
+        TrialSpec::Train(_) => !trial.checkpoints.is_empty(),
+        TrialSpec::Evaluate(_) => true,
+    }
+}

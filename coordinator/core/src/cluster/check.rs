@@ -1,0 +1,161 @@
+//! The invariants, checked against the records themselves rather than the lookups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::spec::TrialSpec;
+use common::{AttemptId, TrialId, WorkerId};
+
+use super::Cluster;
+use crate::state::Index;
+use crate::{Attempt, Phase, Trial, place};
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// More slots are placed on a worker than it offers.
+    #[error("worker {0} is oversubscribed")]
+    Oversubscribed(WorkerId),
+    /// A trial runs on a worker that is not a member.
+    #[error("trial {0} runs on a worker that is gone")]
+    Orphan(TrialId),
+    /// Two trials share an attempt, or an attempt's id was never given out.
+    #[error("attempt {0} is not unique")]
+    SharedAttempt(AttemptId),
+    /// A trial runs with fewer or more slots than it needs.
+    #[error("trial {0} is not placed whole")]
+    PartialGang(TrialId),
+    /// A trial goes on after more failures than its policy allows.
+    #[error("trial {0} failed too often to go on")]
+    OverBudget(TrialId),
+    /// A trial waits though it could run, or could run though it must wait.
+    #[error("trial {0} does not wait for what it needs")]
+    WrongWait(TrialId),
+    /// A trial waits for one that ended without success.
+    #[error("trial {0} waits for a trial that ended without success")]
+    HopelessWait(TrialId),
+    /// A trial is open though no experiment wants it, or wanted though it ended.
+    #[error("trial {0} is open and unwanted, or wanted and ended")]
+    WrongWant(TrialId),
+    /// A train trial that succeeded does not have exactly its last checkpoint.
+    #[error("trial {0} succeeded and does not hold exactly one checkpoint")]
+    NoNetwork(TrialId),
+    /// A trial keeps more checkpoints than the policy says, or not in the order of their steps.
+    #[error("trial {0} keeps the wrong checkpoints")]
+    WrongCheckpoints(TrialId),
+    /// A worker is a member without a lease, or has a lease and is none.
+    #[error("worker {0} is a member without a lease, or has a lease without being one")]
+    WrongLease(WorkerId),
+    /// Something is remembered about an attempt that is not current.
+    #[error("attempt {0} is over and not forgotten")]
+    Remembered(AttemptId),
+    /// A trial that fits the free slots is next and was not placed.
+    #[error("trial {0} could run and does not")]
+    NotPlaced(TrialId),
+    /// The derived lookups differ from what the records say.
+    #[error("the lookups differ from the records")]
+    StaleIndex,
+}
+
+impl Cluster {
+    /// Checks every invariant that must hold between two inputs.
+    ///
+    /// Takes time in proportion to the whole state: for tests, and once after a replay.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`] found.
+    pub fn check(&self) -> Result<(), Violation> {
+        self.check_attempts()?;
+        for (&id, trial) in &self.state.trials {
+            self.check_trial(id, trial)?;
+        }
+        self.check_live()?;
+        if Index::of(&self.state) != self.state.index {
+            return Err(Violation::StaleIndex);
+        }
+        match self.next() {
+            Some((trial, slots)) if place(&self.free(), slots).is_some() => Err(Violation::NotPlaced(trial)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_attempts(&self) -> Result<(), Violation> {
+        let mut used: BTreeMap<WorkerId, u32> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (&id, trial) in &self.state.trials {
+            let Some(Attempt { id: attempt, placement, started: _ }) = trial.attempt() else {
+                continue;
+            };
+            if !seen.insert(*attempt) || attempt.0 > self.state.last_attempt {
+                return Err(Violation::SharedAttempt(*attempt));
+            }
+            if placement.world_size() != trial.slots() {
+                return Err(Violation::PartialGang(id));
+            }
+            for share in placement.shares() {
+                *used.entry(share.worker).or_default() += share.ranks;
+                if !self.state.workers.contains_key(&share.worker) {
+                    return Err(Violation::Orphan(id));
+                }
+            }
+        }
+        let over = |(worker, used): &(WorkerId, u32)| *used > self.state.workers[worker].slots;
+        match used.into_iter().find(over) {
+            Some((worker, _)) => Err(Violation::Oversubscribed(worker)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_trial(&self, id: TrialId, trial: &Trial) -> Result<(), Violation> {
+        let open = !trial.has_ended();
+        if open && trial.counted_failures > trial.policy.max_failures {
+            return Err(Violation::OverBudget(id));
+        }
+        if open == trial.wanted_by.is_empty() {
+            return Err(Violation::WrongWant(id));
+        }
+        let met = self.state.needs_met(trial);
+        let wrong = match trial.phase {
+            Phase::Waiting => met,
+            Phase::Queued => !met,
+            Phase::Running(_) | Phase::Ended { .. } => false,
+        };
+        if wrong {
+            return Err(Violation::WrongWait(id));
+        }
+        let hopeless = |need: &TrialId| {
+            self.state.trials.get(need).is_none_or(|need| need.has_ended() && !need.has_succeeded())
+        };
+        if trial.is_pending() && trial.needs.iter().any(hopeless) {
+            return Err(Violation::HopelessWait(id));
+        }
+        self.check_checkpoints(id, trial)
+    }
+
+    fn check_checkpoints(&self, id: TrialId, trial: &Trial) -> Result<(), Violation> {
+        let trained = match trial.spec {
+            TrialSpec::Train(_) => trial.has_succeeded(),
+            TrialSpec::Evaluate(_) => false,
+        };
+        if trained && trial.checkpoints.len() != 1 {
+            return Err(Violation::NoNetwork(id));
+        }
+        let rising = trial.checkpoints.windows(2).all(|pair| pair[0].step < pair[1].step);
+        if !rising || trial.checkpoints.len() > self.policy.checkpoints.get() {
+            return Err(Violation::WrongCheckpoints(id));
+        }
+        Ok(())
+    }
+
+    fn check_live(&self) -> Result<(), Violation> {
+        let members = self.state.workers.keys().copied().collect::<BTreeSet<_>>();
+        let leased = self.live.leases.keys().copied().collect::<BTreeSet<_>>();
+        if let Some(&worker) = members.symmetric_difference(&leased).next() {
+            return Err(Violation::WrongLease(worker));
+        }
+        match self.live.gangs.keys().find(|&&attempt| self.state.trial_of(attempt).is_none()) {
+            Some(&attempt) => Err(Violation::Remembered(attempt)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The cluster state machine: one entry for live inputs, one for the log.
+//!
+//! Each family of inputs has its own file. They decide by reading the state, and change it only by emitting
+//! events; what they keep in [`Live`] may be lost at any time without a wrong decision.
+
+mod attempt;
+mod cancel;
+mod check;
+mod live;
+mod retention;
+mod schedule;
+mod session;
+mod submit;
+mod view;
+
+use std::borrow::Borrow;
+
+use common::{AttemptId, TrialId};
+
+pub use check::Violation;
+pub use live::Session;
+pub use view::WorkerView;
+
+use crate::state::State;
+use crate::{Effect, Event, Input, Millis, Outcome, Policy, Reject, Step};
+use live::Live;
+
+/// The coordinator's state machine.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    policy: Policy,
+    state: State,
+    live: Live,
+}
+
+impl Cluster {
+    /// An empty cluster.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, state: State::default(), live: Live::default() }
+    }
+
+    /// Rebuilds a cluster from its log at time `now`.
+    ///
+    /// Every member gets a full lease: while the coordinator was away nobody could extend one.
+    pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
+        let mut cluster = Self::new(policy);
+        for event in log {
+            cluster.state.apply(event.borrow());
+        }
+        for &worker in cluster.state.workers.keys() {
+            cluster.live.await_session(worker, now + policy.lease);
+        }
+        cluster
+    }
+
+    /// Takes one input at time `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reject`] when the input is stale or invalid; the cluster is unchanged.
+    pub fn handle(&mut self, now: Millis, input: Input) -> Result<Step, Reject> {
+        let mut step = Step::default();
+        match input {
+            Input::Submit { plan, grid } => self.submit(now, plan, grid, &mut step)?,
+            Input::CancelExperiment { experiment } => self.cancel_experiment(now, experiment, &mut step)?,
+            Input::CancelTrial { trial } => self.cancel_trial(now, trial, &mut step)?,
+            Input::Hello { worker, name, host, slots, attempts } => {
+                self.hello(now, worker, session::Offer { name, host, slots }, attempts, &mut step);
+            }
+            Input::Heartbeat { worker, attempts } => self.heartbeat(now, worker, attempts, &mut step)?,
+            Input::Disconnected { worker } => self.disconnected(worker)?,
+            Input::WorkerLeft { worker } => self.worker_left(now, worker, &mut step)?,
+            Input::Ended { worker, attempt, end } => {
+                self.member(worker)?;
+                self.share_ended(now, worker, attempt, end, &mut step);
+            }
+            Input::RendezvousOpened { worker, attempt, address } => {
+                self.current(worker, attempt)?;
+                self.rendezvous_opened(worker, attempt, address, &mut step);
+            }
+            Input::CheckpointCommitted { worker, attempt, checkpoint } => {
+                self.checkpoint_committed(now, worker, attempt, checkpoint, &mut step)?;
+            }
+            Input::CheckpointDamaged { attempt, digest } => {
+                self.checkpoint_damaged(now, attempt, digest, &mut step)?;
+            }
+            Input::Tick => self.tick(now, &mut step),
+        }
+        self.schedule(now, &mut step);
+        Ok(step)
+    }
+
+    fn emit(&mut self, event: Event, step: &mut Step) {
+        self.state.apply(&event);
+        step.events.push(event);
+    }
+
+    /// Ends a trial, and those that can never run because of it.
+    fn end(&mut self, now: Millis, trial: TrialId, outcome: Outcome, step: &mut Step) {
+        let failed = !outcome.is_success();
+        self.emit(Event::TrialEnded { trial, outcome, at: now }, step);
+        if !failed {
+            return;
+        }
+        let dependents = self.state.index.dependents.get(&trial).cloned().unwrap_or_default();
+        for dependent in dependents {
+            // One that runs has read the checkpoint that was there when it started.
+            if self.state.trials.get(&dependent).is_some_and(crate::Trial::is_pending) {
+                self.end(now, dependent, Outcome::NeedFailed { need: trial }, step);
+            }
+        }
+    }
+
+    /// Tells every worker of an attempt to forget it. Comes before the event that ends the attempt.
+    fn release(&mut self, attempt: AttemptId, step: &mut Step) {
+        self.live.forget(attempt);
+        let Some((_, running)) = self.state.running(attempt) else {
+            return;
+        };
+        let shares = running.placement.shares().iter();
+        step.effects.extend(shares.map(|share| Effect::Release { worker: share.worker, attempt }));
+    }
+}

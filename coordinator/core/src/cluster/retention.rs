@@ -1,0 +1,119 @@
+//! Checkpoints: which exist, which are kept, and which blobs nobody refers to any more.
+
+use common::result::Checkpoint;
+use common::{AttemptId, Digest, FailureCause, TrialId, WorkerId};
+
+use super::Cluster;
+use crate::state::artifacts;
+use crate::{DropReason, Effect, Event, Millis, Reject, Step, Trial};
+
+impl Cluster {
+    pub(super) fn checkpoint_committed(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        attempt: AttemptId,
+        checkpoint: Checkpoint,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        self.current(worker, attempt)?;
+        let trial = self.state.trial_of(attempt).ok_or(Reject::StaleAttempt(attempt))?;
+        let newest = self.state.trials.get(&trial).and_then(|record| record.checkpoints.last());
+        if newest == Some(&checkpoint) {
+            return Ok(()); // Sent again, because the answer was lost.
+        }
+        if let Some(newest) = newest.filter(|newest| newest.step >= checkpoint.step) {
+            return Err(Reject::StaleCheckpoint { trial, step: checkpoint.step, newest: newest.step });
+        }
+        self.emit(Event::CheckpointCommitted { trial, attempt, checkpoint, at: now }, step);
+        self.drop_checkpoints(now, trial, self.policy.checkpoints.get(), DropReason::Superseded, step);
+        Ok(())
+    }
+
+    /// A damaged checkpoint of the trial itself is passed over for the one before it. One of a trial that
+    /// it needs takes that trial's success back: it runs again, and this one waits for it.
+    pub(super) fn checkpoint_damaged(
+        &mut self,
+        now: Millis,
+        attempt: AttemptId,
+        digest: Digest,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        let (trial, _) = self.state.running(attempt).ok_or(Reject::StaleAttempt(attempt))?;
+        if self.holds(trial, digest) {
+            self.drop_checkpoint(now, trial, digest, DropReason::Damaged, step);
+            return Ok(());
+        }
+        let needs = self.state.trials.get(&trial).map(|record| record.needs.clone()).unwrap_or_default();
+        for &need in &needs {
+            if self.holds(need, digest) {
+                self.drop_checkpoint(now, need, digest, DropReason::Damaged, step);
+                self.reopen(now, need, step);
+            }
+        }
+        // Also when another trial had reported the same damage before.
+        let lacks = |need: &TrialId| !self.state.trials.get(need).is_some_and(Trial::has_succeeded);
+        if !needs.iter().any(lacks) {
+            return Err(Reject::UnknownCheckpoint { attempt, digest });
+        }
+        self.fail(now, attempt, FailureCause::Preempted, step);
+        Ok(())
+    }
+
+    fn holds(&self, trial: TrialId, digest: Digest) -> bool {
+        let held = |record: &Trial| record.checkpoints.iter().any(|held| held.digest == digest);
+        self.state.trials.get(&trial).is_some_and(held)
+    }
+
+    fn reopen(&mut self, now: Millis, trial: TrialId, step: &mut Step) {
+        let Some(outcome) = self.state.trials.get(&trial).and_then(Trial::outcome) else {
+            return;
+        };
+        if !outcome.is_success() {
+            return;
+        }
+        let left = artifacts(outcome).collect::<Vec<_>>();
+        self.emit(Event::TrialReopened { trial, at: now }, step);
+        for digest in left {
+            self.delete_unreferenced(digest, step);
+        }
+    }
+
+    /// Keeps the newest `keep` checkpoints of a trial.
+    pub(super) fn drop_checkpoints(
+        &mut self,
+        now: Millis,
+        trial: TrialId,
+        keep: usize,
+        reason: DropReason,
+        step: &mut Step,
+    ) {
+        let Some(record) = self.state.trials.get(&trial) else {
+            return;
+        };
+        let old = record.restore().skip(keep).map(|checkpoint| checkpoint.digest).collect::<Vec<_>>();
+        for digest in old.into_iter().rev() {
+            self.drop_checkpoint(now, trial, digest, reason, step);
+        }
+    }
+
+    /// First the record, then the blob.
+    fn drop_checkpoint(
+        &mut self,
+        now: Millis,
+        trial: TrialId,
+        digest: Digest,
+        reason: DropReason,
+        step: &mut Step,
+    ) {
+        self.emit(Event::CheckpointDropped { trial, digest, reason, at: now }, step);
+        self.delete_unreferenced(digest, step);
+    }
+
+    fn delete_unreferenced(&self, digest: Digest, step: &mut Step) {
+        let effect = Effect::DeleteBlob { digest };
+        if !self.is_referenced(digest) && !step.effects.contains(&effect) {
+            step.effects.push(effect);
+        }
+    }
+}

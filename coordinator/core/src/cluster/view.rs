@@ -1,0 +1,116 @@
+//! What may be read. Nothing here changes anything.
+
+use common::result::Checkpoint;
+use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
+
+use super::{Cluster, Session};
+use crate::{Counts, Experiment, Millis, Policy, Trial, Worker};
+
+/// A member of the cluster and its standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView<'a> {
+    /// Its id.
+    pub id: WorkerId,
+    /// What it said about itself.
+    pub worker: &'a Worker,
+    /// Slots that attempts hold.
+    pub used: u32,
+    /// Whether it can be told anything.
+    pub session: Session,
+    /// When it is lost, unless it is heard of.
+    pub lease_ends: Millis,
+}
+
+impl Cluster {
+    /// The limits that it was made with.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// When [`crate::Input::Tick`] is due next, unless another input comes first.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.live.next_deadline()
+    }
+
+    /// Every experiment, oldest first.
+    pub fn experiments(&self) -> impl DoubleEndedIterator<Item = (ExperimentId, &Experiment)> {
+        self.state.experiments.iter().map(|(&id, experiment)| (id, experiment))
+    }
+
+    /// An experiment.
+    pub fn experiment(&self, id: ExperimentId) -> Option<&Experiment> {
+        self.state.experiments.get(&id)
+    }
+
+    /// How many trials of an experiment are in each phase.
+    pub fn counts(&self, id: ExperimentId) -> Option<Counts> {
+        self.state.index.counts.get(&id).copied()
+    }
+
+    /// Every trial, oldest first.
+    pub fn trials(&self) -> impl DoubleEndedIterator<Item = (TrialId, &Trial)> {
+        self.state.trials.iter().map(|(&id, trial)| (id, trial))
+    }
+
+    /// A trial.
+    pub fn trial(&self, id: TrialId) -> Option<&Trial> {
+        self.state.trials.get(&id)
+    }
+
+    /// The trial with this name.
+    pub fn trial_by_key(&self, key: TrialKey) -> Option<TrialId> {
+        self.state.index.by_key.get(&key).copied()
+    }
+
+    /// The trial whose current attempt this is. `None` for an old one.
+    pub fn trial_of(&self, attempt: AttemptId) -> Option<TrialId> {
+        self.state.trial_of(attempt)
+    }
+
+    /// Fence for what does not pass through here, such as metric rows and uploads: whether `worker` holds a
+    /// share of `attempt`, and `attempt` is current.
+    pub fn is_current(&self, attempt: AttemptId, worker: WorkerId) -> bool {
+        self.state.is_current(attempt, worker)
+    }
+
+    /// Final checkpoints of the trials that `trial` needs, in the order of its networks.
+    ///
+    /// A need that has none now, because it runs again, is left out; a trial that is being launched has all.
+    pub fn networks(&self, trial: TrialId) -> impl Iterator<Item = (TrialKey, &Checkpoint)> {
+        let needs = self.state.trials.get(&trial).into_iter().flat_map(|record| &record.needs);
+        needs.filter_map(|need| {
+            let record = self.state.trials.get(need).filter(|record| record.has_succeeded())?;
+            Some((record.key, record.checkpoints.last()?))
+        })
+    }
+
+    /// Newest step that the running attempt of a trial reported since this coordinator started.
+    pub fn reported_step(&self, trial: TrialId) -> Option<u64> {
+        let attempt = self.state.trials.get(&trial)?.attempt()?.id;
+        self.live.gangs.get(&attempt)?.progress.map(|progress| progress.step)
+    }
+
+    /// Every member.
+    pub fn workers(&self) -> impl DoubleEndedIterator<Item = WorkerView<'_>> {
+        self.state.workers.keys().filter_map(|&id| self.worker(id))
+    }
+
+    /// A member.
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'_>> {
+        let worker = self.state.workers.get(&id)?;
+        let lease = self.live.leases.get(&id)?;
+        let free = self.state.index.free.get(&id).copied().unwrap_or_default();
+        let used = worker.slots.saturating_sub(free);
+        Some(WorkerView { id, worker, used, session: lease.session, lease_ends: lease.ends })
+    }
+
+    /// Whether a durable record refers to a blob: a checkpoint that is kept, or an artifact of a result.
+    pub fn is_referenced(&self, blob: Digest) -> bool {
+        self.state.index.blobs.contains_key(&blob)
+    }
+
+    /// Whether `other` holds the same durable state.
+    pub fn same_durable_state(&self, other: &Self) -> bool {
+        self.state == other.state
+    }
+}

@@ -1,0 +1,169 @@
+//! Facts, as they are written to the log.
+//!
+//! Every event ever written must decode for ever: a field is added only with a default, and none is renamed
+//! or given another meaning. `tests/fixtures` holds every event as each version of the format wrote it.
+
+use common::plan::Cell;
+use common::result::Checkpoint;
+use common::spec::{RunPolicy, TrialSpec};
+use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, TrialKey, WorkerId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Millis, Outcome, Placement};
+
+/// A fact. The events of one step become durable together or not at all, and before its effects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A trial that nobody had asked for before became known.
+    TrialSubmitted {
+        /// The new trial.
+        trial: TrialId,
+        /// The first experiment that wants it.
+        experiment: ExperimentId,
+        /// Its name. Recorded, because a later build may write the same specification differently.
+        key: TrialKey,
+        /// Trials whose checkpoints it reads, in the order of its networks.
+        needs: Vec<TrialId>,
+        /// What to compute.
+        spec: TrialSpec,
+        /// How to run it.
+        policy: RunPolicy,
+        /// For people.
+        label: String,
+        /// When.
+        at: Millis,
+    },
+    /// A trial that had ended without success was wanted again. It starts with a fresh budget.
+    TrialResubmitted {
+        /// The trial.
+        trial: TrialId,
+        /// The experiment that wants it now.
+        experiment: ExperimentId,
+        /// How to run it from now on.
+        policy: RunPolicy,
+        /// When.
+        at: Millis,
+    },
+    /// A trial that had succeeded lost its checkpoint, and another trial needs it.
+    TrialReopened {
+        /// The trial.
+        trial: TrialId,
+        /// When.
+        at: Millis,
+    },
+    /// An experiment was accepted. Follows the submission of its trials.
+    ExperimentSubmitted {
+        /// The new experiment.
+        experiment: ExperimentId,
+        /// Its name.
+        name: String,
+        /// Text of the grid file.
+        grid: String,
+        /// Cells of its table.
+        cells: Vec<Cell>,
+        /// Its trials, new or not, in the order of the plan.
+        trials: Vec<TrialId>,
+        /// When.
+        at: Millis,
+    },
+    /// An experiment wants nothing any more.
+    ExperimentCancelled {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// When.
+        at: Millis,
+    },
+    /// A worker's slots became available, or its name or host changed.
+    WorkerJoined {
+        /// The worker.
+        worker: WorkerId,
+        /// Its name.
+        name: String,
+        /// Host name or address at which its peers reach it.
+        host: String,
+        /// Slots that it offers.
+        slots: u32,
+        /// When.
+        at: Millis,
+    },
+    /// A worker's lease ended, or it came back with other slots.
+    WorkerLost {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at: Millis,
+    },
+    /// A worker went away in good order.
+    WorkerLeft {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at: Millis,
+    },
+    /// A trial was placed.
+    AttemptStarted {
+        /// The trial.
+        trial: TrialId,
+        /// The new attempt.
+        attempt: AttemptId,
+        /// Where it runs.
+        placement: Placement,
+        /// When.
+        at: Millis,
+    },
+    /// An attempt failed. Its trial is queued again, unless its end follows.
+    AttemptFailed {
+        /// The trial.
+        trial: TrialId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        cause: FailureCause,
+        /// When.
+        at: Millis,
+    },
+    /// A trial ended.
+    TrialEnded {
+        /// The trial.
+        trial: TrialId,
+        /// How.
+        outcome: Outcome,
+        /// When.
+        at: Millis,
+    },
+    /// A checkpoint exists from now on.
+    CheckpointCommitted {
+        /// The trial.
+        trial: TrialId,
+        /// The attempt that wrote it.
+        attempt: AttemptId,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+        /// When.
+        at: Millis,
+    },
+    /// A checkpoint is no longer kept.
+    CheckpointDropped {
+        /// The trial.
+        trial: TrialId,
+        /// Its content.
+        digest: Digest,
+        /// Why.
+        reason: DropReason,
+        /// When.
+        at: Millis,
+    },
+}
+
+/// Why a checkpoint is no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DropReason {
+    /// Newer ones are kept.
+    Superseded,
+    /// Its stored copy does not match its digest, or is missing.
+    Damaged,
+    /// The trainer cannot read it, and its trial starts from the beginning.
+    Incompatible,
+}

@@ -1,0 +1,127 @@
+//! What reaches the coordinator.
+//!
+//! The caller sees to two things: every input of a worker but [`Input::Hello`] is preceded by a hello of
+//! the same session, and a hello supersedes all earlier sessions of its worker. Within a session inputs may
+//! be lost, repeated or reordered, and those of an earlier session may still arrive: attempts fence them.
+
+use common::plan::Plan;
+use common::result::{Checkpoint, TrialResult};
+use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
+
+/// How a worker's share of an attempt ended: all of its ranks succeeded, or one failed.
+///
+/// The share that holds rank 0 brings the result of the trial, the others bring `None`.
+pub type ShareEnd = Result<Option<TrialResult>, FailureCause>;
+
+/// Something that reached the coordinator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A client submitted a grid file. The answer is in [`crate::Step::experiment`].
+    Submit {
+        /// The expanded file.
+        plan: Plan,
+        /// Its text, kept for the user.
+        grid: String,
+    },
+    /// A client wants no more of an experiment. Trials that another one wants go on.
+    CancelExperiment {
+        /// The experiment.
+        experiment: ExperimentId,
+    },
+    /// A client wants a trial to end, whoever else wants it.
+    CancelTrial {
+        /// The trial.
+        trial: TrialId,
+    },
+    /// A worker opened a session. What it does not report is gone.
+    Hello {
+        /// The worker.
+        worker: WorkerId,
+        /// Its name, for people.
+        name: String,
+        /// Host name or address at which its peers reach it.
+        host: String,
+        /// Slots that it offers.
+        slots: u32,
+        /// Every attempt that it runs, or that ended and was not released.
+        attempts: Vec<AttemptReport>,
+    },
+    /// A worker is alive. An attempt that it does not report may still be on its way to it.
+    Heartbeat {
+        /// The worker.
+        worker: WorkerId,
+        /// Every attempt that it runs, or that ended and was not released.
+        attempts: Vec<AttemptReport>,
+    },
+    /// A worker's session broke. Nothing is lost yet, but nothing new is placed there.
+    Disconnected {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker goes away in good order and will not come back with its attempts.
+    WorkerLeft {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// All ranks of a share are gone, and everything that they left is stored and committed.
+    ///
+    /// The worker repeats this in its reports until it is told [`crate::Effect::Release`].
+    Ended {
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// How the share ended.
+        end: ShareEnd,
+    },
+    /// Rank 0 of an attempt hosts its rendezvous store.
+    RendezvousOpened {
+        /// The worker of rank 0.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// `host:port`.
+        address: String,
+    },
+    /// A checkpoint is stored whole. It exists once this is accepted.
+    CheckpointCommitted {
+        /// The worker that stored it.
+        worker: WorkerId,
+        /// The attempt that wrote it.
+        attempt: AttemptId,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+    },
+    /// The stored copy of a checkpoint that an attempt was given does not match its digest, or is missing.
+    CheckpointDamaged {
+        /// The attempt that was given it.
+        attempt: AttemptId,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// [`crate::Cluster::next_deadline`] has come.
+    Tick,
+}
+
+/// What a worker says about one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptReport {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Its state on this worker.
+    pub state: ShareState,
+}
+
+/// State of a worker's share of an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ShareState {
+    /// Some rank runs or is about to.
+    Running {
+        /// Address of the rendezvous store, if the worker hosts it or was told it.
+        rendezvous: Option<String>,
+        /// Newest step that the worker heard of; 0 if none.
+        step: u64,
+    },
+    /// Every rank is gone.
+    Ended(ShareEnd),
+}

@@ -1,0 +1,212 @@
+//! The only place where durable state changes; live steps and replay share it.
+
+use std::collections::BTreeSet;
+
+use common::result::Checkpoint;
+use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
+
+use super::{Attempt, Experiment, Failure, Outcome, Phase, State, Trial, Worker};
+use crate::{Event, Millis};
+
+impl State {
+    /// Makes `event` true.
+    pub(crate) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::TrialSubmitted { .. } => self.apply_trial_submitted(event),
+            Event::TrialResubmitted { trial, experiment, policy, at: _ } => {
+                if let Some(record) = self.trials.get_mut(trial) {
+                    record.policy = policy.clone();
+                    record.queued_by = *experiment;
+                    record.counted_failures = 0;
+                }
+                self.open(*trial);
+            }
+            Event::TrialReopened { trial, at: _ } => self.apply_trial_reopened(*trial),
+            Event::ExperimentSubmitted { .. } => self.apply_experiment_submitted(event),
+            Event::ExperimentCancelled { experiment, at } => self.apply_cancelled(*experiment, *at),
+            Event::WorkerJoined { worker, name, host, slots, at } => {
+                let joined = Worker { name: name.clone(), host: host.clone(), slots: *slots, joined: *at };
+                self.apply_worker_joined(*worker, joined);
+            }
+            Event::WorkerLost { worker, at: _ } | Event::WorkerLeft { worker, at: _ } => {
+                if let Some(gone) = self.workers.remove(worker) {
+                    self.index.remove_worker(*worker, gone.slots);
+                }
+            }
+            Event::AttemptStarted { trial, attempt, placement, at } => {
+                self.last_attempt = attempt.0;
+                if let Some(record) = self.trials.get_mut(trial) {
+                    record.attempts += 1;
+                }
+                let attempt = Attempt { id: *attempt, placement: placement.clone(), started: *at };
+                self.set_phase(*trial, Phase::Running(attempt));
+            }
+            Event::AttemptFailed { trial, attempt, cause, at } => {
+                self.apply_attempt_failed(*trial, *attempt, cause, *at);
+            }
+            Event::TrialEnded { trial, outcome, at } => self.apply_trial_ended(*trial, outcome, *at),
+            Event::CheckpointCommitted { trial, checkpoint, .. } => {
+                self.apply_checkpoint_committed(*trial, checkpoint);
+            }
+            Event::CheckpointDropped { trial, digest, .. } => self.apply_checkpoint_dropped(*trial, *digest),
+        }
+    }
+
+    fn apply_trial_submitted(&mut self, event: &Event) {
+        let Event::TrialSubmitted { trial: id, experiment, key, needs, spec, policy, label, at } = event
+        else {
+            return;
+        };
+        let trial = Trial {
+            key: *key,
+            spec: spec.clone(),
+            policy: policy.clone(),
+            label: label.clone(),
+            needs: needs.clone(),
+            submitted: *at,
+            experiments: BTreeSet::new(),
+            wanted_by: BTreeSet::new(),
+            queued_by: *experiment,
+            phase: Phase::Waiting,
+            attempts: 0,
+            failures: Vec::new(),
+            counted_failures: 0,
+            checkpoints: Vec::new(),
+        };
+        self.last_trial = id.0;
+        self.index.by_key.insert(*key, *id);
+        self.index.add_needs(*id, &trial);
+        self.trials.insert(*id, trial);
+        self.open(*id);
+    }
+
+    fn apply_trial_reopened(&mut self, id: TrialId) {
+        let dependents = self.index.dependents.get(&id).into_iter().flatten();
+        let open = dependents.filter_map(|dependent| self.trials.get(dependent)).filter(|t| !t.has_ended());
+        let wanted_by = open.flat_map(|trial| trial.wanted_by.iter().copied()).collect();
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.wanted_by = wanted_by;
+            record.counted_failures = 0;
+        }
+        self.open(id);
+        self.reconsider_dependents(id);
+    }
+
+    fn apply_experiment_submitted(&mut self, event: &Event) {
+        let Event::ExperimentSubmitted { experiment: id, name, grid, cells, trials, at } = event else {
+            return;
+        };
+        let experiment = Experiment {
+            name: name.clone(),
+            grid: grid.clone(),
+            cells: cells.clone(),
+            trials: trials.clone(),
+            submitted: *at,
+            cancelled: None,
+        };
+        self.last_experiment = id.0;
+        self.experiments.insert(*id, experiment);
+        self.index.counts.insert(*id, super::Counts::default());
+        for trial in trials {
+            let Some(record) = self.trials.get_mut(trial) else {
+                continue;
+            };
+            record.experiments.insert(*id);
+            if !record.has_ended() {
+                record.wanted_by.insert(*id);
+            }
+            self.index.count(*id, &record.phase);
+        }
+    }
+
+    fn apply_cancelled(&mut self, id: ExperimentId, at: Millis) {
+        let Some(experiment) = self.experiments.get_mut(&id) else {
+            return;
+        };
+        experiment.cancelled = Some(at);
+        for trial in &experiment.trials {
+            if let Some(record) = self.trials.get_mut(trial) {
+                record.wanted_by.remove(&id);
+            }
+        }
+    }
+
+    fn apply_worker_joined(&mut self, id: WorkerId, joined: Worker) {
+        match self.workers.get_mut(&id) {
+            // Slots of a member never change: it is lost first, so that no attempt is left without its slot.
+            Some(member) => {
+                member.name = joined.name;
+                member.host = joined.host;
+            }
+            None => {
+                self.index.add_worker(id, joined.slots);
+                self.workers.insert(id, joined);
+            }
+        }
+    }
+
+    fn apply_attempt_failed(&mut self, id: TrialId, attempt: AttemptId, cause: &FailureCause, at: Millis) {
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.failures.push(Failure { attempt, cause: cause.clone(), at });
+            record.counted_failures += u32::from(cause.counts());
+        }
+        self.open(id);
+    }
+
+    fn apply_trial_ended(&mut self, id: TrialId, outcome: &Outcome, at: Millis) {
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.wanted_by.clear();
+        }
+        self.set_phase(id, Phase::Ended { outcome: outcome.clone(), at });
+        self.reconsider_dependents(id);
+    }
+
+    fn apply_checkpoint_committed(&mut self, id: TrialId, checkpoint: &Checkpoint) {
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.checkpoints.push(checkpoint.clone());
+            self.index.add_blob(checkpoint.digest);
+        }
+    }
+
+    fn apply_checkpoint_dropped(&mut self, id: TrialId, digest: Digest) {
+        let Some(record) = self.trials.get_mut(&id) else {
+            return;
+        };
+        if let Some(position) = record.checkpoints.iter().position(|held| held.digest == digest) {
+            record.checkpoints.remove(position);
+            self.index.remove_blob(digest);
+        }
+    }
+
+    /// Makes a trial runnable, or waiting for what it needs.
+    fn open(&mut self, id: TrialId) {
+        let Some(record) = self.trials.get(&id) else {
+            return;
+        };
+        let phase = if self.needs_met(record) { Phase::Queued } else { Phase::Waiting };
+        self.set_phase(id, phase);
+    }
+
+    /// Queues what waited for `id`, or holds back what no longer has it.
+    fn reconsider_dependents(&mut self, id: TrialId) {
+        let dependents = self.index.dependents.get(&id).cloned().unwrap_or_default();
+        for dependent in dependents {
+            if self.trials.get(&dependent).is_some_and(Trial::is_pending) {
+                self.open(dependent);
+            }
+        }
+    }
+
+    fn set_phase(&mut self, id: TrialId, phase: Phase) {
+        let Some(record) = self.trials.get_mut(&id) else {
+            return;
+        };
+        self.index.leave(id, record);
+        for experiment in &record.experiments {
+            self.index.uncount(*experiment, &record.phase);
+            self.index.count(*experiment, &phase);
+        }
+        record.phase = phase;
+        self.index.enter(id, record);
+    }
+}

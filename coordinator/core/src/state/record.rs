@@ -1,0 +1,200 @@
+//! Experiments, trials and workers, as replaying the log rebuilds them.
+
+use std::collections::BTreeSet;
+
+use common::plan::Cell;
+use common::result::{Checkpoint, TrialResult};
+use common::spec::{RunPolicy, TrialSpec};
+use common::{AttemptId, ExperimentId, TrialId, TrialKey};
+
+use super::{Failure, Outcome};
+use crate::{Millis, Placement};
+
+/// A submitted grid file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    /// Name.
+    pub name: String,
+    /// Text of the grid file.
+    pub grid: String,
+    /// Cells of the table, in the order of the file.
+    pub cells: Vec<Cell>,
+    /// Trials, in the order of the plan.
+    pub trials: Vec<TrialId>,
+    /// When it was submitted.
+    pub submitted: Millis,
+    /// When it was cancelled, if it was.
+    pub cancelled: Option<Millis>,
+}
+
+/// One unit of scheduling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Name by content.
+    pub key: TrialKey,
+    /// What to compute.
+    pub spec: TrialSpec,
+    /// How to run it.
+    pub policy: RunPolicy,
+    /// For people.
+    pub label: String,
+    /// Trials whose checkpoints it reads, in the order of its networks.
+    pub needs: Vec<TrialId>,
+    /// When it was first submitted.
+    pub submitted: Millis,
+    /// Every experiment that it is part of.
+    pub experiments: BTreeSet<ExperimentId>,
+    /// Experiments that wait for it. Empty once it ended: one that it ended for has its answer.
+    pub wanted_by: BTreeSet<ExperimentId>,
+    /// Experiment whose submission queued it last. Older ones go first.
+    pub queued_by: ExperimentId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Every failure, oldest first.
+    pub failures: Vec<Failure>,
+    /// Failures that count, since it was last submitted.
+    pub counted_failures: u32,
+    /// Checkpoints that are kept, oldest first.
+    pub checkpoints: Vec<Checkpoint>,
+}
+
+/// Where a trial stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Not every trial that it needs has succeeded yet.
+    Waiting,
+    /// It could run.
+    Queued,
+    /// It runs.
+    Running(Attempt),
+    /// It has an outcome.
+    Ended {
+        /// The outcome.
+        outcome: Outcome,
+        /// When it ended.
+        at: Millis,
+    },
+}
+
+/// The current execution of a running trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Where it runs.
+    pub placement: Placement,
+    /// When it was placed.
+    pub started: Millis,
+}
+
+impl Trial {
+    /// Slots that an attempt needs.
+    pub fn slots(&self) -> u32 {
+        self.spec.slots()
+    }
+
+    /// Checkpoints to go on from, newest first.
+    pub fn restore(&self) -> impl DoubleEndedIterator<Item = &Checkpoint> {
+        self.checkpoints.iter().rev()
+    }
+
+    /// The current attempt of a running trial.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        match &self.phase {
+            Phase::Running(attempt) => Some(attempt),
+            Phase::Waiting | Phase::Queued | Phase::Ended { .. } => None,
+        }
+    }
+
+    /// How the trial ended, if it did.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended { outcome, .. } => Some(outcome),
+            Phase::Waiting | Phase::Queued | Phase::Running(_) => None,
+        }
+    }
+
+    /// Result of a trial that succeeded.
+    pub fn result(&self) -> Option<&TrialResult> {
+        self.outcome().and_then(|outcome| match outcome {
+            Outcome::Succeeded { result } => Some(result),
+            Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => None,
+        })
+    }
+
+    /// Whether the trial has an outcome.
+    pub fn has_ended(&self) -> bool {
+        self.outcome().is_some()
+    }
+
+    /// Whether the trial has neither an outcome nor an attempt.
+    pub fn is_pending(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting | Phase::Queued => true,
+            Phase::Running(_) | Phase::Ended { .. } => false,
+        }
+    }
+
+    /// Whether the trial has a result.
+    pub fn has_succeeded(&self) -> bool {
+        self.outcome().is_some_and(Outcome::is_success)
+    }
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// Host name or address at which its peers reach it.
+    pub host: String,
+    /// Slots that it offers.
+    pub slots: u32,
+    /// When it joined.
+    pub joined: Millis,
+}
+
+/// How many trials of an experiment are in each phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting for trials that they need.
+    pub waiting: u32,
+    /// Could run.
+    pub queued: u32,
+    /// Run.
+    pub running: u32,
+    /// Have a result.
+    pub succeeded: u32,
+    /// Failed for good, or need one that did not succeed.
+    pub failed: u32,
+    /// Were cancelled.
+    pub cancelled: u32,
+}
+
+impl Counts {
+    /// Trials in all.
+    pub fn total(&self) -> u32 {
+        self.open() + self.succeeded + self.failed + self.cancelled
+    }
+
+    /// Trials that have no outcome yet.
+    pub fn open(&self) -> u32 {
+        self.waiting + self.queued + self.running
+    }
+
+    /// The count that a trial in `phase` belongs to.
+    pub(super) fn of_phase(&mut self, phase: &Phase) -> &mut u32 {
+        match phase {
+            Phase::Waiting => &mut self.waiting,
+            Phase::Queued => &mut self.queued,
+            Phase::Running(_) => &mut self.running,
+            Phase::Ended { outcome, .. } => match outcome {
+                Outcome::Succeeded { .. } => &mut self.succeeded,
+                Outcome::Failed { .. } | Outcome::NeedFailed { .. } => &mut self.failed,
+                Outcome::Cancelled => &mut self.cancelled,
+            },
+        }
+    }
+}
