@@ -5,13 +5,9 @@
 //! be lost, repeated or reordered, and those of an earlier session may still arrive: attempts fence them.
 
 use common::plan::Plan;
-use common::result::{Checkpoint, TrialResult};
-use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
-
-/// How a worker's share of an attempt ended: all of its ranks succeeded, or one failed.
-///
-/// The share that holds rank 0 brings the result of the trial, the others bring `None`.
-pub type ShareEnd = Result<Option<TrialResult>, FailureCause>;
+use common::result::Checkpoint;
+use common::session::{AttemptEnd, AttemptReport};
+use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 
 /// Something that reached the coordinator.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +49,7 @@ pub enum Input {
         /// Every attempt that it runs, or that ended and was not released.
         attempts: Vec<AttemptReport>,
     },
-    /// A worker's session broke. Nothing is lost yet, but nothing new is placed there.
+    /// A worker's newest session broke. Nothing is lost yet, but nothing new is placed there.
     Disconnected {
         /// The worker.
         worker: WorkerId,
@@ -72,7 +68,7 @@ pub enum Input {
         /// The attempt.
         attempt: AttemptId,
         /// How the share ended.
-        end: ShareEnd,
+        end: AttemptEnd,
     },
     /// Rank 0 of an attempt hosts its rendezvous store.
     RendezvousOpened {
@@ -101,27 +97,4 @@ pub enum Input {
     },
     /// [`crate::Cluster::next_deadline`] has come.
     Tick,
-}
-
-/// What a worker says about one attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttemptReport {
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// Its state on this worker.
-    pub state: ShareState,
-}
-
-/// State of a worker's share of an attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ShareState {
-    /// Some rank runs or is about to.
-    Running {
-        /// Address of the rendezvous store, if the worker hosts it or was told it.
-        rendezvous: Option<String>,
-        /// Newest step that the worker heard of; 0 if none.
-        step: u64,
-    },
-    /// Every rank is gone.
-    Ended(ShareEnd),
 }

@@ -23,7 +23,7 @@ pub use cluster::{Cluster, Session, Violation, WorkerView};
 pub use effect::Effect;
 pub use event::{DropReason, Event};
 pub use explain::WaitReason;
-pub use input::{AttemptReport, Input, ShareEnd, ShareState};
+pub use input::Input;
 pub use placement::{Placement, Share, place};
 pub use policy::Policy;
 pub use state::{Attempt, Counts, Experiment, Failure, Outcome, Phase, Trial, Worker};

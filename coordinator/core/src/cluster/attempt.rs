@@ -2,12 +2,13 @@
 //!
 //! A gang dies together: the first share that fails ends the attempt everywhere.
 
+use common::session::AttemptEnd;
 use common::spec::TrialSpec;
 use common::{AttemptId, FailureCause, TrialId, WorkerId};
 
 use super::Cluster;
 use super::live::{Progress, Verdict};
-use crate::{DropReason, Effect, Event, Millis, Outcome, Reject, ShareEnd, Step, Trial};
+use crate::{DropReason, Effect, Event, Millis, Outcome, Reject, Step, Trial};
 
 impl Cluster {
     /// Fence: `attempt` must be current on `worker`.
@@ -32,12 +33,7 @@ impl Cluster {
         match (self.is_leader(worker, attempt), rendezvous) {
             (true, Some(address)) => self.rendezvous_opened(worker, attempt, address, step),
             (true, None) => {}
-            (false, told) => {
-                let known = self.live.gangs.get(&attempt).and_then(|gang| gang.rendezvous.clone());
-                if let Some(address) = known.filter(|known| told.as_ref() != Some(known)) {
-                    step.effects.push(Effect::Rendezvous { worker, attempt, address });
-                }
-            }
+            (false, _) => self.rendezvous_again(worker, attempt, step),
         }
         self.progress(now, attempt, reached, step);
     }
@@ -66,6 +62,14 @@ impl Cluster {
         }));
     }
 
+    /// A worker need not say what it was told, so it is told until the first step proves that the ranks met.
+    fn rendezvous_again(&self, worker: WorkerId, attempt: AttemptId, step: &mut Step) {
+        let gang = self.live.gangs.get(&attempt).filter(|gang| gang.progress.is_none());
+        if let Some(address) = gang.and_then(|gang| gang.rendezvous.clone()) {
+            step.effects.push(Effect::Rendezvous { worker, attempt, address });
+        }
+    }
+
     fn is_leader(&self, worker: WorkerId, attempt: AttemptId) -> bool {
         self.state.running(attempt).is_some_and(|(_, running)| running.placement.leader() == Some(worker))
     }
@@ -91,7 +95,7 @@ impl Cluster {
         now: Millis,
         worker: WorkerId,
         attempt: AttemptId,
-        end: ShareEnd,
+        end: AttemptEnd,
         step: &mut Step,
     ) {
         if self.current(worker, attempt).is_err() {

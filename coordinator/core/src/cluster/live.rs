@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use common::session::AttemptEnd;
 use common::{AttemptId, FailureCause, WorkerId};
 
-use crate::{Millis, ShareEnd};
+use crate::Millis;
 
 /// Whether a member can be told anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) struct Lease {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gang {
     /// Shares that ended.
-    pub(super) ends: BTreeMap<WorkerId, ShareEnd>,
+    pub(super) ends: BTreeMap<WorkerId, AttemptEnd>,
     /// When the failure in `ends` is taken at its word.
     pub(super) verdict: Option<Verdict>,
     /// Where rank 0 hosts the rendezvous store.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use common::session::{AttemptReport, AttemptState};
 use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
 use super::live::Session;
-use crate::{AttemptReport, Effect, Event, Millis, Reject, ShareState, Step};
+use crate::{Effect, Event, Millis, Reject, Step};
 
 /// What a worker says about itself.
 pub(super) struct Offer {
@@ -121,8 +122,8 @@ impl Cluster {
     fn reports(&mut self, now: Millis, worker: WorkerId, reports: Vec<AttemptReport>, step: &mut Step) {
         for AttemptReport { attempt, state } in reports {
             match state {
-                ShareState::Ended(end) => self.share_ended(now, worker, attempt, end, step),
-                ShareState::Running { rendezvous, step: reached } => {
+                AttemptState::Ended(end) => self.share_ended(now, worker, attempt, end, step),
+                AttemptState::Running { rendezvous, step: reached } => {
                     self.share_runs(now, worker, attempt, rendezvous, reached, step);
                 }
             }

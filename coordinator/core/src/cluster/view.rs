@@ -105,6 +105,8 @@ impl Cluster {
     }
 
     /// Whether a durable record refers to a blob: a checkpoint that is kept, or an artifact of a result.
+    ///
+    /// Logs and whatever else the caller stores it must account for itself.
     pub fn is_referenced(&self, blob: Digest) -> bool {
         self.state.index.blobs.contains_key(&blob)
     }
