@@ -5,12 +5,14 @@
 
 pub mod cause;
 pub mod digest;
+pub mod grid;
 pub mod id;
 pub mod plan;
 pub mod report;
 pub mod result;
 pub mod session;
 pub mod spec;
+pub mod suggest;
 
 pub use cause::FailureCause;
 pub use digest::{Digest, TrialKey};

@@ -58,6 +58,14 @@ impl DatasetName {
             Self::Mnist | Self::FashionMnist => [1, 28, 28],
         }
     }
+
+    /// Whether an image that is mirrored left and right keeps its label.
+    pub fn mirrors(self) -> bool {
+        match self {
+            Self::Cifar10 | Self::Cifar100 | Self::FashionMnist => true,
+            Self::Digits | Self::Svhn | Self::Mnist => false,
+        }
+    }
 }
 
 impl fmt::Display for DatasetName {
