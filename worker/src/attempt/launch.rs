@@ -1,0 +1,86 @@
+//! Starting the ranks of an attempt.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::report;
+use common::session::Launch;
+use tokio::sync::mpsc;
+
+use super::{Context, Files, log_file};
+use crate::leftovers;
+use crate::process::{self, RankEvent, RankOrder, RankProgram};
+
+/// Starts every rank of the attempt on this worker. If one cannot be started, those before it are stopped when the
+/// senders of their orders are dropped.
+///
+/// # Errors
+///
+/// What the operating system said, with the file or program that it said it of.
+pub fn start_ranks(
+    context: &Arc<Context>,
+    launch: &Launch,
+    files: &Files,
+    events: mpsc::Sender<RankEvent>,
+) -> io::Result<Vec<(u32, mpsc::Sender<RankOrder>)>> {
+    let folder = context.folder(launch.attempt);
+    let mut ranks = Vec::new();
+    for local_rank in 0..launch.ranks {
+        let rank = launch.first_rank + local_rank;
+        let launch_file = write_launch(context, launch, files, &folder, rank)?;
+        let log_path = log_file(&folder, rank);
+        let log = File::options().create(true).append(true).open(&log_path).map_err(|e| at(&log_path, &e))?;
+        let config = &context.config;
+        let program = RankProgram {
+            trainer: &config.trainer,
+            launch_file: &launch_file,
+            log,
+            rank,
+            local_rank,
+            world_size: launch.world_size,
+            threads: config.threads_per_slot,
+        };
+        let (orders, pid) =
+            process::start(program, config.grace, events.clone()).map_err(|e| at(&config.trainer, &e))?;
+        tracing::info!(rank, pid, label = launch.label, "started a trainer");
+        ranks.push((rank, orders));
+        leftovers::record(&folder, rank, pid).map_err(|e| at(&folder, &e))?;
+    }
+    Ok(ranks)
+}
+
+fn write_launch(
+    context: &Context,
+    launch: &Launch,
+    files: &Files,
+    folder: &Path,
+    rank: u32,
+) -> io::Result<std::path::PathBuf> {
+    let work_dir = folder.join(format!("rank-{rank}"));
+    fs::create_dir_all(&work_dir).map_err(|e| at(&work_dir, &e))?;
+    let networks = launch.networks.iter().zip(&files.networks);
+    let content = report::Launch {
+        attempt: launch.attempt,
+        spec: launch.spec.clone(),
+        policy: launch.policy.clone(),
+        rank,
+        world_size: launch.world_size,
+        host: context.config.host.clone(),
+        work_dir,
+        data_dir: context.config.datasets_dir.clone(),
+        threads: context.config.threads_per_slot,
+        restore: files.restore.iter().map(|(_, path)| path.clone()).collect(),
+        networks: networks
+            .map(|(&(trial, _), path)| report::NetworkFile { trial, path: path.clone() })
+            .collect(),
+    };
+    let path = folder.join(format!("rank-{rank}.json"));
+    fs::write(&path, serde_json::to_vec_pretty(&content)?).map_err(|e| at(&path, &e))?;
+    Ok(path)
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}

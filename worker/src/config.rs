@@ -1,0 +1,156 @@
+//! Settings of a worker.
+
+use std::net::{ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The commented defaults; the documentation of every key.
+pub const DEFAULT: &str = include_str!("../default.toml");
+
+/// Settings of a worker. See [`DEFAULT`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// URL of the coordinator.
+    pub coordinator: String,
+    /// Name for people.
+    pub name: String,
+    /// Address at which ranks on other workers reach this one.
+    pub host: String,
+    /// Slots to offer.
+    pub slots: u32,
+    /// Threads of one rank.
+    pub threads_per_slot: u32,
+    /// Folder of the worker.
+    pub data_dir: PathBuf,
+    /// Folder of the data sets.
+    pub datasets_dir: PathBuf,
+    /// Program of one rank.
+    pub trainer: PathBuf,
+    /// Time between SIGTERM and SIGKILL.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+    /// Longest pause between two attempts to reach the coordinator.
+    #[serde(with = "humantime_serde")]
+    pub reconnect_limit: Duration,
+    /// Size of the cache in MiB.
+    pub cache_mib: u64,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidConfig {
+    /// No slot, or more than any machine has.
+    #[error("`slots` is {0}; a worker offers between 1 and 1024")]
+    Slots(u32),
+    /// Not a URL of a host and a port.
+    #[error("`coordinator` is `{0}`; expected a URL like http://127.0.0.1:7070")]
+    Coordinator(String),
+    /// The trainer is not there.
+    #[error("no trainer at `{}`; build it with `cargo build -p trainer`, or set `trainer` to its path", .0.display())]
+    Trainer(PathBuf),
+    /// The program of this process cannot be found, and so not the trainer beside it.
+    #[error("cannot tell where this program lies; set `trainer` to the path of credence-trainer")]
+    OwnPath(#[source] std::io::Error),
+    /// A folder's path cannot be made absolute.
+    #[error("`{}` cannot be made an absolute path", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Config {
+    /// Checks what one key cannot tell alone, and fills in what was left empty.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`] names the key and the way out.
+    pub fn validated(mut self) -> Result<Self, InvalidConfig> {
+        if !(1..=1024).contains(&self.slots) {
+            return Err(InvalidConfig::Slots(self.slots));
+        }
+        let Some(authority) = authority(&self.coordinator) else {
+            return Err(InvalidConfig::Coordinator(self.coordinator));
+        };
+        if self.name.is_empty() {
+            self.name = host_name();
+        }
+        if self.host.is_empty() {
+            self.host = own_address(authority).unwrap_or_else(|| "127.0.0.1".to_owned());
+        }
+        if self.threads_per_slot == 0 {
+            let cores =
+                std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+            self.threads_per_slot = (cores / self.slots).max(1);
+        }
+        if self.trainer.as_os_str().is_empty() {
+            self.trainer = find_trainer()?;
+        }
+        if !self.trainer.is_file() {
+            return Err(InvalidConfig::Trainer(self.trainer));
+        }
+        // Trainers run in folders of their own, so every path they are given is absolute.
+        for path in [&mut self.trainer, &mut self.data_dir, &mut self.datasets_dir] {
+            *path = std::path::absolute(&*path)
+                .map_err(|source| InvalidConfig::Path { path: path.clone(), source })?;
+        }
+        Ok(self)
+    }
+}
+
+/// `host:port` of an http or https URL.
+fn authority(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let authority = rest.split('/').next()?;
+    let (host, port) = authority.rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then_some(authority)
+}
+
+/// The address from which packets to `target` would leave. Nothing is sent.
+fn own_address(target: &str) -> Option<String> {
+    let target = target.to_socket_addrs().ok()?.next()?;
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "worker".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn find_trainer() -> Result<PathBuf, InvalidConfig> {
+    let own = std::env::current_exe().map_err(InvalidConfig::OwnPath)?;
+    let beside = own.parent().unwrap_or(Path::new(".")).join("credence-trainer");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path =
+        std::env::split_paths(&path).map(|folder| folder.join("credence-trainer")).find(|p| p.is_file());
+    on_path.ok_or(InvalidConfig::Trainer(beside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_url_without_a_port_is_refused() {
+        for url in ["", "http://", "http://host", "host:7070", "ftp://host:1", "http://:7070", "http://h:x"] {
+            assert_eq!(authority(url), None, "{url}");
+        }
+        assert_eq!(authority("https://host:7070/"), Some("host:7070"));
+    }
+
+    #[test]
+    fn the_own_address_towards_loopback_is_loopback() {
+        assert_eq!(own_address("127.0.0.1:7070").as_deref(), Some("127.0.0.1"));
+    }
+}

@@ -1,0 +1,106 @@
+//! One session with the coordinator: dialled, opened with a hello, and lost sooner or later.
+
+use std::time::Duration;
+
+use common::session::{FromWorker, Hello, ToWorker};
+use proto::convert::ConvertError;
+use proto::v1;
+use proto::v1::worker_session_client::WorkerSessionClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+/// Messages that wait to be written before the rest is held back.
+const OUTBOX: usize = 1024;
+
+/// How long a dead connection may look alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Why a session did not begin, or is over.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionLost {
+    /// The coordinator is away, or the connection broke. Worth another try.
+    #[error("the coordinator cannot be reached: {0}")]
+    Unreachable(String),
+    /// The coordinator does not want this worker. Another try would end the same way.
+    #[error("the coordinator refused this worker: {}", .0.message())]
+    Refused(Status),
+    /// The coordinator said something that this build does not understand.
+    #[error("the coordinator's message is not understood")]
+    NotUnderstood(#[from] ConvertError),
+}
+
+impl From<Status> for SessionLost {
+    fn from(status: Status) -> Self {
+        let refused = matches!(
+            status.code(),
+            Code::FailedPrecondition
+                | Code::InvalidArgument
+                | Code::Aborted
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::Unimplemented
+        );
+        if refused { Self::Refused(status) } else { Self::Unreachable(status.message().to_owned()) }
+    }
+}
+
+/// A channel to the coordinator that connects when it is first used, and again when it breaks.
+///
+/// # Errors
+///
+/// When `url` is not one.
+pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    Ok(endpoint.connect_lazy())
+}
+
+/// An open session.
+#[derive(Debug)]
+pub struct Session {
+    outbound: mpsc::Sender<v1::FromWorker>,
+    inbound: Streaming<v1::ToWorker>,
+}
+
+impl Session {
+    /// Opens a session. The coordinator's first message is its welcome.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionLost`].
+    pub async fn open(channel: Channel, hello: Hello) -> Result<Self, SessionLost> {
+        let (outbound, messages) = mpsc::channel(OUTBOX);
+        let first = v1::FromWorker::from(FromWorker::Hello(hello));
+        outbound.try_send(first).expect("a fresh channel has room");
+        let response = WorkerSessionClient::new(channel).session(ReceiverStream::new(messages)).await?;
+        Ok(Self { outbound, inbound: response.into_inner() })
+    }
+
+    /// Queues a message. False if there is no room now.
+    pub fn tell(&self, message: FromWorker) -> bool {
+        self.outbound.try_send(message.into()).is_ok()
+    }
+
+    /// A way to send that waits for room, for answers of many parts.
+    pub fn sender(&self) -> mpsc::Sender<v1::FromWorker> {
+        self.outbound.clone()
+    }
+
+    /// The next message. Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionLost`] when there will be none.
+    pub async fn next(&mut self) -> Result<ToWorker, SessionLost> {
+        match self.inbound.message().await? {
+            Some(message) => Ok(message.try_into()?),
+            None => Err(SessionLost::Unreachable("it closed the session".to_owned())),
+        }
+    }
+}
