@@ -163,6 +163,16 @@ mod tests {
     }
 
     #[test]
+    fn only_held_out_classes_below_a_label_lower_it() {
+        let set = images(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 10);
+        for held_out in [0, 8, 9] {
+            let held = hold_out(&set, &[held_out]).unwrap();
+            assert_eq!(held.in_distribution.labels(), [0, 1, 2, 3, 4, 5, 6, 7, 8], "class {held_out}");
+            assert_eq!(held.out_of_distribution.labels(), [held_out]);
+        }
+    }
+
+    #[test]
     fn impossible_hold_outs_are_refused() {
         let set = images(&[0, 1, 2], 3);
         assert_eq!(hold_out(&set, &[3]), Err(PartitionError::UnknownClass { class: 3, classes: 3 }));

@@ -164,6 +164,19 @@ fn sizes_that_lie_are_refused_before_memory_is_taken() {
 }
 
 #[test]
+fn compressed_data_must_hold_one_variable_and_nothing_else() {
+    let order = Order::Little;
+    let variable = &plain(&[x(1)])[128..];
+    let two = [header(order), compressed(order, &[variable, &[0; 8]].concat())].concat();
+    let end = Position::Inflated { part: 136, offset: variable.len() as u64 };
+    assert_eq!(flaw(&two), (end, Problem::Trailing { left: 8 }));
+
+    let nested = [header(order), compressed(order, &compressed(order, variable))].concat();
+    let start = Position::Inflated { part: 136, offset: 0 };
+    assert_eq!(flaw(&nested), (start, Problem::Element { found: 15, expected: "miMATRIX (14)" }));
+}
+
+#[test]
 fn a_file_cut_anywhere_is_refused() {
     for packing in [Packing::Plain, Packing::Compressed] {
         let whole = file(Order::Little, packing, &[x(1), y(&[1])]);
