@@ -1,4 +1,31 @@
-//! Trains and evaluates one trial.
+//! One rank of one trial: trains a network, or predicts with trained ones. The program is `credence-trainer`.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`agent`], [`log`] | how the process speaks with the agent that started it, and when it leaves |
+//! | [`rank`] | what a launch comes to, and what a failure is called |
+//! | [`train`] | training: steps, optimizer, learning rate, what is measured |
+//! | [`checkpoint`], [`storage`] | what is kept of training, and how files reach the disk |
+//! | [`evaluate`] | predictions of trained networks, and their scores |
+//! | [`model`], [`uq`] | the network, and how a method changes its layers |
+//! | [`data`], [`seed`] | which images, and which random numbers, at which step |
+//! | [`group`], [`device`] | the other ranks, and where tensors live |
+//!
+//! Synchronous throughout: a rank does one thing at a time, and the three things that may overlap with
+//! training (commands, batches, checkpoints) have a thread each. Knows nothing of the network protocol,
+//! the coordinator, or retries.
 
+pub mod agent;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod group;
+pub mod log;
 pub mod model;
+pub mod rank;
+pub mod seed;
+pub mod storage;
+pub mod train;
 pub mod uq;

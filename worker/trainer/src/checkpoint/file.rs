@@ -1,0 +1,89 @@
+//! The file of a checkpoint: safetensors with a header and a digest in its metadata.
+//!
+//! The digest covers the header and every tensor's name, kind, shape and bytes, so a file is whole or
+//! refused, also when it came from a disk that lies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use common::Digest;
+use safetensors::SafeTensors;
+use safetensors::tensor::View;
+
+use super::{Checkpoint, CheckpointError, Difference, FORMAT, Header, Snapshot};
+use crate::storage::{self, StorageError};
+
+/// Metadata keys.
+const HEADER: &str = "checkpoint";
+const DIGEST: &str = "digest";
+
+/// Writes `snapshot` into `folder` and returns the file.
+///
+/// # Errors
+///
+/// [`StorageError`] when the file system refuses.
+pub fn write(folder: &Path, snapshot: &Snapshot) -> Result<PathBuf, StorageError> {
+    let header = serde_json::to_string(&snapshot.header).expect("a header holds only numbers and strings");
+    let digest = digest(&header, snapshot.tensors.iter().map(|tensor| (tensor.name(), tensor)));
+    let metadata = HashMap::from([(HEADER.to_owned(), header), (DIGEST.to_owned(), digest.to_string())]);
+    let name = format!("checkpoint-{:08}.safetensors", snapshot.step());
+    storage::write(folder, &name, &snapshot.tensors, metadata)
+}
+
+/// Reads a checkpoint and verifies its digest.
+///
+/// # Errors
+///
+/// [`CheckpointError`]; nothing of a damaged file is used.
+pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let bytes = storage::read(path)?;
+    let format = |source| StorageError::Format { path: path.to_owned(), source };
+    let no_header = || CheckpointError::NoHeader { path: path.to_owned() };
+
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(format)?;
+    let pairs = metadata.metadata().clone().unwrap_or_default();
+    let text = pairs.get(HEADER).ok_or_else(no_header)?;
+    let expected: Digest =
+        pairs.get(DIGEST).and_then(|digest| digest.parse().ok()).ok_or_else(no_header)?;
+
+    let file = SafeTensors::deserialize(&bytes).map_err(format)?;
+    let found = digest(text, file.iter());
+    if found != expected {
+        return Err(CheckpointError::Damaged { path: path.to_owned(), expected, found });
+    }
+    let header: Header = parse_header(path, text)?;
+    let tensors = file.iter().map(|(name, view)| Ok((name.to_owned(), storage::tensor_of(name, &view)?)));
+    let tensors = tensors.collect::<Result<_, StorageError>>()?;
+    Ok(Checkpoint { path: path.to_owned(), header, tensors })
+}
+
+/// The format number is read first, because a header of another format need not have the other fields.
+fn parse_header(path: &Path, text: &str) -> Result<Header, CheckpointError> {
+    let no_header = || CheckpointError::NoHeader { path: path.to_owned() };
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|_| no_header())?;
+    let format = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(no_header)?;
+    if format != u64::from(FORMAT) {
+        let found = u32::try_from(format).unwrap_or(u32::MAX);
+        let difference = Difference::Format { found };
+        return Err(CheckpointError::Incompatible { path: path.to_owned(), difference });
+    }
+    serde_json::from_value(value).map_err(|_| no_header())
+}
+
+/// Digest of a header and of tensors in the order of their names. Every part is preceded by its length,
+/// so no two contents run together to the same bytes.
+fn digest<'a, V: View>(header: &str, tensors: impl Iterator<Item = (&'a str, V)>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(header.as_bytes());
+    let tensors: BTreeMap<&str, V> = tensors.collect();
+    for (name, view) in tensors {
+        part(name.as_bytes());
+        part(format!("{:?} {:?}", view.dtype(), view.shape()).as_bytes());
+        part(&view.data());
+    }
+    Digest(*hasher.finalize().as_bytes())
+}

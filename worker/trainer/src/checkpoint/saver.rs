@@ -1,0 +1,92 @@
+//! Writes checkpoints on a thread of its own, one at a time, while training goes on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use common::report::Report;
+
+use super::{Snapshot, write};
+use crate::agent::Reporter;
+use crate::storage::StorageError;
+
+/// The thread that writes checkpoints.
+pub struct Saver {
+    sender: Sender<Snapshot>,
+    busy: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+    target: Target,
+}
+
+#[derive(Clone)]
+struct Target {
+    folder: PathBuf,
+    reporter: Arc<Reporter>,
+}
+
+impl Saver {
+    /// Starts the thread. It writes into `folder` and reports each file that is complete.
+    pub fn start(folder: PathBuf, reporter: Arc<Reporter>) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        let busy = Arc::new(AtomicBool::new(false));
+        let target = Target { folder, reporter };
+        let thread = thread::spawn({
+            let (busy, target, span) = (Arc::clone(&busy), target.clone(), tracing::Span::current());
+            move || span.in_scope(|| target.save_all(&receiver, &busy))
+        });
+        Self { sender, busy, thread, target }
+    }
+
+    /// Whether the last checkpoint is on disk. A snapshot is as large as the network, so there is never
+    /// more than one.
+    pub fn is_idle(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Writes `snapshot` in the background. Call it only when [`is_idle`](Self::is_idle).
+    ///
+    /// A file that cannot be written is a warning: training goes on, and the checkpoint before it stays.
+    pub fn save(&self, snapshot: Snapshot) {
+        self.busy.store(true, Ordering::Release);
+        // The receiver lives until `finish` drops the sender.
+        let _ = self.sender.send(snapshot);
+    }
+
+    /// Waits for the thread, then writes `last`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] when `last` cannot be written: without it the trial has no result.
+    pub fn finish(self, last: &Snapshot) -> Result<(), StorageError> {
+        drop(self.sender);
+        // A panic of the thread has ended the process by the panic hook.
+        let _ = self.thread.join();
+        self.target.save(last)
+    }
+}
+
+impl Target {
+    fn save_all(&self, snapshots: &Receiver<Snapshot>, busy: &AtomicBool) {
+        for snapshot in snapshots {
+            if let Err(error) = self.save(&snapshot) {
+                let message = format!(
+                    "the checkpoint of step {} was not written ({error}); training goes on without it: \
+                     check the space left in the worker's folder",
+                    snapshot.step()
+                );
+                tracing::error!(error = %crate::error::chain(&error), "checkpoint not written");
+                self.reporter.send(&Report::Warning { message });
+            }
+            busy.store(false, Ordering::Release);
+        }
+    }
+
+    fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        let path = write(&self.folder, snapshot)?;
+        tracing::info!(step = snapshot.step(), path = %path.display(), "checkpoint written");
+        self.reporter.send(&Report::Checkpoint { step: snapshot.step(), path });
+        Ok(())
+    }
+}

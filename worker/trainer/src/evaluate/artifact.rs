@@ -1,0 +1,67 @@
+//! The file of an evaluation's predictions, readable with safetensors and numpy alone.
+//!
+//! | tensor | shape | meaning |
+//! |---|---|---|
+//! | `id/probabilities` | `[J, N, K]` f32 | of each member, test images of the known classes |
+//! | `id/labels` | `[N]` i64 | index into the K outputs |
+//! | `id/ids` | `[N]` i64 | position in the official file |
+//! | `ood/NAME/probabilities`, `…/labels`, `…/ids` | the same | for each out-of-distribution set; labels are the set's own |
+//!
+//! The metadata holds `format`, `trial`, `classes` (JSON list: the original class of each output), `ood` (JSON
+//! list of names, in the order of the specification), `score_probability` (what the tables score: the mean
+//! over J) and `spec` (the trial's canonical JSON).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use common::report::Launch;
+use common::spec::EvaluateSpec;
+use tch::Tensor;
+
+use super::predict::Predicted;
+use crate::data;
+use crate::storage::{self, HostTensor, StorageError};
+
+/// Name of the artifact.
+pub const PREDICTIONS: &str = "predictions.safetensors";
+
+const FORMAT: &str = "credence-predictions-1";
+
+/// Writes the predictions into `folder` and returns the file.
+///
+/// # Errors
+///
+/// [`StorageError`] when the file system refuses.
+pub fn write(
+    folder: &Path,
+    launch: &Launch,
+    spec: &EvaluateSpec,
+    sets: &[Predicted],
+) -> Result<PathBuf, StorageError> {
+    let mut tensors = Vec::new();
+    for set in sets {
+        let prefix = set.name.as_ref().map_or_else(|| "id".to_owned(), |name| format!("ood/{name}"));
+        let metrics::Shape { members, samples, classes } = set.shape;
+        let shape = [members, samples, classes].map(|axis| axis as i64);
+        let probabilities = Tensor::from_slice(&set.probabilities).view(shape);
+        let ids: Vec<i64> = set.ids.iter().map(|id| id.cast_signed()).collect();
+        tensors.push(HostTensor::from_host(format!("{prefix}/probabilities"), probabilities)?);
+        tensors.push(HostTensor::from_host(format!("{prefix}/labels"), Tensor::from_slice(&set.labels))?);
+        tensors.push(HostTensor::from_host(format!("{prefix}/ids"), Tensor::from_slice(&ids))?);
+    }
+    storage::write(folder, PREDICTIONS, &tensors, metadata(launch, spec, sets))
+}
+
+fn metadata(launch: &Launch, spec: &EvaluateSpec, sets: &[Predicted]) -> HashMap<String, String> {
+    let names: Vec<&str> = sets.iter().filter_map(|set| set.name.as_deref()).collect();
+    let classes = spec.networks.first().map(|network| data::classes(&network.data)).unwrap_or_default();
+    let json = |value: serde_json::Value| value.to_string();
+    HashMap::from([
+        ("format".to_owned(), FORMAT.to_owned()),
+        ("trial".to_owned(), launch.spec.key().to_string()),
+        ("classes".to_owned(), json(classes.into())),
+        ("ood".to_owned(), json(names.into())),
+        ("score_probability".to_owned(), "mean over axis 0".to_owned()),
+        ("spec".to_owned(), launch.spec.to_json()),
+    ])
+}

@@ -1,0 +1,187 @@
+//! The ranks of an attempt: how they meet, and what they must agree on.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
+use common::report::{Launch, Report};
+use tch::{Kind, Tensor};
+
+use crate::agent::{Commands, NoRendezvous, Reporter};
+
+/// Bounds the meeting of the ranks, and then each collective. Longer than any step and any pause to copy
+/// a checkpoint; a rank that is killed is noticed at once, only one that hangs takes so long.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Why ranks do not work together.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The launch names no rank of the group.
+    #[error("there is no rank {rank} of {world_size}")]
+    Rank {
+        /// The rank.
+        rank: u32,
+        /// The world size.
+        world_size: u32,
+    },
+    /// The host of this rank has no address.
+    #[error("`{host}` is not an address of this machine")]
+    Host {
+        /// What the launch names.
+        host: String,
+        /// Why it does not resolve.
+        source: io::Error,
+    },
+    /// The address of the rendezvous store is not one.
+    #[error("`{0}` is not `host:port`")]
+    Address(String),
+    /// The address did not come.
+    #[error(transparent)]
+    NoRendezvous(#[from] NoRendezvous),
+    /// A collective failed.
+    #[error(transparent)]
+    Collective(#[from] C10dError),
+    /// The ranks have different weights: memory was corrupted, or the ranks' machines compute differently.
+    #[error("the weights of the ranks differ after training; the result is not used")]
+    Diverged,
+}
+
+/// The process group of a launch, and the store that the ranks met at.
+pub struct Group {
+    process: ProcessGroup,
+    /// Rank 0 serves it to the others for as long as it lives.
+    _store: Option<Store>,
+}
+
+impl Group {
+    /// Joins the other ranks. Rank 0 hosts the store and reports where; the others are told by the agent.
+    /// One rank alone opens no socket.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] when the ranks do not find each other in time.
+    pub fn join(launch: &Launch, commands: &Commands, reporter: &Reporter) -> Result<Self, GroupError> {
+        if launch.world_size == 1 && launch.rank == 0 {
+            return Ok(Self { process: ProcessGroup::alone(), _store: None });
+        }
+        let rank = Rank::new(launch.rank as usize, launch.world_size as usize)
+            .ok_or(GroupError::Rank { rank: launch.rank, world_size: launch.world_size })?;
+        let store = if rank.index() == 0 {
+            let store = Store::host(rank, resolve(&launch.host)?, TIMEOUT)?;
+            let address = format!("{}:{}", launch.host, store.port());
+            tracing::info!(address, "rendezvous store is up");
+            reporter.send(&Report::Rendezvous { address });
+            store
+        } else {
+            let address = commands.rendezvous(TIMEOUT)?;
+            let (host, port) = split_address(&address).ok_or(GroupError::Address(address.clone()))?;
+            Store::connect(rank, host, port, TIMEOUT)?
+        };
+        let options = GlooOptions {
+            store: &store,
+            prefix: &launch.attempt.to_string(),
+            rank,
+            timeout: TIMEOUT,
+            network: Network::Host(launch.host.clone()),
+        };
+        let process = ProcessGroup::gloo(&options)?;
+        tracing::info!(world_size = launch.world_size, "process group joined");
+        Ok(Self { process, _store: Some(store) })
+    }
+
+    /// The process group, for the reducer.
+    pub fn process(&self) -> &ProcessGroup {
+        &self.process
+    }
+
+    /// Whether this rank speaks for the trial: it reports, and writes checkpoints.
+    pub fn is_first(&self) -> bool {
+        self.process.rank().index() == 0
+    }
+
+    /// Overwrites `tensors` with those of rank 0.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Collective`] when a rank does not take part.
+    pub fn broadcast<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), GroupError> {
+        for tensor in tensors {
+            self.process.broadcast(&tensor.detach(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Mean of a floating-point tensor over the ranks.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub fn mean(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
+        let mean = tensor.detach().copy();
+        self.process.all_reduce(&mean, ReduceOp::Avg)?;
+        Ok(mean)
+    }
+
+    /// Checks that all ranks hold the same bits. Every rank gets the same answer.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Diverged`] when they do not.
+    pub fn check_equal<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), GroupError> {
+        let mine = digest(tensors);
+        let all = self.process.all_gather(&mine)?;
+        if all.iter().all(|other| *other == mine) { Ok(()) } else { Err(GroupError::Diverged) }
+    }
+}
+
+fn resolve(host: &str) -> Result<SocketAddr, GroupError> {
+    let failed = |source| GroupError::Host { host: host.to_owned(), source };
+    let mut addresses = (bare(host), 0).to_socket_addrs().map_err(failed)?;
+    addresses.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+}
+
+fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((bare(host), port.parse().ok()?))
+}
+
+/// A literal IPv6 address without its brackets.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// BLAKE3 digest of the bytes of `tensors`, as four integers, which every backend can send.
+fn digest<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Tensor {
+    let mut hasher = blake3::Hasher::new();
+    for tensor in tensors {
+        // sync: copies the tensor to the host; once, after training.
+        let tensor = tensor.detach().to_device(tch::Device::Cpu).contiguous();
+        let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.copy_data_u8(&mut bytes, tensor.numel());
+        hasher.update(&bytes);
+    }
+    Tensor::from_data_size(hasher.finalize().as_bytes(), &[4], Kind::Int64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_are_split() {
+        assert_eq!(split_address("node-3.example:4711"), Some(("node-3.example", 4711)));
+        assert_eq!(split_address("[::1]:29500"), Some(("::1", 29500)));
+        for text in ["node", "node:", "node:port", "node:70000"] {
+            assert_eq!(split_address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_digest_depends_on_every_bit() {
+        let one = Tensor::from_slice(&[1.0f32, 0.0]);
+        let other = Tensor::from_slice(&[1.0f32, -0.0]);
+        assert_eq!(digest([&one]), digest([&one.copy()]));
+        assert_ne!(digest([&one]), digest([&other]));
+    }
+}

@@ -1,0 +1,118 @@
+//! One rank from its launch file to its exit status: what is run, and what a failure is called.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::report::{Launch, Report, exit};
+use common::spec::TrialSpec;
+use common::FailureCause;
+
+use crate::agent::{Agent, Commands, Reporter, leave};
+use crate::error::{TrainerError, cause_of_text, chain};
+use crate::{evaluate, log, train};
+
+/// A launch file that is missing or not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It cannot be read.
+    #[error("cannot read the launch file `{}`", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not a launch.
+    #[error("`{}` is not a launch file of this version", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+/// Reads a launch file.
+///
+/// # Errors
+///
+/// [`LaunchError`] names the file.
+pub fn read_launch(path: &Path) -> Result<Launch, LaunchError> {
+    let text = fs::read(path).map_err(|source| LaunchError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| LaunchError::Parse { path: path.to_owned(), source })
+}
+
+/// Runs the rank and returns its exit status.
+pub fn run(launch: &Launch) -> i32 {
+    let span = log::rank_span(launch);
+    let _entered = span.enter();
+    let reporter = Reporter::stdout();
+    report_panics(&reporter);
+    // An agent that is gone cannot account for this process's slot, so the process must not outlive it.
+    let commands = Commands::listen(BufReader::new(io::stdin()), || {
+        tracing::warn!("standard input has ended: the agent is gone");
+        leave(exit::AGENT_LOST)
+    });
+    let agent = Agent { reporter, commands };
+    match execute(launch, &agent) {
+        Ok(()) => exit::SUCCESS,
+        Err(error) => {
+            fail(&error, launch.rank, &agent.reporter);
+            exit::FAILED
+        }
+    }
+}
+
+fn execute(launch: &Launch, agent: &Agent) -> Result<(), TrainerError> {
+    let threads = i32::try_from(launch.threads).unwrap_or(i32::MAX).max(1);
+    tch::set_num_threads(threads);
+    tch::set_num_interop_threads(1);
+    match &launch.spec {
+        TrialSpec::Train(spec) => train::run(launch, spec, agent),
+        TrialSpec::Evaluate(spec) => evaluate::run(launch, spec, agent),
+    }
+}
+
+fn fail(error: &TrainerError, rank: u32, reporter: &Reporter) {
+    let message = chain(error);
+    tracing::error!("{message}");
+    let cause = error.cause(rank);
+    explain(&cause, message, reporter);
+    reporter.fail(cause);
+}
+
+/// Sends what went wrong in words, where the cause has no room for them.
+fn explain(cause: &FailureCause, message: String, reporter: &Reporter) {
+    match cause {
+        FailureCause::TrainerExit { .. }
+        | FailureCause::CollectiveFailed { .. }
+        | FailureCause::OutOfMemory
+        | FailureCause::NonFiniteLoss { .. } => reporter.send(&Report::Warning { message }),
+        FailureCause::SpecRejected { .. }
+        | FailureCause::DataMissing { .. }
+        | FailureCause::CheckpointIncompatible { .. }
+        | FailureCause::LaunchFailed { .. }
+        | FailureCause::WorkerLost
+        | FailureCause::Preempted
+        | FailureCause::TrainerSignal { .. }
+        | FailureCause::Stalled => {}
+    }
+}
+
+/// A panic on any thread ends the process with a reported cause. tch panics on most of libtorch's
+/// exceptions, a lack of memory among them.
+fn report_panics(reporter: &Arc<Reporter>) {
+    let reporter = Arc::clone(reporter);
+    panic::set_hook(Box::new(move |info| {
+        let text = info.payload_as_str().unwrap_or("no message").to_owned();
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic: {text}");
+        let cause = cause_of_text(&text);
+        explain(&cause, format!("the trainer has a defect, or libtorch refused: {text} ({place})"), &reporter);
+        reporter.fail(cause);
+        leave(exit::FAILED)
+    }));
+}

@@ -1,0 +1,272 @@
+//! A train trial: from a launch to the final checkpoint.
+//!
+//! Decides the order of things: what is checked before the ranks meet, what happens after each step, and
+//! what must hold before a trial is done. The arithmetic of a step is in `step`.
+//!
+//! Batch normalisation uses the statistics of each rank's own share of the batch, as PyTorch's
+//! DistributedDataParallel does; the running statistics that a checkpoint holds are those of rank 0.
+
+mod latent;
+mod meter;
+mod restore;
+mod schedule;
+mod sgd;
+mod step;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+use c10d::{Reducer, ReducerOptions};
+use common::TrialKey;
+use common::report::Launch;
+use common::spec::{NUMERICS, TrainSpec};
+use datasets::{Batcher, Sharding};
+use tch::Device;
+
+pub use meter::Progress;
+pub use schedule::LearningRate;
+pub use sgd::{Sgd, SgdSettings};
+
+use crate::agent::Agent;
+use crate::checkpoint::{FORMAT, Header, Saver, Snapshot};
+use crate::data::{self, Course, Prefetch};
+use crate::device;
+use crate::error::TrainerError;
+use crate::group::{Group, GroupError};
+use crate::model::Network;
+use latent::CollapseWatch;
+use meter::Meter;
+use restore::Start;
+use step::Stepper;
+
+/// Trains the network of `spec` and leaves its final checkpoint.
+///
+/// # Errors
+///
+/// [`TrainerError`] when the specification, the data, another rank or the arithmetic stops it.
+pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent) -> Result<(), TrainerError> {
+    let prepared = Prepared::new(launch, spec)?;
+    // Only now: a rank that cannot take part says so before the others wait for it.
+    let group = Group::join(launch, &agent.commands, &agent.reporter)?;
+    let mut training = Training::start(launch, spec, agent, prepared, group)?;
+    training.run()?;
+    training.finish()
+}
+
+/// What a rank can check and build without the others.
+struct Prepared {
+    device: Device,
+    batcher: Batcher,
+    course: Course,
+    network: Network,
+}
+
+impl Prepared {
+    fn new(launch: &Launch, spec: &TrainSpec) -> Result<Self, TrainerError> {
+        if spec.numerics != NUMERICS {
+            return Err(TrainerError::Numerics { found: spec.numerics });
+        }
+        if launch.world_size != spec.world_size {
+            return Err(TrainerError::WorldSize { expected: spec.world_size, found: launch.world_size });
+        }
+        if spec.recipe.epochs == 0 {
+            return Err(TrainerError::Zero { what: "the number of epochs" });
+        }
+        let device = device::of_rank();
+        let [global_batch, world_size, rank] =
+            [spec.recipe.batch_size, launch.world_size, launch.rank].map(|count| count as usize);
+        let sharding = Sharding::new(global_batch, world_size, rank)?;
+        let classes = i64::from(spec.data.classes());
+        let input = data::input_shape(&spec.data);
+        let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
+        network.check_batch(sharding.local_batch() as i64)?;
+        let batcher = data::training(spec, &launch.data_dir)?;
+        let steps_per_epoch = sharding.steps_per_epoch(batcher.images().len())? as u64;
+        let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);
+        let course = Course { seed: spec.seed, sharding, steps_per_epoch, total_steps };
+        Ok(Self { device, batcher, course, network })
+    }
+}
+
+struct Training<'a> {
+    launch: &'a Launch,
+    agent: &'a Agent,
+    key: TrialKey,
+    course: Course,
+    group: Group,
+    stepper: Stepper,
+    batches: Prefetch,
+    meter: Meter,
+    progress: Progress,
+    collapse: CollapseWatch,
+    /// On rank 0.
+    saver: Option<Saver>,
+    done: u64,
+    before: Duration,
+    started: Instant,
+    checkpoint_due: bool,
+    last_checkpoint: Instant,
+    final_loss: Option<f64>,
+}
+
+impl<'a> Training<'a> {
+    fn start(
+        launch: &'a Launch,
+        spec: &TrainSpec,
+        agent: &'a Agent,
+        prepared: Prepared,
+        group: Group,
+    ) -> Result<Self, TrainerError> {
+        let Prepared { device, batcher, course, network } = prepared;
+        let key = launch.spec.key();
+        let mut optimizer = Sgd::new(
+            &network.named_tensors(),
+            SgdSettings {
+                momentum: spec.recipe.momentum,
+                nesterov: spec.recipe.nesterov,
+                weight_decay: spec.recipe.weight_decay,
+            },
+        );
+        optimizer.materialise_gradients();
+        let start = restore::restore(launch, key, &network, &mut optimizer, &group, &agent.reporter)?;
+        let Start { step: done, train_seconds, final_loss } = start;
+        let weights = optimizer.weights();
+        let reducer = Reducer::new(group.process(), &weights, ReducerOptions::default())
+            .map_err(GroupError::from)?;
+        tracing::info!(
+            step = done,
+            total_steps = course.total_steps,
+            parameters = network.parameter_count(),
+            images = batcher.images().len(),
+            ?device,
+            "training starts"
+        );
+        let batches = Prefetch::start(batcher.clone(), course, done);
+        let stepper = Stepper::new(network, optimizer, reducer, spec, course, batcher.shape(), launch.rank);
+        let saver =
+            group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
+        let now = Instant::now();
+        Ok(Self {
+            launch,
+            agent,
+            key,
+            course,
+            group,
+            stepper,
+            batches,
+            meter: Meter::new(agent.reporter.clone()),
+            progress: Progress::new(agent.reporter.clone(), course.total_steps, done),
+            collapse: CollapseWatch::default(),
+            saver,
+            done,
+            before: Duration::from_secs_f64(train_seconds.max(0.0)),
+            started: now,
+            checkpoint_due: false,
+            last_checkpoint: now,
+            final_loss,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), TrainerError> {
+        if self.group.is_first() {
+            self.progress.report(self.done, None);
+        }
+        while self.done < self.course.total_steps {
+            let batch = self
+                .batches
+                .next()
+                .expect("the prefetch thread has a batch for each step, or has ended the process");
+            let outcome = self.stepper.step(self.done, &batch);
+            // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
+            outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;
+            self.done += 1;
+            self.after_step()?;
+        }
+        Ok(())
+    }
+
+    /// What follows a step. The conditions of collectives depend on the step alone, those of rank 0's own
+    /// business also on the clock.
+    fn after_step(&mut self) -> Result<(), TrainerError> {
+        let metrics_steps = self.launch.policy.metrics_steps.max(1);
+        let last = self.done == self.course.total_steps;
+        if self.done.is_multiple_of(metrics_steps) || last {
+            let row = self.stepper.row(self.done, &self.group)?;
+            if last {
+                self.final_loss = Some(row.loss);
+            }
+            if self.group.is_first() {
+                self.meter.row(self.done, row);
+            }
+        }
+        if !self.group.is_first() {
+            return Ok(());
+        }
+        if self.done.is_multiple_of(self.course.steps_per_epoch) {
+            let layers = self.stepper.network().diagnostics();
+            self.meter.rows(self.done, latent::rows(&layers));
+            for message in self.collapse.warnings(&layers) {
+                self.meter.warn(message);
+            }
+        }
+        if self.progress.is_due() || last {
+            self.stepper.check_finite()?;
+            self.progress.report(self.done, Some(self.stepper.loss()));
+        }
+        if last { Ok(()) } else { self.checkpoint_if_due() }
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), TrainerError> {
+        let policy = &self.launch.policy;
+        let by_steps = policy.checkpoint_steps.is_some_and(|steps| self.done.is_multiple_of(steps.max(1)));
+        let by_time =
+            policy.checkpoint_interval.is_some_and(|interval| self.last_checkpoint.elapsed() >= interval);
+        let asked = self.agent.commands.checkpoint_asked();
+        self.checkpoint_due |= by_steps || by_time || asked;
+        // A disk slower than the policy gets fewer checkpoints, not a queue of them.
+        let Some(saver) = self.saver.as_ref().filter(|saver| self.checkpoint_due && saver.is_idle()) else {
+            return Ok(());
+        };
+        self.stepper.check_finite()?;
+        saver.save(self.snapshot()?);
+        self.checkpoint_due = false;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, TrainerError> {
+        let header = Header {
+            format: FORMAT,
+            trial: self.key,
+            numerics: NUMERICS,
+            step: self.done,
+            epoch: self.done / self.course.steps_per_epoch,
+            step_in_epoch: self.done % self.course.steps_per_epoch,
+            train_seconds: self.train_seconds(),
+            computed_on: restore::computed_on(self.launch),
+            final_loss: self.final_loss,
+        };
+        let network = self.stepper.network().named_tensors();
+        Ok(Snapshot::take(header, &network, self.stepper.optimizer())?)
+    }
+
+    fn train_seconds(&self) -> f64 {
+        (self.before + self.started.elapsed()).as_secs_f64()
+    }
+
+    fn finish(mut self) -> Result<(), TrainerError> {
+        self.stepper.check_finite()?;
+        device::synchronize(device::of_rank());
+        let seconds = self.train_seconds();
+        let tensors = self.stepper.learned_tensors();
+        self.group.check_equal(&tensors)?;
+        let last = self.snapshot()?;
+        if let Some(saver) = self.saver.take() {
+            saver.finish(&last)?;
+            let parameters = self.stepper.network().parameter_count();
+            self.meter.done(self.done, parameters, seconds, self.final_loss);
+        }
+        tracing::info!(seconds, "training done");
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Learning rate of each optimizer step: a pure function of the recipe and the step.
+
+use common::spec::{Recipe, Schedule};
+
+/// Learning rate over training.
+///
+/// The rate of step `s`, counted from 0, of `S` steps with a warm-up of `w` steps is
+/// `lr · min(1, (s + 1) / w) · schedule(s)`, where the schedule is 1 (constant),
+/// `½ (1 + cos(π (s − w) / (S − w)))` after the warm-up and 1 within it (cosine), or
+/// `factor^(milestones ≤ epoch of s)` (step).
+///
+/// Source: as `torch.optim.lr_scheduler.CosineAnnealingLR` with `T_max = S − w`, and `MultiStepLR` advanced
+/// once an epoch; the warm-up ends exactly at `lr`.
+#[derive(Clone, Debug)]
+pub struct LearningRate {
+    base: f64,
+    schedule: Schedule,
+    warmup: u64,
+    steps_per_epoch: u64,
+    total: u64,
+}
+
+impl LearningRate {
+    /// The learning rates of `recipe` with so many steps per epoch.
+    ///
+    /// A fractional warm-up is rounded to whole steps.
+    pub fn new(recipe: &Recipe, steps_per_epoch: u64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and a negative warm-up is none"
+        )]
+        let warmup = (recipe.warmup_epochs * steps_per_epoch as f64).round() as u64;
+        Self {
+            base: recipe.lr,
+            schedule: recipe.schedule.clone(),
+            warmup,
+            steps_per_epoch,
+            total: steps_per_epoch * u64::from(recipe.epochs),
+        }
+    }
+
+    /// Learning rate of the step after `done` steps.
+    pub fn at(&self, done: u64) -> f64 {
+        self.base * self.warmup_factor(done) * self.schedule_factor(done)
+    }
+
+    fn warmup_factor(&self, done: u64) -> f64 {
+        if done < self.warmup { (done + 1) as f64 / self.warmup as f64 } else { 1.0 }
+    }
+
+    fn schedule_factor(&self, done: u64) -> f64 {
+        match &self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => {
+                let length = self.total.saturating_sub(self.warmup);
+                if done < self.warmup || length == 0 {
+                    return 1.0;
+                }
+                let progress = (done - self.warmup) as f64 / length as f64;
+                0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
+            Schedule::Step { milestones, factor } => {
+                let epoch = done / self.steps_per_epoch;
+                let passed = milestones.iter().filter(|&&milestone| u64::from(milestone) <= epoch).count();
+                milestones.iter().take(passed).fold(1.0, |product, _| product * factor)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(schedule: Schedule, epochs: u32, warmup_epochs: f64) -> Recipe {
+        Recipe {
+            epochs,
+            batch_size: 1,
+            lr: 0.2,
+            schedule,
+            warmup_epochs,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 0.0,
+            clip_norm: None,
+            reset_momentum_each_epoch: false,
+            augmentation: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_warm_up_rises_linearly_and_ends_at_the_full_rate() {
+        let rate = LearningRate::new(&recipe(Schedule::Constant, 4, 1.5), 4);
+        let rates: Vec<f64> = (0..8).map(|step| rate.at(step)).collect();
+        let expected = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.0, 6.0].map(|sixths| 0.2 * (sixths / 6.0));
+        assert_eq!(rates, expected);
+    }
+
+    #[test]
+    fn the_cosine_starts_after_the_warm_up_and_never_rises() {
+        let rate = LearningRate::new(&recipe(Schedule::Cosine, 5, 1.0), 10);
+        assert_eq!(rate.at(9), 0.2);
+        assert_eq!(rate.at(10), 0.2);
+        assert!((rate.at(30) - 0.1).abs() < 1e-12, "half way");
+        assert!((11..50).all(|step| rate.at(step) < rate.at(step - 1)));
+        assert!(rate.at(49) > 0.0);
+    }
+
+    #[test]
+    fn a_milestone_counts_from_the_epoch_after_it() {
+        let step = Schedule::Step { milestones: vec![2, 3], factor: 0.1 };
+        let rate = LearningRate::new(&recipe(step, 4, 0.0), 5);
+        assert_eq!(rate.at(9), 0.2);
+        assert_eq!(rate.at(10), 0.2 * 0.1);
+        assert_eq!(rate.at(15), 0.2 * (0.1 * 0.1));
+    }
+
+    #[test]
+    fn a_warm_up_longer_than_training_never_reaches_the_full_rate() {
+        let rate = LearningRate::new(&recipe(Schedule::Cosine, 1, 2.0), 4);
+        assert_eq!(rate.at(3), 0.1);
+    }
+}

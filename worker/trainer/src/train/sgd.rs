@@ -1,0 +1,140 @@
+//! Stochastic gradient descent with momentum, as `torch.optim.SGD` computes it (dampening 0).
+//!
+//! libtorch's own optimizer is not used: tch neither saves nor loads its momentum buffers, and a
+//! resumed run without them is another run.
+
+use tch::{Kind, Tensor};
+
+use crate::model::{NamedTensor, Role};
+
+/// What the optimizer keeps of one parameter.
+struct Slot {
+    name: String,
+    weight: Tensor,
+    decay: f64,
+    /// Absent before the first step, as in PyTorch: a buffer of zeros would differ in the sign of zero.
+    momentum: Option<Tensor>,
+}
+
+/// The optimizer of one network.
+pub struct Sgd {
+    slots: Vec<Slot>,
+    momentum: f64,
+    nesterov: bool,
+}
+
+/// Constants of the update.
+#[derive(Clone, Copy, Debug)]
+pub struct SgdSettings {
+    /// Momentum; 0 keeps no buffers.
+    pub momentum: f64,
+    /// Nesterov's form.
+    pub nesterov: bool,
+    /// L2 penalty of the parameters that have one.
+    pub weight_decay: f64,
+}
+
+impl Sgd {
+    /// An optimizer of the trainable ones among `tensors`.
+    pub fn new(tensors: &[NamedTensor], settings: SgdSettings) -> Self {
+        let slots = tensors.iter().filter_map(|named| match named.role {
+            Role::Weight { decay } => Some(Slot {
+                name: named.name.clone(),
+                weight: named.tensor.shallow_clone(),
+                decay: if decay { settings.weight_decay } else { 0.0 },
+                momentum: None,
+            }),
+            Role::Frozen | Role::Buffer => None,
+        });
+        Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
+    }
+
+    /// Gives every parameter a gradient of zeros.
+    ///
+    /// tch can only clear gradients in place, so from the second step on they are accumulated into zeros,
+    /// which turns −0 into +0. Starting from zeros makes the first step of a resumed run no exception.
+    pub fn materialise_gradients(&mut self) {
+        let sums: Vec<Tensor> = self.slots.iter().map(|slot| slot.weight.sum(Kind::Float) * 0.0).collect();
+        if !sums.is_empty() {
+            Tensor::stack(&sums, 0).sum(Kind::Float).backward();
+        }
+        self.zero_grad();
+    }
+
+    /// Clears all gradients.
+    pub fn zero_grad(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
+    }
+
+    /// The trainable parameters, in the network's order.
+    pub fn weights(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.weight.shallow_clone()).collect()
+    }
+
+    /// Global L2 norm of the gradients, as a scalar on their device.
+    pub fn grad_norm(&self) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        let norms: Vec<Tensor> = self.slots.iter().map(|slot| slot.weight.grad().norm()).collect();
+        Tensor::stack(&norms, 0).norm()
+    }
+
+    /// Scales the gradients so that their global norm, given as `norm`, is at most `limit`.
+    ///
+    /// Source: `torch.nn.utils.clip_grad_norm_`, of which it has the 1e-6. Everything stays on the device.
+    pub fn clip_grad_norm(&mut self, norm: &Tensor, limit: f64) {
+        let _no_grad = tch::no_grad_guard();
+        let factor = ((norm + 1e-6).reciprocal() * limit).clamp_max(1.0);
+        for slot in &self.slots {
+            let _ = slot.weight.grad().g_mul_(&factor);
+        }
+    }
+
+    /// One update with learning rate `lr`.
+    pub fn step(&mut self, lr: f64) {
+        let _no_grad = tch::no_grad_guard();
+        for slot in &mut self.slots {
+            let mut gradient = slot.weight.grad();
+            if slot.decay != 0.0 {
+                gradient = gradient + &slot.weight * slot.decay;
+            }
+            let direction = if self.momentum == 0.0 {
+                gradient
+            } else {
+                let buffer = match slot.momentum.take() {
+                    Some(mut buffer) => buffer.g_mul_scalar_(self.momentum).g_add_(&gradient),
+                    None => gradient.copy(),
+                };
+                let direction = if self.nesterov {
+                    gradient + &buffer * self.momentum
+                } else {
+                    buffer.shallow_clone()
+                };
+                slot.momentum = Some(buffer);
+                direction
+            };
+            let _ = slot.weight.g_sub_(&(direction * lr));
+        }
+    }
+
+    /// Forgets momentum.
+    pub fn reset_momentum(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.momentum = None);
+    }
+
+    /// Momentum buffers by the name of their parameter.
+    pub fn momentum(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.slots.iter().filter_map(|slot| Some((slot.name.as_str(), slot.momentum.as_ref()?)))
+    }
+
+    /// Sets every momentum buffer to zero, to be overwritten by those of another rank.
+    pub fn allocate_momentum(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.momentum = Some(slot.weight.detach().zeros_like()));
+    }
+
+    /// Sets the momentum buffers: that of each parameter is what `find` has for its name.
+    pub fn restore_momentum(&mut self, find: impl Fn(&str) -> Option<Tensor>) {
+        for slot in &mut self.slots {
+            slot.momentum = find(&slot.name).map(|buffer| buffer.to_device(slot.weight.device()));
+        }
+    }
+}
