@@ -3,6 +3,8 @@
 //! Each test starts its ranks with `Ranks::start`; what they do is the function of the same scenario
 //! below. No port is fixed and no outcome hangs on a sleep.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a rank and a test fail")]
+
 mod support;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
