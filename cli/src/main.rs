@@ -1,1 +1,53 @@
-fn main() {}
+//! `credence`: coordinator, worker and every client command in one program that knows nothing of tensors.
+
+mod args;
+mod client;
+mod commands;
+mod error;
+mod logging;
+mod out;
+mod text;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Arguments, Command};
+use crate::error::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { client, command } = arguments;
+    match command {
+        Command::Coordinator(arguments) => commands::coordinator::run(arguments).await,
+        Command::Worker(arguments) => commands::worker::run(&client, arguments).await,
+        Command::Submit(arguments) => commands::submit::run(&client, arguments).await,
+        Command::List(arguments) => commands::list::run(&client, arguments).await,
+        Command::Status(arguments) => commands::status::run(&client, arguments).await,
+        Command::Watch(arguments) => commands::watch::run(&client, arguments).await,
+        Command::Logs(arguments) => commands::logs::run(&client, arguments).await,
+        Command::Cancel(arguments) => commands::cancel::run(&client, arguments).await,
+        Command::Table(arguments) => commands::table::run(&client, arguments).await,
+        Command::Artifacts(arguments) => commands::artifacts::run(&client, arguments).await,
+        Command::Metrics(arguments) => commands::metrics::run(&client, arguments).await,
+        Command::Workers(arguments) => commands::workers::run(&client, arguments).await,
+    }
+}

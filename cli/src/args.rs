@@ -1,0 +1,287 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run grids of uncertainty-quantification experiments on many machines, and read their tables.
+#[derive(Debug, Parser)]
+#[command(name = "credence", version, propagate_version = true, after_long_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub client: ClientArguments,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A first run on one machine, in three terminals:
+  credence coordinator
+  credence worker --slots 2
+  credence submit examples/quickstart.toml --watch && credence table quickstart
+
+Exit status:
+  0  done
+  1  failed; with `watch` also: the experiment failed or was cancelled
+  2  wrong usage: unknown flag, bad configuration, bad grid file
+  3  no experiment, trial, log or artifact has that name
+  4  the coordinator cannot be reached";
+
+/// Where the coordinator is. For every command but `coordinator`.
+#[derive(Debug, Args)]
+pub struct ClientArguments {
+    /// URL of the coordinator
+    ///
+    /// http://127.0.0.1:7070 if not given; a worker takes it from its configuration.
+    #[arg(long, global = true, env = "CREDENCE_COORDINATOR", value_name = "URL")]
+    coordinator: Option<String>,
+}
+
+impl ClientArguments {
+    /// The coordinator that was named, if one was.
+    pub fn given(&self) -> Option<&str> {
+        self.coordinator.as_deref()
+    }
+
+    /// The coordinator to speak to.
+    pub fn url(&self) -> &str {
+        self.given().unwrap_or("http://127.0.0.1:7070")
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the coordinator: it takes grids, schedules their trials, and keeps the results
+    Coordinator(CoordinatorArguments),
+    /// Run a worker on this machine: it offers slots and runs trainers on them
+    Worker(WorkerArguments),
+    /// Submit a grid file
+    Submit(SubmitArguments),
+    /// List experiments
+    List(ListArguments),
+    /// Show where an experiment or a trial stands, and why
+    Status(StatusArguments),
+    /// Follow an experiment to its end
+    Watch(WatchArguments),
+    /// Print the log of a trial's trainer
+    Logs(LogsArguments),
+    /// Cancel an experiment or a trial
+    Cancel(CancelArguments),
+    /// Print the table of an experiment: mean ± sd over seeds, n of N, best marked
+    Table(TableArguments),
+    /// List or fetch the files of a trial
+    Artifacts(ArtifactsArguments),
+    /// Print the values that a trial measured while it ran
+    Metrics(MetricsArguments),
+    /// List workers
+    Workers(WorkersArguments),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// How a long-running command logs.
+#[derive(Debug, Args)]
+pub struct LogArguments {
+    /// Form of log lines, on standard error
+    #[arg(long, env = "CREDENCE_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to log, like `info` or `coordinator=debug,info`
+    #[arg(long, env = "CREDENCE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CoordinatorArguments {
+    /// Configuration file (TOML); see --print-config
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the commented default configuration and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Folder of the log, the results and the checkpoints
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Write the address to this file once it listens
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub logging: LogArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArguments {
+    /// Configuration file (TOML); see --print-config
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the commented default configuration and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// Folder of the worker's identity, attempts and cache
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder that holds data sets in their official layout
+    #[arg(long, value_name = "FOLDER")]
+    pub datasets_dir: Option<PathBuf>,
+    /// Trials of one rank that may run at once
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// Threads of one rank
+    #[arg(long, value_name = "N")]
+    pub threads_per_slot: Option<u32>,
+    /// Name for people
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Host name or address at which ranks on other workers reach this one
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Program of one rank
+    #[arg(long, value_name = "FILE")]
+    pub trainer: Option<PathBuf>,
+    #[command(flatten)]
+    pub logging: LogArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct SubmitArguments {
+    /// Grid file (TOML); `-` reads standard input
+    pub file: PathBuf,
+    /// Print the trials and submit nothing; needs no coordinator
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Follow the experiment to its end
+    #[arg(long, conflicts_with = "dry_run")]
+    pub watch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Name or id of an experiment (`quickstart`, `e3`), or id or key of a trial (`t7`)
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Name or id of an experiment
+    pub experiment: String,
+    /// Print one JSON object a change
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArguments {
+    /// Id or key of a trial
+    pub trial: String,
+    /// Attempt, like `a12`; the newest if not given
+    #[arg(long)]
+    pub attempt: Option<String>,
+    /// Rank
+    #[arg(long, default_value_t = 0)]
+    pub rank: u32,
+    /// Only the last so many bytes
+    #[arg(long, value_name = "BYTES")]
+    pub tail: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct CancelArguments {
+    /// Name or id of an experiment, or id or key of a trial
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TableFormat {
+    Text,
+    Markdown,
+    Csv,
+    Json,
+    Latex,
+}
+
+#[derive(Debug, Args)]
+pub struct TableArguments {
+    /// Name or id of an experiment
+    pub experiment: String,
+    /// Form of the table
+    #[arg(long, default_value = "text")]
+    pub format: TableFormat,
+    /// Metrics to show, in this order, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "METRIC,…")]
+    pub columns: Vec<String>,
+    /// Fetch the predictions of every trial, compute each score again, and say where it differs
+    #[arg(long)]
+    pub recompute: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ArtifactsArguments {
+    /// Id or key of a trial
+    pub trial: String,
+    /// Artifact to fetch; all are listed if not given
+    pub name: Option<String>,
+    /// File to write; the artifact's name if not given, `-` for standard output
+    #[arg(long, short, requires = "name", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "name")]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct MetricsArguments {
+    /// Id or key of a trial
+    pub trial: String,
+    /// Only these metrics, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "METRIC,…")]
+    pub names: Vec<String>,
+    /// Only rows of later steps
+    #[arg(long, default_value_t = 0, value_name = "STEP")]
+    pub after: u64,
+    /// Print JSON lines instead of CSV
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkersArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}
