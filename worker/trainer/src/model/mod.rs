@@ -11,6 +11,9 @@ mod norm;
 mod plan;
 mod wide_resnet;
 
+#[cfg(test)]
+mod golden;
+
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
 use tch::{Device, Kind, TchError, Tensor};
 

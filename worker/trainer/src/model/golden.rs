@@ -1,0 +1,373 @@
+//! Whole networks and single layers against PyTorch: `fixtures/*.safetensors`, written by
+//! `fixtures/make_golden.py` with torch 2.11.0 on a CPU, in double precision. The reference computes one
+//! member after the other and shares no layout with the code under test.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use common::spec::{
+    BatchEnsembleSettings, BatchMode, KlReduction, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
+    TrainMethod,
+};
+use tch::{Device, Kind, Reduction, Tensor, no_grad};
+
+use super::builder::Builder;
+use super::layers::{Construction, Conv, ConvShape, LayerRole, Linear};
+use super::norm::{BatchNorm, Place, Statistics};
+use super::plan::Plan;
+use super::{Mode, NamedTensor, Network, Role};
+use crate::uq::lp_bnn::LatentSpace;
+
+/// Both sides compute in double precision, so they differ by the order of summation only: some 1e-14 of the
+/// largest term. Normalising over 24 values (the smallest group here) amplifies that by the inverse of
+/// their deviation, and ten layers add up; 1e-10 is far above what is left and far below any wrong term.
+const TOLERANCE: f64 = 1e-10;
+
+/// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
+fn unit(name: &str, count: usize) -> Vec<f64> {
+    let key = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (1..=count as u64)
+        .map(|position| {
+            let z = key.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let z = z ^ (z >> 31);
+            ((z >> 11) as f64 + 0.5) / (1u64 << 52) as f64 - 1.0
+        })
+        .collect()
+}
+
+/// Values of a tensor from its name, as `fill` of `make_golden.py`.
+fn fill(name: &str, shape: &[i64]) -> Tensor {
+    let values = Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape);
+    let last = name.rsplit('.').next().unwrap();
+    let norm = name.split('.').any(|part| part.starts_with("bn"));
+    match last {
+        "alpha" | "gamma" | "running_var" => 1.0 + 0.5 * values,
+        "weight" if norm => 1.0 + 0.5 * values,
+        "weight" => values * (3.0 / shape[1..].iter().product::<i64>() as f64).sqrt(),
+        "bias" | "running_mean" => 0.2 * values,
+        _ => 1.5 * values,
+    }
+}
+
+fn refill(tensors: &[NamedTensor]) {
+    for named in tensors {
+        let values = fill(&named.name, &named.tensor.size());
+        no_grad(|| named.tensor.shallow_clone().copy_(&values));
+    }
+}
+
+fn digest(name: &str, tensor: &Tensor) -> Tensor {
+    let flat = tensor.detach().to_kind(Kind::Double).flatten(0, -1);
+    let mut numbers: Vec<Tensor> = (0..3)
+        .map(|probe| flat.dot(&Tensor::from_slice(&unit(&format!("probe {probe} of {name}"), flat.numel()))))
+        .collect();
+    numbers.push(flat.norm());
+    Tensor::stack(&numbers, 0)
+}
+
+struct Golden {
+    name: String,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Golden {
+    fn load(name: &str) -> Self {
+        let path: PathBuf =
+            [env!("CARGO_MANIFEST_DIR"), "fixtures", &format!("{name}.safetensors")].iter().collect();
+        let tensors = Tensor::read_safetensors(path).unwrap().into_iter().collect();
+        Self { name: name.to_owned(), tensors }
+    }
+
+    fn assert_close(&self, key: &str, actual: &Tensor, tolerance: f64) {
+        let expected = &self.tensors[key];
+        assert_eq!(actual.size(), expected.size(), "shape of `{key}` in {}", self.name);
+        let expected = expected.to_kind(Kind::Double);
+        let error = (actual.detach().to_kind(Kind::Double) - &expected).abs() / expected.abs().clamp_min(1.0);
+        let worst = error.max().double_value(&[]);
+        assert!(worst <= tolerance, "`{key}` of {} is off by {worst:e}", self.name);
+    }
+
+    /// Compares tensors that the file holds as digests, and that there are no others.
+    fn assert_table(&self, key: &str, actual: &BTreeMap<String, Tensor>) {
+        let bytes = Vec::<u8>::try_from(&self.tensors[&format!("{key}.names")]).unwrap();
+        let names: Vec<&str> = std::str::from_utf8(&bytes).unwrap().lines().collect();
+        assert_eq!(names, actual.keys().collect::<Vec<_>>(), "names of {key} in {}", self.name);
+        for (row, name) in names.into_iter().enumerate() {
+            let expected = self.tensors[key].get(row as i64);
+            let error = (digest(name, &actual[name]) - &expected).abs().max().double_value(&[]);
+            let scale = expected.double_value(&[3]).max(1.0);
+            assert!(error <= TOLERANCE * scale, "{key} of `{name}` in {} is off by {error:e}", self.name);
+        }
+    }
+}
+
+struct Case {
+    golden: Golden,
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+}
+
+impl Case {
+    fn new(name: &str, method: &TrainMethod, images: [i64; 4], kind: Kind) -> Self {
+        const CLASSES: i64 = 5;
+        let [batch, channels, height, width] = images;
+        let spec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+        let builder = Builder::new(0, kind, Device::Cpu);
+        let network = Network::build(&spec, method, [channels, height, width], CLASSES, builder).unwrap();
+        refill(&network.named_tensors());
+        let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);
+        Self { golden: Golden::load(name), network, images: fill("images", &images).to_kind(kind), labels }
+    }
+
+    fn noise(&self) -> Option<Tensor> {
+        let latent = self.network.latent.as_ref()?;
+        let [_, members, size] = latent.noise_shape();
+        let rows: Vec<Tensor> =
+            latent.paths().map(|path| fill(&format!("noise of {path}"), &[members, size])).collect();
+        Some(Tensor::stack(&rows, 0).to_kind(self.images.kind()))
+    }
+
+    fn train(&self) -> Tensor {
+        let pass = self.network.forward_with(&self.images, Mode::Train, self.noise().as_ref());
+        self.golden.assert_close("train.logits", &pass.logits, TOLERANCE);
+        // Not tch's `cross_entropy_for_logits`, which rounds to single precision.
+        let cross_entropy = pass.logits.cross_entropy_loss::<&Tensor>(
+            &self.network.row_targets(&self.labels),
+            None,
+            Reduction::Mean,
+            -100,
+            0.0,
+        );
+        let Some(latent) = pass.latent else { return cross_entropy };
+        self.assert_latent(&latent.kl, &latent.reconstruction);
+        self.golden.assert_close("latent.total", &latent.total, TOLERANCE);
+        cross_entropy + latent.total
+    }
+
+    fn assert_latent(&self, kl: &Tensor, reconstruction: &Tensor) {
+        self.golden.assert_close("latent.kl", kl, TOLERANCE);
+        self.golden.assert_close("latent.reconstruction", reconstruction, TOLERANCE);
+    }
+
+    /// The step of `network_case`: all of it.
+    fn check(&self) {
+        let loss = self.train();
+        self.golden.assert_close("loss", &loss, TOLERANCE);
+        loss.backward();
+        let tensors = self.network.named_tensors();
+        let weights = || tensors.iter().filter(|named| matches!(named.role, Role::Weight { .. }));
+        let gradients = weights().map(|named| (named.name.clone(), named.tensor.grad())).collect();
+        self.golden.assert_table("gradients", &gradients);
+        let buffers = tensors
+            .iter()
+            .filter(|named| named.role == Role::Buffer)
+            .map(|named| (named.name.clone(), named.tensor.shallow_clone()))
+            .collect();
+        self.golden.assert_table("buffers", &buffers);
+        no_grad(|| {
+            for named in weights() {
+                let _ = named.tensor.shallow_clone().subtract_(&(named.tensor.grad() * 0.05));
+            }
+            let pass = self.network.forward_with(&self.images, Mode::Evaluate, self.noise().as_ref());
+            self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
+        });
+    }
+}
+
+fn check(name: &str, method: &TrainMethod) {
+    Case::new(name, method, [6, 1, 8, 8], Kind::Double).check();
+}
+
+fn batch_ensemble() -> BatchEnsembleSettings {
+    BatchEnsembleSettings { members: 3, ..BatchEnsembleSettings::default() }
+}
+
+fn lp_bnn(preset: LpBnnPreset) -> LpBnnSettings {
+    LpBnnSettings { members: 3, latent: 5, ..preset.settings() }
+}
+
+#[test]
+fn the_deterministic_network_matches_pytorch() {
+    check("wrn_deterministic", &TrainMethod::Deterministic);
+}
+
+#[test]
+fn a_network_for_images_of_28_by_28_pools_over_what_is_left() {
+    let case =
+        Case::new("wrn_deterministic_28x28", &TrainMethod::Deterministic, [2, 3, 28, 28], Kind::Double);
+    case.check();
+}
+
+#[test]
+fn dropout_of_rate_zero_is_the_deterministic_network() {
+    check("wrn_deterministic", &TrainMethod::Dropout { rate: 0.0 });
+}
+
+#[test]
+fn batch_ensemble_matches_pytorch() {
+    check("wrn_batch_ensemble", &TrainMethod::BatchEnsemble(batch_ensemble()));
+}
+
+#[test]
+fn batch_ensemble_with_shortcuts_own_norms_and_split_batches_matches_pytorch() {
+    let settings = BatchEnsembleSettings {
+        convert_shortcuts: true,
+        batch: BatchMode::Split,
+        norm: NormMode::PerMember,
+        ..batch_ensemble()
+    };
+    check("wrn_batch_ensemble_converted", &TrainMethod::BatchEnsemble(settings));
+}
+
+#[test]
+fn the_paper_preset_matches_pytorch() {
+    check("wrn_lp_bnn_paper", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+}
+
+#[test]
+fn the_official_preset_matches_pytorch() {
+    check("wrn_lp_bnn_official", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official)));
+}
+
+#[test]
+fn the_official_2020_preset_matches_pytorch() {
+    check("wrn_lp_bnn_official_2020", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official2020)));
+}
+
+#[test]
+fn the_torch_uncertainty_preset_matches_pytorch() {
+    check("wrn_lp_bnn_torch_uncertainty", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::TorchUncertainty)));
+}
+
+#[test]
+fn weights_of_the_latent_loss_and_trained_codes_match_pytorch() {
+    let settings = LpBnnSettings {
+        kl_reduction: KlReduction::Mean,
+        kl_weight: 0.25,
+        reconstruction_weight: 3.0,
+        conv_codes_trainable: true,
+        ..lp_bnn(LpBnnPreset::Paper)
+    };
+    check("wrn_lp_bnn_weighted", &TrainMethod::LpBnn(settings));
+}
+
+#[test]
+fn single_precision_gives_the_same_logits_to_its_own_accuracy() {
+    let method = TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper));
+    let case = Case::new("wrn_lp_bnn_paper", &method, [6, 1, 8, 8], Kind::Float);
+    let pass = case.network.forward_with(&case.images, Mode::Train, case.noise().as_ref());
+    // Ten layers of f32, with the amplification of normalising that TOLERANCE speaks of: 1e-7 becomes 1e-4.
+    case.golden.assert_close("train.logits", &pass.logits, 1e-4);
+}
+
+/// A layer alone, with the inputs, noise and cotangent of `layer_case`.
+struct LayerCase {
+    golden: Golden,
+    plan: Plan,
+    builder: Builder,
+    latent: Option<LatentSpace>,
+}
+
+impl LayerCase {
+    fn new(name: &str, method: &TrainMethod) -> Self {
+        Self {
+            golden: Golden::load(name),
+            plan: Plan::of(method).unwrap(),
+            builder: Builder::new(0, Kind::Double, Device::Cpu),
+            latent: None,
+        }
+    }
+
+    fn construction(&mut self) -> Construction<'_> {
+        Construction { builder: &mut self.builder, plan: &self.plan, latent: &mut self.latent }
+    }
+
+    /// Runs `layer` on rows made of members' inputs, and compares output and gradients.
+    fn check(self, shape: &[i64], layer: impl Fn(&Tensor, &[Tensor]) -> Tensor) {
+        let members = self.plan.members;
+        let tensors = self.builder.finish();
+        refill(&tensors);
+        let x = fill("images", shape).set_requires_grad(true);
+        let noise = fill("noise of layer", &[1, members, 5]);
+        let decoded = self.latent.as_ref().map(|latent| latent.decode(&noise));
+        let scales = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
+        let y = layer(&x.transpose(0, 1).flatten(0, 1), scales);
+        let y = y.unflatten(0, [-1, members]).transpose(0, 1);
+        self.golden.assert_close("y", &y, TOLERANCE);
+        let mut total = (&y * fill("cotangent", &y.size())).sum(None);
+        if let Some((latent, decoded)) = self.latent.as_ref().zip(decoded.as_ref()) {
+            let loss = latent.loss(decoded).total;
+            self.golden.assert_close("latent.total", &loss, TOLERANCE);
+            total += loss;
+        }
+        total.backward();
+        self.golden.assert_close("gradient.x", &x.grad(), TOLERANCE);
+        for named in tensors.iter().filter(|named| matches!(named.role, Role::Weight { .. })) {
+            self.golden.assert_close(&format!("gradient.{}", named.name), &named.tensor.grad(), TOLERANCE);
+        }
+    }
+}
+
+fn check_conv(name: &str, method: &TrainMethod) {
+    let mut case = LayerCase::new(name, method);
+    let shape = ConvShape { inputs: 4, outputs: 3, kernel: 3, stride: 2, role: LayerRole::Main };
+    let conv = Conv::new(&mut case.construction(), "layer", shape).unwrap();
+    case.check(&[3, 2, 4, 5, 5], |x, scales| conv.forward(x, scales));
+}
+
+fn check_linear(name: &str, method: &TrainMethod) {
+    let mut case = LayerCase::new(name, method);
+    let linear = Linear::new(&mut case.construction(), "layer", 4, 3).unwrap();
+    case.check(&[3, 3, 4], |x, scales| linear.forward(x, scales));
+}
+
+#[test]
+fn layers_of_batch_ensemble_match_pytorch() {
+    let method = TrainMethod::BatchEnsemble(batch_ensemble());
+    check_conv("batch_ensemble_conv", &method);
+    check_linear("batch_ensemble_linear", &method);
+}
+
+#[test]
+fn layers_of_lp_bnn_match_pytorch() {
+    check_conv("lp_bnn_conv", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    check_linear("lp_bnn_linear", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official)));
+}
+
+#[test]
+fn normalisation_per_member_matches_one_normalisation_after_the_other() {
+    let mut case = LayerCase::new("per_member_norm", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    let norm = BatchNorm::new(&mut case.builder, "bn", &case.plan, Place::Block, 3).unwrap();
+    let tensors = case.builder.finish();
+    refill(&tensors);
+    let x = fill("images", &[3, 4, 3, 2, 2]).set_requires_grad(true);
+    let forward = |statistics| {
+        let rows = x.transpose(0, 1).flatten(0, 1);
+        norm.forward_relu(&rows, statistics).unflatten(0, [-1, 3]).transpose(0, 1)
+    };
+    let y = forward(Statistics::Batch);
+    case.golden.assert_close("train.y", &y, TOLERANCE);
+    (&y * fill("cotangent", &y.size())).sum(None).backward();
+    case.golden.assert_close("gradient.x", &x.grad(), TOLERANCE);
+    for named in &tensors {
+        match named.role {
+            Role::Weight { .. } => {
+                case.golden.assert_close(
+                    &format!("gradient.{}", named.name),
+                    &named.tensor.grad(),
+                    TOLERANCE,
+                );
+            }
+            Role::Buffer => {
+                case.golden.assert_close(&format!("buffer.{}", named.name), &named.tensor, TOLERANCE);
+            }
+            Role::Frozen => panic!("`{}` is frozen", named.name),
+        }
+    }
+    case.golden.assert_close("evaluate.y", &forward(Statistics::Running), TOLERANCE);
+}
