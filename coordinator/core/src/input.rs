@@ -80,6 +80,9 @@ pub enum Input {
         address: String,
     },
     /// A checkpoint is stored whole. It exists once this is accepted.
+    ///
+    /// The caller has just looked for the blob, and deletes none before it has the answer: otherwise a late
+    /// [`crate::Effect::DeleteBlob`] for the same content could come between.
     CheckpointCommitted {
         /// The worker that stored it.
         worker: WorkerId,
@@ -89,6 +92,9 @@ pub enum Input {
         checkpoint: Checkpoint,
     },
     /// The stored copy of a checkpoint that an attempt was given does not match its digest, or is missing.
+    ///
+    /// The caller has looked itself: a worker's word may be about its own disk, or about content that was
+    /// stored again since.
     CheckpointDamaged {
         /// The attempt that was given it.
         attempt: AttemptId,

@@ -4,7 +4,7 @@
 
 use common::session::AttemptEnd;
 use common::spec::TrialSpec;
-use common::{AttemptId, FailureCause, TrialId, WorkerId};
+use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
 use super::live::{Progress, Verdict};
@@ -165,17 +165,7 @@ impl Cluster {
         };
         if !cause.retryable() || record.counted_failures > record.policy.max_failures {
             self.end(now, trial, Outcome::Failed { cause }, step);
-        } else if let Some(need) = self.failed_need(record) {
-            self.end(now, trial, Outcome::NeedFailed { need }, step);
         }
-    }
-
-    /// A need that was reopened while `trial` ran, and then ended without success.
-    fn failed_need(&self, trial: &Trial) -> Option<TrialId> {
-        let failed = |need: &TrialId| {
-            self.state.trials.get(need).is_some_and(|trial| trial.has_ended() && !trial.has_succeeded())
-        };
-        trial.needs.iter().copied().find(failed)
     }
 }
 

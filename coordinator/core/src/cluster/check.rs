@@ -27,7 +27,7 @@ pub enum Violation {
     /// A trial goes on after more failures than its policy allows.
     #[error("trial {0} failed too often to go on")]
     OverBudget(TrialId),
-    /// A trial waits though it could run, or could run though it must wait.
+    /// A trial waits though it could run, or could run, or runs, though it must wait.
     #[error("trial {0} does not wait for what it needs")]
     WrongWait(TrialId),
     /// A trial waits for one that ended without success.
@@ -117,8 +117,8 @@ impl Cluster {
         let met = self.state.needs_met(trial);
         let wrong = match trial.phase {
             Phase::Waiting => met,
-            Phase::Queued => !met,
-            Phase::Running(_) | Phase::Ended { .. } => false,
+            Phase::Queued | Phase::Running(_) => !met,
+            Phase::Ended { .. } => false,
         };
         if wrong {
             return Err(Violation::WrongWait(id));
@@ -126,7 +126,7 @@ impl Cluster {
         let hopeless = |need: &TrialId| {
             self.state.trials.get(need).is_none_or(|need| need.has_ended() && !need.has_succeeded())
         };
-        if trial.is_pending() && trial.needs.iter().any(hopeless) {
+        if open && trial.needs.iter().any(hopeless) {
             return Err(Violation::HopelessWait(id));
         }
         self.check_checkpoints(id, trial)

@@ -104,7 +104,6 @@ impl Cluster {
         }
         let dependents = self.state.index.dependents.get(&trial).cloned().unwrap_or_default();
         for dependent in dependents {
-            // One that runs has read the checkpoint that was there when it started.
             if self.state.trials.get(&dependent).is_some_and(crate::Trial::is_pending) {
                 self.end(now, dependent, Outcome::NeedFailed { need: trial }, step);
             }

@@ -1,5 +1,7 @@
 //! Checkpoints: which exist, which are kept, and which blobs nobody refers to any more.
 
+use std::collections::BTreeSet;
+
 use common::result::Checkpoint;
 use common::{AttemptId, Digest, FailureCause, TrialId, WorkerId};
 
@@ -30,8 +32,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// A damaged checkpoint of the trial itself is passed over for the one before it. One of a trial that
-    /// it needs takes that trial's success back: it runs again, and this one waits for it.
+    /// A damaged checkpoint of a trial that runs is passed over for the one before it. One of a trial that
+    /// had succeeded takes its success back: it runs again, and those that need it wait for it.
     pub(super) fn checkpoint_damaged(
         &mut self,
         now: Millis,
@@ -40,23 +42,16 @@ impl Cluster {
         step: &mut Step,
     ) -> Result<(), Reject> {
         let (trial, _) = self.state.running(attempt).ok_or(Reject::StaleAttempt(attempt))?;
-        if self.holds(trial, digest) {
-            self.drop_checkpoint(now, trial, digest, DropReason::Damaged, step);
-            return Ok(());
-        }
         let needs = self.state.trials.get(&trial).map(|record| record.needs.clone()).unwrap_or_default();
-        for &need in &needs {
-            if self.holds(need, digest) {
-                self.drop_checkpoint(now, need, digest, DropReason::Damaged, step);
-                self.reopen(now, need, step);
-            }
-        }
-        // Also when another trial had reported the same damage before.
-        let lacks = |need: &TrialId| !self.state.trials.get(need).is_some_and(Trial::has_succeeded);
-        if !needs.iter().any(lacks) {
+        let given = std::iter::once(trial).chain(needs);
+        let owners = given.filter(|&owner| self.holds(owner, digest)).collect::<BTreeSet<_>>();
+        if owners.is_empty() {
             return Err(Reject::UnknownCheckpoint { attempt, digest });
         }
-        self.fail(now, attempt, FailureCause::Preempted, step);
+        for owner in owners {
+            self.drop_checkpoint(now, owner, digest, DropReason::Damaged, step);
+            self.reopen(now, owner, step);
+        }
         Ok(())
     }
 
@@ -65,6 +60,7 @@ impl Cluster {
         self.state.trials.get(&trial).is_some_and(held)
     }
 
+    /// Takes back the success of a trial, if it had any, and the slots of those that run because of it.
     fn reopen(&mut self, now: Millis, trial: TrialId, step: &mut Step) {
         let Some(outcome) = self.state.trials.get(&trial).and_then(Trial::outcome) else {
             return;
@@ -76,6 +72,11 @@ impl Cluster {
         self.emit(Event::TrialReopened { trial, at: now }, step);
         for digest in left {
             self.delete_unreferenced(digest, step);
+        }
+        let dependents = self.state.index.dependents.get(&trial).into_iter().flatten();
+        let running = dependents.filter_map(|dependent| self.state.trials.get(dependent)?.attempt());
+        for attempt in running.map(|attempt| attempt.id).collect::<Vec<_>>() {
+            self.fail(now, attempt, FailureCause::Preempted, step);
         }
     }
 

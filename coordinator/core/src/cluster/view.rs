@@ -75,7 +75,7 @@ impl Cluster {
 
     /// Final checkpoints of the trials that `trial` needs, in the order of its networks.
     ///
-    /// A need that has none now, because it runs again, is left out; a trial that is being launched has all.
+    /// A queued or running trial has all of them; for a waiting one those are left out that do not exist yet.
     pub fn networks(&self, trial: TrialId) -> impl Iterator<Item = (TrialKey, &Checkpoint)> {
         let needs = self.state.trials.get(&trial).into_iter().flat_map(|record| &record.needs);
         needs.filter_map(|need| {

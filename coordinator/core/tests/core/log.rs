@@ -1,0 +1,134 @@
+//! Every event ever written decodes, and means what it meant.
+
+use std::collections::BTreeMap;
+
+use common::result::{Artifact, TrialResult};
+use common::{Digest, FailureCause};
+use coordinator_core::{DropReason, Event, Millis, Outcome, Placement};
+
+use crate::case::*;
+use crate::support::{checkpoint, evaluate, network, plan};
+
+/// One event a line, as the first version of the format wrote them. Never edited: a new version of the format
+/// gets a file of its own.
+const V1: &str = include_str!("../fixtures/events-v1.jsonl");
+
+fn every_event() -> Vec<Event> {
+    let at = Millis(1_763_000_000_123);
+    let plan = plan([common::spec::TrialSpec::Train(network(3, 2)), evaluate([network(3, 2)])]);
+    let submitted = |trial, needs, planned: &common::plan::PlannedTrial| Event::TrialSubmitted {
+        trial,
+        experiment: E1,
+        key: planned.spec.key(),
+        needs,
+        spec: planned.spec.clone(),
+        policy: planned.policy.clone(),
+        label: planned.label.clone(),
+        at,
+    };
+    let ended = |trial, outcome| Event::TrialEnded { trial, outcome, at };
+    let dropped = |reason| Event::CheckpointDropped { trial: T1, digest: Digest::of(b"x"), reason, at };
+    let (name, grid, cells) = (plan.name.clone(), "name = \"grid\"\n".to_owned(), plan.cells.clone());
+    let mut events = vec![
+        submitted(T1, vec![], &plan.trials[0]),
+        submitted(T2, vec![T1], &plan.trials[1]),
+        Event::ExperimentSubmitted { experiment: E1, name, grid, cells, trials: vec![T1, T2], at },
+        Event::WorkerJoined { worker: W1, name: name_of(W1), host: "10.0.0.1".to_owned(), slots: 1, at },
+        Event::AttemptStarted { trial: T1, attempt: A1, placement: Placement::new([(W1, 1), (W2, 1)]), at },
+        Event::CheckpointCommitted { trial: T1, attempt: A1, checkpoint: checkpoint(10, "ten"), at },
+        dropped(DropReason::Superseded),
+        dropped(DropReason::Damaged),
+        dropped(DropReason::Incompatible),
+        ended(T1, Outcome::Succeeded { result: scores() }),
+        ended(T1, Outcome::Failed { cause: FailureCause::NonFiniteLoss { step: 7 } }),
+        ended(T1, Outcome::Cancelled),
+        ended(T2, Outcome::NeedFailed { need: T1 }),
+        Event::TrialReopened { trial: T1, at },
+        Event::TrialResubmitted { trial: T1, experiment: E2, policy: plan.trials[0].policy.clone(), at },
+        Event::ExperimentCancelled { experiment: E1, at },
+        Event::WorkerLost { worker: W1, at },
+        Event::WorkerLeft { worker: W1, at },
+    ];
+    let failed = |cause| Event::AttemptFailed { trial: T1, attempt: A1, cause, at };
+    events.extend(every_cause().into_iter().map(failed));
+    events
+}
+
+fn name_of(worker: common::WorkerId) -> String {
+    name(worker)
+}
+
+fn scores() -> TrialResult {
+    let metrics = BTreeMap::from([
+        ("accuracy".to_owned(), 0.1 + 0.2),
+        ("auroc".to_owned(), f64::INFINITY),
+        ("margin".to_owned(), f64::NEG_INFINITY),
+        ("parameters".to_owned(), 36_500_000.0),
+    ]);
+    let artifact =
+        Artifact { name: "predictions.safetensors".to_owned(), digest: Digest::of(b"p"), bytes: 5 };
+    TrialResult { metrics, artifacts: vec![artifact] }
+}
+
+fn every_cause() -> Vec<FailureCause> {
+    let message = || "why".to_owned();
+    vec![
+        FailureCause::WorkerLost,
+        FailureCause::Preempted,
+        FailureCause::TrainerExit { code: -1 },
+        FailureCause::TrainerSignal { signal: 9 },
+        FailureCause::LaunchFailed { message: message() },
+        FailureCause::OutOfMemory,
+        FailureCause::Stalled,
+        FailureCause::CollectiveFailed { rank: 1 },
+        FailureCause::NonFiniteLoss { step: u64::MAX },
+        FailureCause::SpecRejected { message: message() },
+        FailureCause::DataMissing { message: message() },
+        FailureCause::CheckpointIncompatible { message: message() },
+    ]
+}
+
+#[test]
+fn every_event_of_version_1_decodes() {
+    let decoded: Vec<Event> = V1.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(decoded, every_event());
+}
+
+#[test]
+fn every_event_reads_back_as_it_was_written() {
+    for event in every_event() {
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+    }
+}
+
+/// Fails when an event changes its form. Old lines must go on decoding then, and the new form needs its file:
+/// `EVENTS=tests/fixtures/events-v2.jsonl cargo test -p coordinator-core --test core events_are_written`.
+#[test]
+fn events_are_written_as_the_newest_version_says() {
+    let lines = every_event().into_iter().map(|event| serde_json::to_string(&event).unwrap() + "\n");
+    let text = lines.collect::<String>();
+    match std::env::var_os("EVENTS") {
+        Some(path) => std::fs::write(path, text).unwrap(),
+        None => assert_eq!(text, V1),
+    }
+}
+
+#[test]
+fn a_score_that_is_not_a_number_survives_the_log() {
+    let metrics = BTreeMap::from([("auroc".to_owned(), f64::NAN)]);
+    let result = TrialResult { metrics, artifacts: Vec::new() };
+    let event = Event::TrialEnded { trial: T1, outcome: Outcome::Succeeded { result }, at: Millis(0) };
+    let text = serde_json::to_string(&event).unwrap();
+    let Event::TrialEnded { outcome: Outcome::Succeeded { result }, .. } =
+        serde_json::from_str(&text).unwrap()
+    else {
+        panic!("another event came back: {text}");
+    };
+    assert!(result.metrics["auroc"].is_nan());
+}
+
+#[test]
+fn an_event_that_this_build_does_not_know_is_an_error_and_not_skipped() {
+    assert!(serde_json::from_str::<Event>(r#"{"event":"trial-paused","trial":1,"at":0}"#).is_err());
+}

@@ -1,0 +1,16 @@
+//! What the state machine answers to each input: events and effects, exactly.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attempts;
+mod cancellation;
+mod case;
+mod checkpoints;
+mod dependencies;
+mod growth;
+mod log;
+mod membership;
+mod placement;
+mod scheduling;
+mod submission;
