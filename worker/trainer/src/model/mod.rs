@@ -13,6 +13,8 @@ mod wide_resnet;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod tests;
 
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
 use tch::{Device, Kind, TchError, Tensor};

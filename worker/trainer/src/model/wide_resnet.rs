@@ -122,3 +122,77 @@ impl WideResNet {
         self.linear.forward(&pooled, decoded)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::spec::TrainMethod;
+    use tch::{Device, no_grad};
+
+    use super::super::builder::{Builder, NamedTensor};
+    use super::super::plan::Plan;
+    use super::*;
+
+    /// One block of one channel, with `rate` of dropout, that evaluates with dropout on.
+    struct Lone {
+        block: Block,
+        tensors: Vec<NamedTensor>,
+    }
+
+    impl Lone {
+        fn new(rate: f64) -> Self {
+            let plan = Plan::of(&TrainMethod::Dropout { rate }).unwrap();
+            let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
+            let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut None };
+            let block = Block::new(&mut at, "block", 1, 1, 1).unwrap();
+            Self { block, tensors: builder.finish() }
+        }
+
+        fn tensor(&self, name: &str) -> Tensor {
+            self.tensors.iter().find(|named| named.name == name).unwrap().share().tensor
+        }
+
+        fn set(&self, name: &str, value: f64) {
+            no_grad(|| self.tensor(name).fill_(value));
+        }
+
+        /// What the block adds to its input.
+        fn residual(&self) -> Tensor {
+            let x = Tensor::arange(2 * 64, (Kind::Double, Device::Cpu)).view([2, 1, 8, 8]) / 64.0;
+            let behaviour = Behaviour { statistics: Statistics::Running, dropout: Dropout::Drawn };
+            no_grad(|| self.block.forward(&x, &[], behaviour)) - x
+        }
+    }
+
+    #[test]
+    fn dropout_lies_between_the_first_convolution_and_the_second_normalisation() {
+        // So high a rate zeroes everything: nothing before it matters, what is behind does.
+        let lone = Lone::new(1.0 - 1e-15);
+        lone.set("block.bn2.bias", 1.0);
+        let before = lone.residual();
+        assert!(before.abs().max().double_value(&[]) > 0.0);
+        for name in ["block.bn1.bias", "block.conv1.weight", "block.conv1.bias"] {
+            lone.set(name, 3.0);
+            assert_eq!(lone.residual(), before, "{name}");
+        }
+        lone.set("block.bn2.bias", 2.0);
+        assert_ne!(lone.residual(), before);
+    }
+
+    #[test]
+    fn dropout_is_element_wise_and_keeps_the_mean() {
+        let lone = Lone::new(0.5);
+        // The first convolution gives 1 everywhere, the second passes on the middle of its window.
+        lone.set("block.conv1.weight", 0.0);
+        lone.set("block.conv1.bias", 1.0);
+        lone.set("block.conv2.weight", 0.0);
+        lone.set("block.conv2.bias", 0.0);
+        let _ = no_grad(|| lone.tensor("block.conv2.weight").select(3, 1).select(2, 1).fill_(1.0));
+        let residual = lone.residual();
+        let kept = residual.max().double_value(&[]);
+        assert!((kept - 2.0).abs() < 1e-4, "what is kept is doubled, not {kept}");
+        for image in 0..2 {
+            let dropped = residual.get(image).eq(0.0).sum(Kind::Int64).int64_value(&[]);
+            assert!((1..64).contains(&dropped), "{dropped} of 64 pixels of the only channel dropped");
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! What holds for every network of a method, whatever its weights.
+
+use std::collections::BTreeSet;
+
+use common::spec::{
+    BatchEnsembleSettings, BatchMode, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode, TrainMethod,
+};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::builder::Builder;
+use super::{Mode, ModelError, Network, Role};
+
+const SMALL: ModelSpec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+
+/// Double precision, ten layers, values of order 1: rounding is near 1e-14.
+const TOLERANCE: f64 = 1e-10;
+
+fn build(method: &TrainMethod) -> Network {
+    Network::build(&SMALL, method, [2, 8, 8], 4, Builder::new(3, Kind::Double, Device::Cpu)).unwrap()
+}
+
+fn batch_ensemble(settings: BatchEnsembleSettings) -> TrainMethod {
+    TrainMethod::BatchEnsemble(settings)
+}
+
+fn lp_bnn(preset: LpBnnPreset) -> LpBnnSettings {
+    LpBnnSettings { members: 3, latent: 4, ..preset.settings() }
+}
+
+/// Smooth values in ±1 that do not repeat, without a generator.
+fn wave(shape: &[i64], phase: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    ((Tensor::arange(count, (Kind::Double, Device::Cpu)) + phase) * 1.7).sin().view(shape)
+}
+
+fn images() -> Tensor {
+    wave(&[6, 2, 8, 8], 0.3)
+}
+
+fn noise(network: &Network) -> Option<Tensor> {
+    network.latent.as_ref().map(|latent| wave(&latent.noise_shape(), 0.7))
+}
+
+fn logits(network: &Network, mode: Mode) -> Tensor {
+    no_grad(|| network.forward_with(&images(), mode, noise(network).as_ref())).logits
+}
+
+/// Overwrites the tensors whose name `choose` accepts.
+fn set(network: &Network, choose: impl Fn(&str) -> bool, value: impl Fn(&Tensor) -> Tensor) {
+    let mut found = 0;
+    for mut named in network.named_tensors().into_iter().filter(|named| choose(&named.name)) {
+        no_grad(|| named.tensor.copy_(&value(&named.tensor)));
+        found += 1;
+    }
+    assert!(found > 0, "no such tensor");
+}
+
+fn tensor(network: &Network, name: &str) -> Tensor {
+    let mut tensors = network.named_tensors().into_iter();
+    tensors.find(|named| named.name == name).unwrap_or_else(|| panic!("no `{name}`")).tensor
+}
+
+/// Whether a tensor has a row for each member.
+fn is_member_wise(name: &str, norm: NormMode, converted: &BTreeSet<String>) -> bool {
+    let (path, last) = name.rsplit_once('.').unwrap();
+    match last {
+        "alpha" | "gamma" => true,
+        "running_mean" | "running_var" => norm == NormMode::PerMember,
+        "weight" | "bias" if path.rsplit('.').next().unwrap().starts_with("bn") => norm == NormMode::PerMember,
+        "bias" => converted.contains(path),
+        _ => false,
+    }
+}
+
+fn converted(network: &Network) -> BTreeSet<String> {
+    network
+        .named_tensors()
+        .into_iter()
+        .filter_map(|named| named.name.strip_suffix(".gamma").map(str::to_owned))
+        .collect()
+}
+
+fn assert_close(actual: &Tensor, expected: &Tensor) {
+    assert_eq!(actual.size(), expected.size());
+    let worst = (actual - expected).abs().max().double_value(&[]);
+    assert!(worst <= TOLERANCE, "off by {worst:e}");
+}
+
+/// Both ensemble methods, with normalisation of both kinds.
+fn ensembles() -> Vec<(TrainMethod, NormMode)> {
+    let mut methods = Vec::new();
+    for norm in [NormMode::Shared, NormMode::PerMember] {
+        let settings = BatchEnsembleSettings { members: 3, norm, ..BatchEnsembleSettings::default() };
+        methods.push((batch_ensemble(settings), norm));
+        methods.push((TrainMethod::LpBnn(LpBnnSettings { norm, ..lp_bnn(LpBnnPreset::Paper) }), norm));
+        methods.push((TrainMethod::LpBnn(LpBnnSettings { norm, ..lp_bnn(LpBnnPreset::Official) }), norm));
+    }
+    methods
+}
+
+#[test]
+fn wide_resnet_28_10_has_the_parameters_of_the_published_networks() {
+    let counts = |method: &TrainMethod| {
+        [10, 100].map(|classes| {
+            let spec = ModelSpec::WideResNet { depth: 28, widen: 10 };
+            Network::new(&spec, method, [3, 32, 32], classes, 0, Device::Cpu).unwrap().parameter_count()
+        })
+    };
+    let lp_bnn = |preset: LpBnnPreset| TrainMethod::LpBnn(preset.settings());
+    assert_eq!(counts(&TrainMethod::Deterministic), [36_489_290, 36_546_980]);
+    assert_eq!(counts(&batch_ensemble(BatchEnsembleSettings::default())), [36_588_108, 36_646_428]);
+    assert_eq!(counts(&lp_bnn(LpBnnPreset::Official)), [37_329_839, 37_388_159]);
+    assert_eq!(counts(&lp_bnn(LpBnnPreset::Paper)), [37_329_839, 37_388_159]);
+}
+
+#[test]
+fn wide_resnet_28_10_converts_the_layers_of_the_published_networks() {
+    let spec = ModelSpec::WideResNet { depth: 28, widen: 10 };
+    let build = |method: &TrainMethod| Network::new(&spec, method, [3, 32, 32], 10, 0, Device::Cpu).unwrap();
+    let official = build(&TrainMethod::LpBnn(LpBnnPreset::Official.settings()));
+    assert_eq!(converted(&official).len(), 29);
+    assert_eq!(official.latent_layers().count(), 29);
+    let frozen: usize = official
+        .named_tensors()
+        .iter()
+        .filter(|named| named.role == Role::Frozen)
+        .map(|named| named.tensor.numel())
+        .sum();
+    assert_eq!(frozen, 35_340);
+    let ensemble = build(&batch_ensemble(BatchEnsembleSettings::default()));
+    assert_eq!(converted(&ensemble).len(), 26);
+    assert!(converted(&ensemble).iter().all(|path| !path.ends_with("shortcut")));
+}
+
+#[test]
+fn only_scales_and_codes_escape_weight_decay() {
+    for (method, _) in ensembles() {
+        let network = build(&method);
+        let names: BTreeSet<String> = network.named_tensors().into_iter().map(|named| named.name).collect();
+        assert_eq!(names.len(), network.named_tensors().len(), "a name is used twice");
+        for named in network.named_tensors() {
+            let scale = named.name.ends_with(".alpha") || named.name.ends_with(".gamma");
+            let running = named.name.contains(".running_");
+            match named.role {
+                Role::Weight { decay } => assert_eq!(decay, !scale, "{}", named.name),
+                Role::Frozen => assert!(named.name.ends_with(".alpha"), "{}", named.name),
+                Role::Buffer => assert!(running, "{}", named.name),
+            }
+            assert_eq!(named.tensor.requires_grad(), matches!(named.role, Role::Weight { .. }));
+        }
+    }
+}
+
+#[test]
+fn members_with_neutral_scales_are_the_base_network() {
+    let base = build(&TrainMethod::Deterministic);
+    for (method, norm) in ensembles() {
+        let network = build(&method);
+        set(&network, |name| name.ends_with(".alpha") || name.ends_with(".gamma"), Tensor::ones_like);
+        if network.latent.is_some() {
+            set(&network, |name| name.ends_with("decoder.weight"), Tensor::zeros_like);
+            set(&network, |name| name.ends_with("decoder.bias"), Tensor::ones_like);
+        }
+        for path in converted(&network) {
+            let name = format!("{path}.bias");
+            let bias = tensor(&base, &name);
+            set(&network, |other| other == name, |rows| bias.expand_as(rows));
+        }
+        if norm == NormMode::PerMember {
+            set(&network, |name| name.contains("bn") && name.ends_with(".weight"), Tensor::ones_like);
+        }
+        for mode in [Mode::Train, Mode::Evaluate] {
+            assert_close(&logits(&network, mode), &logits(&base, mode).repeat([3, 1]));
+            // Last normalisations differ in momentum, so go on from the same statistics.
+            for net in [&base, &network] {
+                set(net, |name| name.ends_with("running_mean"), |values| values.full_like(0.1));
+                set(net, |name| name.ends_with("running_var"), |values| values.full_like(1.5));
+            }
+        }
+    }
+}
+
+/// A network of one member, with the values of member `member` of `all`.
+fn extract(all: &Network, method: &TrainMethod, norm: NormMode, member: i64) -> Network {
+    let method = match method.clone() {
+        TrainMethod::BatchEnsemble(settings) => {
+            batch_ensemble(BatchEnsembleSettings { members: 1, ..settings })
+        }
+        TrainMethod::LpBnn(settings) => TrainMethod::LpBnn(LpBnnSettings { members: 1, ..settings }),
+        TrainMethod::Deterministic | TrainMethod::Dropout { .. } => panic!("has one member"),
+    };
+    let one = build(&method);
+    let converted = converted(all);
+    for (mut to, from) in one.named_tensors().into_iter().zip(all.named_tensors()) {
+        assert_eq!(to.name, from.name);
+        let values = match is_member_wise(&from.name, norm, &converted) {
+            true => from.tensor.narrow(0, member, 1),
+            false => from.tensor,
+        };
+        no_grad(|| to.tensor.copy_(&values));
+    }
+    one
+}
+
+#[test]
+fn one_pass_with_all_members_is_a_pass_of_each() {
+    for (method, norm) in ensembles() {
+        let all = build(&method);
+        // Statistics of a training pass, so that members differ in them too.
+        let _ = logits(&all, Mode::Train);
+        let together = logits(&all, Mode::Evaluate);
+        let noise = noise(&all);
+        for member in 0..3 {
+            let one = extract(&all, &method, norm, member);
+            let noise = noise.as_ref().map(|noise| noise.narrow(1, member, 1));
+            let apart = no_grad(|| one.forward_with(&images(), Mode::Evaluate, noise.as_ref())).logits;
+            assert_close(&together.narrow(0, member * 6, 6), &apart);
+        }
+    }
+}
+
+#[test]
+fn permuting_members_permutes_their_rows() {
+    let order = Tensor::from_slice(&[2i64, 0, 1]);
+    for (method, norm) in ensembles() {
+        let network = build(&method);
+        let before = network.forward_with(&images(), Mode::Train, noise(&network).as_ref());
+        let converted = converted(&network);
+        set(&network, |name| is_member_wise(name, norm, &converted), |rows| rows.index_select(0, &order));
+        let noise = noise(&network).map(|noise| noise.index_select(1, &order));
+        let after = network.forward_with(&images(), Mode::Train, noise.as_ref());
+        let blocks = before.logits.unflatten(0, [3, -1]).index_select(0, &order).flatten(0, 1);
+        assert_close(&after.logits, &blocks);
+        if let (Some(before), Some(after)) = (before.latent, after.latent) {
+            assert_close(&after.total, &before.total);
+        }
+    }
+}
+
+#[test]
+fn a_repeated_batch_has_a_row_for_each_member_and_image() {
+    let y = Tensor::from_slice(&[0i64, 1, 2, 3, 0, 1]);
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    assert_eq!(network.members(), 3);
+    assert_eq!(logits(&network, Mode::Train).size(), [18, 4]);
+    assert_eq!(logits(&network, Mode::Evaluate).size(), [18, 4]);
+    assert_eq!(network.row_targets(&y), Tensor::cat(&[&y, &y, &y], 0));
+    assert!(network.check_batch(7).is_ok());
+}
+
+#[test]
+fn a_split_batch_has_a_row_for_each_image() {
+    let y = Tensor::from_slice(&[0i64, 1, 2, 3, 0, 1]);
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official2020)));
+    assert_eq!(logits(&network, Mode::Train).size(), [6, 4]);
+    assert_eq!(logits(&network, Mode::Evaluate).size(), [18, 4]);
+    assert_eq!(network.row_targets(&y), y);
+    assert!(network.check_batch(6).is_ok());
+    assert!(matches!(network.check_batch(7), Err(ModelError::Split { batch: 7, members: 3 })));
+}
+
+#[test]
+fn a_member_of_a_split_batch_sees_its_own_block() {
+    let settings = BatchEnsembleSettings {
+        members: 3,
+        batch: BatchMode::Split,
+        norm: NormMode::PerMember,
+        ..BatchEnsembleSettings::default()
+    };
+    let network = build(&batch_ensemble(settings));
+    let before = logits(&network, Mode::Train);
+    let changed = images();
+    let _ = changed.narrow(0, 2, 2).neg_();
+    let after = no_grad(|| network.forward(&changed, Mode::Train)).logits;
+    let difference = (after - before).abs().amax([1i64].as_slice(), false);
+    let moved = Vec::<f64>::try_from(difference).unwrap();
+    assert!(moved.iter().enumerate().all(|(row, &by)| (by > 1e-6) == (2..4).contains(&row)), "{moved:?}");
+}
+
+#[test]
+fn the_divergence_is_zero_only_at_the_prior() {
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    let kl = || {
+        let pass = network.forward_with(&images(), Mode::Train, noise(&network).as_ref());
+        Vec::<f64>::try_from(pass.latent.unwrap().kl).unwrap()
+    };
+    assert!(kl().iter().all(|&kl| kl > 0.0));
+    set(&network, |name| name.contains(".mean.") || name.contains(".log_variance."), Tensor::zeros_like);
+    assert!(kl().iter().all(|&kl| kl == 0.0));
+    for (head, value) in [("mean", 0.1), ("mean", -0.1), ("log_variance", 0.1), ("log_variance", -0.1)] {
+        let name = format!("stem.{head}.bias");
+        set(&network, |other| other == name, |bias| bias.full_like(value));
+        let kl = kl();
+        assert!(kl[0] > 0.0, "{head} {value}");
+        assert!(kl[1..].iter().all(|&kl| kl == 0.0));
+        set(&network, |other| other == name, Tensor::zeros_like);
+    }
+}
+
+#[test]
+fn decoded_vectors_are_gaussian_of_rank_at_most_the_latent_size() {
+    let settings = LpBnnSettings { std_factor: 0.7, ..lp_bnn(LpBnnPreset::Paper) };
+    let network = build(&TrainMethod::LpBnn(settings));
+    let latent = network.latent.as_ref().unwrap();
+    let [layers, members, size] = latent.noise_shape();
+    let zero = Tensor::zeros([layers, members, size], (Kind::Double, Device::Cpu));
+    // A decoded vector is affine in its noise: its value at zero is the mean, the change along each axis
+    // a column of a root of the covariance.
+    let at = |noise: &Tensor| no_grad(|| latent.decode(noise)).scales;
+    let center = at(&zero);
+    for (place, path) in latent.paths().enumerate() {
+        let posterior = network.decoded_posterior(path).unwrap();
+        assert_close(&posterior.mean, &center[place]);
+        let columns: Vec<Tensor> = (0..size)
+            .map(|axis| {
+                let noise = zero.copy();
+                let _ = noise.select(2, axis).fill_(1.0);
+                &at(&noise)[place] - &center[place]
+            })
+            .collect();
+        let root = Tensor::stack(&columns, 2);
+        assert_close(&posterior.covariance, &root.matmul(&root.transpose(1, 2)));
+        let inputs = posterior.mean.size()[1];
+        let spectrum = posterior.covariance.linalg_eigvalsh("L");
+        let largest = spectrum.max().double_value(&[]);
+        if inputs > size {
+            let rest = spectrum.narrow(1, 0, inputs - size).abs().max().double_value(&[]);
+            assert!(rest < 1e-12 * largest, "{path} has rank above {size}: {rest:e} of {largest:e}");
+        }
+        let correlated = posterior.covariance.triu(1).abs().max().double_value(&[]);
+        assert!(correlated > 1e-3 * largest, "inputs of {path} are independent");
+    }
+    assert!(network.decoded_posterior("groups.0.0").is_none());
+}
+
+#[test]
+fn diagnostics_are_the_expectations_of_the_posterior() {
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    let pass = network.forward_with(&images(), Mode::Train, noise(&network).as_ref());
+    let kl = Vec::<f64>::try_from(pass.latent.unwrap().kl).unwrap();
+    let diagnostics = network.diagnostics();
+    assert_eq!(diagnostics.len(), kl.len());
+    for (layer, kl) in diagnostics.iter().zip(kl) {
+        let posterior = network.decoded_posterior(&layer.layer).unwrap();
+        let codes = tensor(&network, &format!("{}.alpha", layer.layer));
+        let variance = posterior.covariance.diagonal(0, 1, 2);
+        let error = ((&posterior.mean - codes).square() + variance).mean(None).double_value(&[]);
+        let spread = (&posterior.mean - posterior.mean.mean_dim([0i64].as_slice(), true, None::<Kind>))
+            .square()
+            .mean_dim([0i64].as_slice(), false, None::<Kind>)
+            .sqrt()
+            .mean(None)
+            .double_value(&[]);
+        assert!((layer.kl - kl / 3.0).abs() < 1e-12);
+        assert!((layer.reconstruction - error).abs() < 1e-12);
+        assert!((layer.spread - spread).abs() < 1e-12 && spread > 0.0);
+    }
+    set(&network, |name| name.contains(".mean."), Tensor::zeros_like);
+    assert!(network.diagnostics().iter().all(|layer| layer.spread.abs() < 1e-12), "collapse is not seen");
+}
+
+#[test]
+fn an_autoencoder_layer_has_no_covariance() {
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official)));
+    let covariance = |path| network.decoded_posterior(path).unwrap().covariance.abs().max().double_value(&[]);
+    assert_eq!(covariance("stem"), 0.0);
+    assert!(covariance("linear") > 0.0);
+}
+
+#[test]
+fn methods_start_from_the_same_shared_weights() {
+    let base = build(&TrainMethod::Deterministic);
+    let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
+    for named in base.named_tensors().iter().filter(|named| {
+        named.name.ends_with(".weight") && !named.name.contains("bn")
+    }) {
+        assert_eq!(tensor(&network, &named.name), named.tensor, "{}", named.name);
+    }
+}
+
+#[test]
+fn settings_that_make_no_network_are_refused_by_name() {
+    let error = |method: &TrainMethod, input, classes| {
+        match Network::new(&SMALL, method, input, classes, 0, Device::Cpu) {
+            Ok(_) => panic!("accepted"),
+            Err(error) => error.to_string(),
+        }
+    };
+    let paper = LpBnnPreset::Paper.settings();
+    let lp_bnn = |settings| error(&TrainMethod::LpBnn(settings), [1, 8, 8], 10);
+    assert_eq!(
+        error(&TrainMethod::Deterministic, [1, 0, 8], 10),
+        "images of shape 1×0×8 hold nothing to classify"
+    );
+    assert_eq!(
+        error(&TrainMethod::Deterministic, [1, 8, 8], 1),
+        "a classifier needs at least 2 classes, not 1"
+    );
+    assert_eq!(
+        error(&TrainMethod::Dropout { rate: 1.0 }, [1, 8, 8], 10),
+        "dropout rate 1 is not in [0, 1)"
+    );
+    assert_eq!(
+        lp_bnn(LpBnnSettings { members: 0, ..paper.clone() }),
+        "an ensemble needs at least 1 member: set `members`"
+    );
+    assert_eq!(
+        lp_bnn(LpBnnSettings { latent: 0, ..paper.clone() }),
+        "the latent size is 0: set `latent` to at least 1"
+    );
+    assert_eq!(
+        lp_bnn(LpBnnSettings { code_std: f64::NAN, conv_sampling: LatentSampling::Autoencoder, ..paper }),
+        "`code-std` is NaN: it must be finite and not negative"
+    );
+}

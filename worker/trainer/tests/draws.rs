@@ -1,0 +1,125 @@
+//! Random draws of networks. A program of its own, because libtorch has one generator per process and other
+//! tests draw from it.
+
+use std::sync::{Mutex, MutexGuard};
+
+use common::spec::{LpBnnPreset, LpBnnSettings, ModelSpec, TrainMethod};
+use tch::{Device, Kind, Tensor, no_grad};
+use trainer::model::{Mode, Network};
+
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// Keeps the process's generator for one test.
+fn generator() -> MutexGuard<'static, ()> {
+    GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn build(method: &TrainMethod, seed: u64) -> Network {
+    let spec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+    Network::new(&spec, method, [1, 8, 8], 10, seed, Device::Cpu).unwrap()
+}
+
+fn images() -> Tensor {
+    (Tensor::arange(8 * 64, (Kind::Float, Device::Cpu)) * 1.7).sin().view([8, 1, 8, 8])
+}
+
+fn logits(network: &Network, mode: Mode) -> Tensor {
+    no_grad(|| network.forward(&images(), mode)).logits
+}
+
+fn stochastic() -> Vec<(TrainMethod, Mode)> {
+    let lp_bnn = |preset: LpBnnPreset| TrainMethod::LpBnn(preset.settings());
+    vec![
+        (TrainMethod::Dropout { rate: 0.3 }, Mode::Train),
+        (TrainMethod::Dropout { rate: 0.3 }, Mode::SampleDropout),
+        (lp_bnn(LpBnnPreset::Paper), Mode::Train),
+        (lp_bnn(LpBnnPreset::Paper), Mode::Evaluate),
+        (lp_bnn(LpBnnPreset::Official), Mode::Evaluate),
+        (lp_bnn(LpBnnPreset::TorchUncertainty), Mode::Evaluate),
+    ]
+}
+
+#[test]
+fn a_seeded_pass_can_be_repeated_to_the_bit() {
+    let _generator = generator();
+    for (method, mode) in stochastic() {
+        let network = build(&method, 0);
+        tch::manual_seed(5);
+        let first = logits(&network, mode);
+        let second = logits(&network, mode);
+        tch::manual_seed(5);
+        assert_eq!(first, logits(&network, mode), "{method:?} {mode:?}");
+        assert_ne!(first, second, "{method:?} {mode:?} draws nothing");
+    }
+}
+
+#[test]
+fn initial_values_do_not_depend_on_the_generator_of_libtorch() {
+    let _generator = generator();
+    let method = TrainMethod::LpBnn(LpBnnPreset::Paper.settings());
+    let networks = [(1, 7), (2, 7), (2, 8)].map(|(libtorch, seed)| {
+        tch::manual_seed(libtorch);
+        build(&method, seed).named_tensors()
+    });
+    let mut redrawn = 0;
+    for ((first, same), other) in networks[0].iter().zip(&networks[1]).zip(&networks[2]) {
+        assert_eq!((&first.name, first.role), (&same.name, same.role));
+        assert_eq!(first.tensor, same.tensor, "{}", first.name);
+        redrawn += usize::from(first.tensor != other.tensor);
+    }
+    let constant = networks[0].iter().filter(|named| named.name.contains("running_")).count();
+    let zero = networks[0].iter().filter(|named| named.name.contains("bn") && named.name.ends_with(".bias"));
+    assert_eq!(redrawn, networks[0].len() - constant - zero.count());
+}
+
+#[test]
+fn building_a_network_does_not_move_the_generator_of_libtorch() {
+    let _generator = generator();
+    let draw = || Tensor::randn([4], (Kind::Float, Device::Cpu));
+    tch::manual_seed(3);
+    let expected = draw();
+    tch::manual_seed(3);
+    let network = build(&TrainMethod::LpBnn(LpBnnPreset::Paper.settings()), 0);
+    assert_eq!(network.diagnostics().len(), 10);
+    assert_eq!(draw(), expected);
+}
+
+#[test]
+fn dropout_is_off_in_evaluation() {
+    let _generator = generator();
+    let dropout = build(&TrainMethod::Dropout { rate: 0.5 }, 0);
+    let plain = build(&TrainMethod::Deterministic, 0);
+    assert_eq!(logits(&dropout, Mode::Evaluate), logits(&plain, Mode::Evaluate));
+    assert_ne!(logits(&dropout, Mode::SampleDropout), logits(&plain, Mode::SampleDropout));
+}
+
+#[test]
+fn sampling_dropout_leaves_running_statistics_alone() {
+    let _generator = generator();
+    let network = build(&TrainMethod::Dropout { rate: 0.5 }, 0);
+    let statistics = || -> Vec<Tensor> {
+        let named = network.named_tensors().into_iter();
+        named.filter(|named| named.name.contains("running_")).map(|named| named.tensor.copy()).collect()
+    };
+    let before = statistics();
+    let _ = logits(&network, Mode::SampleDropout);
+    assert_eq!(statistics(), before);
+    let _ = logits(&network, Mode::Train);
+    assert!(statistics().iter().zip(&before).all(|(after, before)| after != before));
+}
+
+#[test]
+fn the_spread_of_latent_draws_follows_the_deviation_factor() {
+    let _generator = generator();
+    let spread = |std_factor: f64| {
+        let settings = LpBnnSettings { std_factor, ..LpBnnPreset::Paper.settings() };
+        let network = build(&TrainMethod::LpBnn(settings), 0);
+        tch::manual_seed(0);
+        let passes: Vec<Tensor> = (0..16).map(|_| logits(&network, Mode::Evaluate)).collect();
+        Tensor::stack(&passes, 0).std_dim([0i64].as_slice(), true, false).mean(None).double_value(&[])
+    };
+    assert_eq!(spread(0.0), 0.0);
+    // For small factors logits are linear in the noise, so ten times the factor is ten times the spread.
+    let ratio = spread(1e-3) / spread(1e-4);
+    assert!((ratio - 10.0).abs() < 0.5, "{ratio}");
+}
