@@ -29,6 +29,7 @@
 mod error;
 mod ffi;
 mod group;
+mod process;
 mod reducer;
 mod store;
 mod sys;
@@ -38,5 +39,6 @@ use torch_sys as _;
 
 pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
 pub use group::{GlooOptions, Network, ProcessGroup, ReduceOp};
+pub use process::exit_now;
 pub use reducer::{Reducer, ReducerOptions};
 pub use store::Store;
