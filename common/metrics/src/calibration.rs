@@ -111,14 +111,8 @@ fn bin_of(confidence: f64) -> Option<usize> {
     if confidence.is_nan() || confidence <= 0.0 {
         return None;
     }
-    // The estimate is at most one bin off; the comparisons with the boundaries decide.
-    let mut index = ((confidence * BINS as f32) as usize).min(BINS - 1);
-    if confidence <= boundary(index) {
-        index -= 1;
-    } else if index + 1 < BINS && confidence > boundary(index + 1) {
-        index += 1;
-    }
-    Some(index)
+    // Comparing with every boundary, instead of rounding a product, leaves no doubt on a boundary.
+    Some((1..BINS).filter(|&index| boundary(index) < confidence).count())
 }
 
 #[cfg(test)]

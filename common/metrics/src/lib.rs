@@ -37,7 +37,7 @@
 //! |---|---|---|
 //! | ECE | torchmetrics (hence torch-uncertainty) has bins `[lo, hi)`, and a confidence of exactly 1 gets a sixteenth bin of its own | bins `(lo, hi]`; 1 belongs to the last of the 15 |
 //! | ECE | `torch.linspace` puts some boundaries one unit in the last place beside `i/15`, depending on the machine | `i/15` rounded once to `f32` |
-//! | FPR95 | torch-uncertainty takes the same operating point (recall nearest to 0.95), but compares recalls in `f32`, the official code in `f64`: rounding decides exact ties | compared as integers; on an exact tie the higher recall |
+//! | FPR95 | torch-uncertainty takes the same operating point (recall nearest to 0.95), but compares recalls in `f32`, the official code in `f64`: rounding decides exact ties, which a multiple of ten positives can have | compared as integers; on an exact tie the higher recall |
 //! | FPR95 | many libraries take the first operating point with recall of at least 0.95 | the nearest one |
 //! | AUPR | torch-uncertainty: the same step-wise average precision; other tools integrate by trapezoids, which is optimistic | step-wise average precision |
 //! | Brier | some libraries divide by `K` or by 2 | sum over classes, range 0 to 2 |

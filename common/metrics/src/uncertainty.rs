@@ -16,7 +16,7 @@ pub struct Uncertainty {
     pub predictive_entropy: Vec<f64>,
     /// `mean_j H(p_j)`.
     pub expected_entropy: Vec<f64>,
-    /// `H(p̄) − mean_j H(p_j)`, at least 0.
+    /// `H(p̄) − mean_j H(p_j)`, at least 0; computed as the equal `mean_j KL(p_j ‖ p̄)`.
     pub mutual_information: Vec<f64>,
     /// `1 − n_mode / J`: share of the members that do not vote with the most frequent class.
     pub variation_ratio: Vec<f64>,
@@ -44,8 +44,9 @@ impl Uncertainty {
 
     fn push(&mut self, sample: &Sample<'_>, members: usize, votes: &mut [usize]) {
         let members = members as f64;
-        let predictive = entropy(sample.mean);
-        let expected = sample.members().map(entropy).sum::<f64>() / members;
+        // The difference of two entropies leaves rounding noise that grows with the entropy, and would make
+        // an ensemble of equal members detect something. The divergence is exactly 0 for them.
+        let information: f64 = sample.members().map(|row| divergence(row, sample.mean)).sum();
         let deviation = |row: &[f64]| -> f64 {
             row.iter().zip(sample.mean).map(|(p, mean)| (p - mean) * (p - mean)).sum()
         };
@@ -57,10 +58,10 @@ impl Uncertainty {
         let mode = votes.iter().max().copied().unwrap_or_default();
 
         self.confidence.push(sample.mean[argmax(sample.mean)]);
-        self.predictive_entropy.push(predictive);
-        self.expected_entropy.push(expected);
-        // Never negative by Jensen's inequality; rounding can make it −1e-17.
-        self.mutual_information.push((predictive - expected).max(0.0));
+        self.predictive_entropy.push(entropy(sample.mean));
+        self.expected_entropy.push(sample.members().map(entropy).sum::<f64>() / members);
+        // Never negative in theory; rounding can make it −1e-17.
+        self.mutual_information.push((information / members).max(0.0));
         self.variation_ratio.push(1.0 - mode as f64 / members);
         self.member_variance.push(squares / members / sample.mean.len() as f64);
     }
@@ -70,6 +71,14 @@ impl Uncertainty {
 fn entropy(probabilities: &[f64]) -> f64 {
     // Without `+ 0.0` the entropy of a certain prediction would be −0.
     -probabilities.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>() + 0.0
+}
+
+/// `Σ p ln(p / q)` in nats, with `0 ln 0 = 0`.
+///
+/// `q` is a mean that `p` is part of: it is 0 where `p` is not only when the division by the number of
+/// members underflows, and what is left out then is no more than 1e-320 nats.
+fn divergence(p: &[f64], q: &[f64]) -> f64 {
+    p.iter().zip(q).filter(|(p, q)| **p > 0.0 && **q > 0.0).map(|(p, q)| p * (p / q).ln()).sum()
 }
 
 /// Arithmetic mean; the caller's slice is never empty.
@@ -93,7 +102,7 @@ mod tests {
         let u = single_sample(2, 2, vec![1.0, 0.0, 0.0, 1.0]);
         assert_eq!(u.expected_entropy, [0.0]);
         assert!((u.predictive_entropy[0] - LN_2).abs() < 1e-15);
-        assert_eq!(u.mutual_information, u.predictive_entropy);
+        assert!((u.mutual_information[0] - LN_2).abs() < 1e-15);
         assert_eq!(u.variation_ratio, [0.5]);
         assert_eq!(u.member_variance, [0.25]);
         assert_eq!(u.confidence, [0.5]);
@@ -106,6 +115,30 @@ mod tests {
         assert_eq!(u.mutual_information, [0.0]);
         assert_eq!(u.variation_ratio, [0.0]);
         assert_eq!(u.member_variance, [0.0]);
+    }
+
+    #[test]
+    fn equal_members_have_exactly_no_mutual_information() {
+        for members in 1..12 {
+            let row: [f32; 4] = [0.123_456_79, 0.3, 0.000_2, 0.576_343_2];
+            let shape = Shape { members, samples: 1, classes: 4 };
+            let predictions = Predictions::new(shape, row.repeat(members), vec![0]).unwrap();
+            assert_eq!(Uncertainty::new(&predictions).mutual_information, [0.0], "{members} members");
+        }
+    }
+
+    #[test]
+    fn a_probability_that_underflows_in_the_mean_carries_no_information() {
+        let u = single_sample(2, 2, vec![1.0, f64::from_bits(1), 1.0, 0.0]);
+        assert_eq!(u.mutual_information, [0.0]);
+    }
+
+    #[test]
+    fn mutual_information_is_the_difference_of_the_entropies() {
+        let u = single_sample(2, 3, vec![0.7, 0.2, 0.1, 0.1, 0.3, 0.6]);
+        let difference = u.predictive_entropy[0] - u.expected_entropy[0];
+        assert!(difference > 0.1);
+        assert!((u.mutual_information[0] - difference).abs() < 1e-15);
     }
 
     #[test]
