@@ -4,7 +4,6 @@
 //! or what is worth a report.
 
 use std::io::{self, BufRead, Write};
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +12,6 @@ use std::time::Duration;
 
 use common::FailureCause;
 use common::report::{Command, Report, exit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-/// How long an orderly exit may take before the process kills itself. `exit` runs libtorch's destructors
-/// while the training thread still computes, and nothing promises that they return.
-const EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// Writes reports, one JSON object a line, each flushed at once. Shared by all threads.
 pub struct Reporter {
@@ -46,7 +39,7 @@ impl Reporter {
         // the agent skips a torn line, and the failure itself must still be reported.
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            leave(exit::AGENT_LOST);
+            c10d::exit_now(exit::AGENT_LOST);
         }
     }
 
@@ -57,16 +50,6 @@ impl Reporter {
             self.send(&Report::Failed { cause });
         }
     }
-}
-
-/// Ends the process from any thread, also while another one is inside libtorch.
-pub fn leave(status: i32) -> ! {
-    thread::spawn(|| {
-        thread::sleep(EXIT_GRACE);
-        // Nothing can be done about an error here: the process would have to be gone already.
-        let _ = kill(Pid::this(), Signal::SIGKILL);
-    });
-    process::exit(status)
 }
 
 /// Both pipes.

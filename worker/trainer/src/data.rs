@@ -91,16 +91,14 @@ pub fn out_of_distribution(
             let all = load_split(data, data.set, Split::Test, folder)?;
             held_out(data, &all)?.ok_or(DataProblem::NothingHeldOut)?.out_of_distribution
         }
-        OodSource::Set(set) => load_split(data, set, Split::Test, folder)?,
+        OodSource::Set(set) => {
+            let [found, expected] = [set, data.set].map(|set| dataset(set).shape());
+            if found != expected {
+                return Err(DataProblem::OtherShape { set, found, expected });
+            }
+            load_split(data, set, Split::Test, folder)?
+        }
     };
-    let expected = dataset(data.set).shape();
-    if images.shape() != expected {
-        let set = match source {
-            OodSource::HeldOut => data.set,
-            OodSource::Set(set) => set,
-        };
-        return Err(DataProblem::OtherShape { set, found: images.shape(), expected });
-    }
     batcher(data, first(images, data.test_limit)?, Augmentation::NONE, 0)
 }
 

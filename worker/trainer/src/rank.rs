@@ -6,11 +6,11 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::FailureCause;
 use common::report::{Launch, Report, exit};
 use common::spec::TrialSpec;
-use common::FailureCause;
 
-use crate::agent::{Agent, Commands, Reporter, leave};
+use crate::agent::{Agent, Commands, Reporter};
 use crate::error::{TrainerError, cause_of_text, chain};
 use crate::{evaluate, log, train};
 
@@ -54,7 +54,7 @@ pub fn run(launch: &Launch) -> i32 {
     // An agent that is gone cannot account for this process's slot, so the process must not outlive it.
     let commands = Commands::listen(BufReader::new(io::stdin()), || {
         tracing::warn!("standard input has ended: the agent is gone");
-        leave(exit::AGENT_LOST)
+        c10d::exit_now(exit::AGENT_LOST)
     });
     let agent = Agent { reporter, commands };
     match execute(launch, &agent) {
@@ -111,8 +111,12 @@ fn report_panics(reporter: &Arc<Reporter>) {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic: {text}");
         let cause = cause_of_text(&text);
-        explain(&cause, format!("the trainer has a defect, or libtorch refused: {text} ({place})"), &reporter);
+        explain(
+            &cause,
+            format!("the trainer has a defect, or libtorch refused: {text} ({place})"),
+            &reporter,
+        );
         reporter.fail(cause);
-        leave(exit::FAILED)
+        c10d::exit_now(exit::FAILED)
     }));
 }

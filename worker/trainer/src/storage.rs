@@ -158,6 +158,9 @@ pub fn tensor_of(name: &str, view: &TensorView<'_>) -> Result<Tensor, StorageErr
 /// Writes `folder/name`: under a temporary name, synced, renamed, and the folder synced, so that after a
 /// crash the name stands for the whole file or for none.
 ///
+/// The metadata is one entry, because safetensors writes several in an order that changes from run to run,
+/// and equal content should be equal bytes.
+///
 /// # Errors
 ///
 /// [`StorageError::Io`] when the file system refuses; a partial file keeps its temporary name.
@@ -165,7 +168,7 @@ pub fn write(
     folder: &Path,
     name: &str,
     tensors: &[HostTensor],
-    metadata: HashMap<String, String>,
+    (key, value): (&str, String),
 ) -> Result<PathBuf, StorageError> {
     let partial = folder.join(format!(".{name}.partial"));
     let path = folder.join(name);
@@ -173,6 +176,7 @@ pub fn write(
         let path = path.to_owned();
         move |source| StorageError::Io { action, path, source }
     };
+    let metadata = HashMap::from([(key.to_owned(), value)]);
     let entries = tensors.iter().map(|tensor| (tensor.name(), tensor));
     safetensors::serialize_to_file(entries, Some(metadata), &partial).map_err(|error| match error {
         SafeTensorError::IoError(source) => io("write", &partial)(source),

@@ -3,19 +3,27 @@
 //! The digest covers the header and every tensor's name, kind, shape and bytes, so a file is whole or
 //! refused, also when it came from a disk that lies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::Digest;
 use safetensors::SafeTensors;
 use safetensors::tensor::View;
+use serde::{Deserialize, Serialize};
 
 use super::{Checkpoint, CheckpointError, Difference, FORMAT, Header, Snapshot};
 use crate::storage::{self, StorageError};
 
-/// Metadata keys.
-const HEADER: &str = "checkpoint";
-const DIGEST: &str = "digest";
+/// Key of the file's only metadata entry.
+const KEY: &str = "checkpoint";
+
+/// The metadata entry, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    /// [`Header`] as JSON: text, because the digest is of its bytes.
+    header: String,
+    digest: Digest,
+}
 
 /// Writes `snapshot` into `folder` and returns the file.
 ///
@@ -25,9 +33,9 @@ const DIGEST: &str = "digest";
 pub fn write(folder: &Path, snapshot: &Snapshot) -> Result<PathBuf, StorageError> {
     let header = serde_json::to_string(&snapshot.header).expect("a header holds only numbers and strings");
     let digest = digest(&header, snapshot.tensors.iter().map(|tensor| (tensor.name(), tensor)));
-    let metadata = HashMap::from([(HEADER.to_owned(), header), (DIGEST.to_owned(), digest.to_string())]);
+    let entry = serde_json::to_string(&Entry { header, digest }).expect("an entry holds two strings");
     let name = format!("checkpoint-{:08}.safetensors", snapshot.step());
-    storage::write(folder, &name, &snapshot.tensors, metadata)
+    storage::write(folder, &name, &snapshot.tensors, (KEY, entry))
 }
 
 /// Reads a checkpoint and verifies its digest.
@@ -41,17 +49,15 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let no_header = || CheckpointError::NoHeader { path: path.to_owned() };
 
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(format)?;
-    let pairs = metadata.metadata().clone().unwrap_or_default();
-    let text = pairs.get(HEADER).ok_or_else(no_header)?;
-    let expected: Digest =
-        pairs.get(DIGEST).and_then(|digest| digest.parse().ok()).ok_or_else(no_header)?;
+    let entry = metadata.metadata().as_ref().and_then(|pairs| serde_json::from_str(pairs.get(KEY)?).ok());
+    let Entry { header, digest: expected } = entry.ok_or_else(no_header)?;
 
     let file = SafeTensors::deserialize(&bytes).map_err(format)?;
-    let found = digest(text, file.iter());
+    let found = digest(&header, file.iter());
     if found != expected {
         return Err(CheckpointError::Damaged { path: path.to_owned(), expected, found });
     }
-    let header: Header = parse_header(path, text)?;
+    let header: Header = parse_header(path, &header)?;
     let tensors = file.iter().map(|(name, view)| Ok((name.to_owned(), storage::tensor_of(name, &view)?)));
     let tensors = tensors.collect::<Result<_, StorageError>>()?;
     Ok(Checkpoint { path: path.to_owned(), header, tensors })

@@ -7,11 +7,15 @@
 //! | `id/ids` | `[N]` i64 | position in the official file |
 //! | `ood/NAME/probabilities`, `…/labels`, `…/ids` | the same | for each out-of-distribution set; labels are the set's own |
 //!
-//! The metadata holds `format`, `trial`, `classes` (JSON list: the original class of each output), `ood` (JSON
-//! list of names, in the order of the specification), `score_probability` (what the tables score: the mean
-//! over J) and `spec` (the trial's canonical JSON).
+//! The metadata entry `predictions` is JSON: `format`, `trial`, `classes` (the original class of each output), `ood`
+//! (names, in the order of the specification) and `spec` (the trial's specification). Tables score the mean of
+//! the probabilities over J:
+//!
+//! ```python
+//! f = safetensors.safe_open("predictions.safetensors", "numpy")
+//! accuracy = (f.get_tensor("id/probabilities").mean(0).argmax(-1) == f.get_tensor("id/labels")).mean()
+//! ```
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use common::report::Launch;
@@ -25,7 +29,11 @@ use crate::storage::{self, HostTensor, StorageError};
 /// Name of the artifact.
 pub const PREDICTIONS: &str = "predictions.safetensors";
 
-const FORMAT: &str = "credence-predictions-1";
+/// Key of the file's only metadata entry.
+const KEY: &str = "predictions";
+
+/// Version of the layout above.
+const FORMAT: u32 = 1;
 
 /// Writes the predictions into `folder` and returns the file.
 ///
@@ -49,19 +57,13 @@ pub fn write(
         tensors.push(HostTensor::from_host(format!("{prefix}/labels"), Tensor::from_slice(&set.labels))?);
         tensors.push(HostTensor::from_host(format!("{prefix}/ids"), Tensor::from_slice(&ids))?);
     }
-    storage::write(folder, PREDICTIONS, &tensors, metadata(launch, spec, sets))
+    storage::write(folder, PREDICTIONS, &tensors, (KEY, metadata(launch, spec, sets)))
 }
 
-fn metadata(launch: &Launch, spec: &EvaluateSpec, sets: &[Predicted]) -> HashMap<String, String> {
-    let names: Vec<&str> = sets.iter().filter_map(|set| set.name.as_deref()).collect();
+fn metadata(launch: &Launch, spec: &EvaluateSpec, sets: &[Predicted]) -> String {
+    let ood: Vec<&str> = sets.iter().filter_map(|set| set.name.as_deref()).collect();
     let classes = spec.networks.first().map(|network| data::classes(&network.data)).unwrap_or_default();
-    let json = |value: serde_json::Value| value.to_string();
-    HashMap::from([
-        ("format".to_owned(), FORMAT.to_owned()),
-        ("trial".to_owned(), launch.spec.key().to_string()),
-        ("classes".to_owned(), json(classes.into())),
-        ("ood".to_owned(), json(names.into())),
-        ("score_probability".to_owned(), "mean over axis 0".to_owned()),
-        ("spec".to_owned(), launch.spec.to_json()),
-    ])
+    let trial = launch.spec.key();
+    serde_json::json!({ "format": FORMAT, "trial": trial, "classes": classes, "ood": ood, "spec": launch.spec })
+        .to_string()
 }

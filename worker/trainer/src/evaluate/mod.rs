@@ -133,11 +133,11 @@ fn rebuild(spec: &TrainSpec, checkpoint: &Checkpoint, device: Device) -> Result<
 }
 
 fn scores(sets: &[predict::Predicted]) -> Result<BTreeMap<String, f64>, TrainerError> {
-    let predictions = sets.iter().map(|set| {
-        Predictions::new(set.shape, set.probabilities.as_slice(), set.ids.as_slice())
-    });
+    let predictions =
+        sets.iter().map(|set| Predictions::new(set.shape, set.probabilities.as_slice(), set.ids.as_slice()));
     let mut predictions = predictions.collect::<Result<Vec<_>, _>>()?.into_iter();
-    let labels: Vec<u32> = sets[0].labels.iter().map(|&label| u32::try_from(label).unwrap_or(u32::MAX)).collect();
+    let labels: Vec<u32> =
+        sets[0].labels.iter().map(|&label| u32::try_from(label).unwrap_or(u32::MAX)).collect();
     let id = predictions.next().expect("the test set comes first").with_labels(labels)?;
     let ood: Vec<_> = predictions.collect();
     let names = sets.iter().filter_map(|set| set.name.as_deref());

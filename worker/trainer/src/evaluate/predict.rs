@@ -108,7 +108,13 @@ impl Pass<'_> {
     }
 
     /// Predicts all `sets` with one network, and adds the result to them.
-    pub fn predict(&self, network_index: u64, network: &Network, sets: &mut [ImageSet], recorder: &mut Recorder) {
+    pub fn predict(
+        &self,
+        network_index: u64,
+        network: &Network,
+        sets: &mut [ImageSet],
+        recorder: &mut Recorder,
+    ) {
         let _no_grad = tch::no_grad_guard();
         for (set_index, set) in sets.iter_mut().enumerate() {
             let mut parts = Vec::new();
@@ -130,7 +136,13 @@ impl Pass<'_> {
     ///
     /// Shapes: `images` `[B, C, H, W]`; returns `[J, B, K]`, where each pass of MC Dropout is a member, and
     /// the latent draws of a member are averaged.
-    fn members(&self, network: &Network, images: &Tensor, place: [u64; 3], recorder: &mut Recorder) -> Tensor {
+    fn members(
+        &self,
+        network: &Network,
+        images: &Tensor,
+        place: [u64; 3],
+        recorder: &mut Recorder,
+    ) -> Tensor {
         let mode = match self.predictor {
             Predictor::Direct { .. } => Mode::Evaluate,
             Predictor::McDropout { .. } => Mode::SampleDropout,

@@ -131,8 +131,8 @@ impl<'a> Training<'a> {
         let start = restore::restore(launch, key, &network, &mut optimizer, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
         let weights = optimizer.weights();
-        let reducer = Reducer::new(group.process(), &weights, ReducerOptions::default())
-            .map_err(GroupError::from)?;
+        let reducer =
+            Reducer::new(group.process(), &weights, ReducerOptions::default()).map_err(GroupError::from)?;
         tracing::info!(
             step = done,
             total_steps = course.total_steps,
@@ -143,8 +143,7 @@ impl<'a> Training<'a> {
         );
         let batches = Prefetch::start(batcher.clone(), course, done);
         let stepper = Stepper::new(network, optimizer, reducer, spec, course, batcher.shape(), launch.rank);
-        let saver =
-            group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
+        let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {
             launch,

@@ -51,11 +51,8 @@ pub fn restore(
         checkpoint.restore_momentum(optimizer);
         let header = checkpoint.header();
         warn_if_computed_elsewhere(&header.computed_on, launch, reporter);
-        start = Start {
-            step: header.step,
-            train_seconds: header.train_seconds,
-            final_loss: header.final_loss,
-        };
+        start =
+            Start { step: header.step, train_seconds: header.train_seconds, final_loss: header.final_loss };
         tracing::info!(step = start.step, "restored a checkpoint");
     }
     let momentum = i64::from(optimizer.momentum().next().is_some());

@@ -104,11 +104,8 @@ impl Sgd {
                     Some(mut buffer) => buffer.g_mul_scalar_(self.momentum).g_add_(&gradient),
                     None => gradient.copy(),
                 };
-                let direction = if self.nesterov {
-                    gradient + &buffer * self.momentum
-                } else {
-                    buffer.shallow_clone()
-                };
+                let direction =
+                    if self.nesterov { gradient + &buffer * self.momentum } else { buffer.shallow_clone() };
                 slot.momentum = Some(buffer);
                 direction
             };
