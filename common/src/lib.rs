@@ -4,7 +4,10 @@
 //! What crosses the network is described in `proto`; what is decided, in `coordinator-core`.
 
 pub mod cause;
+pub mod config;
 pub mod digest;
+#[cfg(test)]
+mod golden;
 pub mod grid;
 pub mod id;
 pub mod plan;
@@ -13,6 +16,7 @@ pub mod result;
 pub mod session;
 pub mod spec;
 pub mod suggest;
+pub mod table;
 
 pub use cause::FailureCause;
 pub use digest::{Digest, TrialKey};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::TrialKey;
+use crate::golden::assert_golden;
 use crate::plan::PlannedTrial;
 use crate::spec::{
     Augmentation, LpBnnPreset, Predictor, Recipe, Schedule, TrainMethod, TrainSpec, TrialSpec,
@@ -391,7 +392,7 @@ rate = 1.0
 members = 4
 "#;
     let said = parse(text).unwrap_err().in_file("grid.toml").to_string();
-    assert_eq!(said, include_str!("../../fixtures/grid-errors.txt").trim_end());
+    assert_golden("grid-errors.txt", &(said + "\n"));
 }
 
 #[test]

@@ -1,0 +1,234 @@
+//! Columns of a table: which value they show, which direction is better, and how a mean and its spread are printed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use metrics::{Direction, Metric, MetricName};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use super::{CellOutcome, CellStatus};
+use crate::suggest;
+
+/// Name of the value that holds a row's trained and frozen parameters, summed over its networks.
+pub const PARAMETERS: &str = "parameters";
+/// Name of the value that holds the seconds of training behind a cell, summed over its networks.
+pub const TRAIN_SECONDS: &str = "train_seconds";
+
+/// One column of values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// A metric, perhaps on one out-of-distribution set.
+    Metric(MetricName),
+    /// Parameters of all networks of a cell.
+    Parameters,
+    /// Time of training all networks of a cell, one after the other.
+    TrainingTime,
+}
+
+/// A name that no column has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no column is named `{name}`: {hint}")]
+pub struct UnknownColumn {
+    name: String,
+    hint: String,
+}
+
+/// A mean and its spread in words, with as many digits as mean something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub mean: String,
+    pub deviation: Option<String>,
+    /// Follows the value after a space; empty when the heading says it.
+    pub unit: &'static str,
+}
+
+/// Metrics of the in-distribution test set that a table shows unless it is told otherwise.
+const CLASSIFICATION: [Metric; 4] =
+    [Metric::Accuracy, Metric::NegativeLogLikelihood, Metric::BrierScore, Metric::ExpectedCalibrationError];
+/// Metrics of each out-of-distribution set.
+const DETECTION: [Metric; 3] = [Metric::Auroc, Metric::Aupr, Metric::Fpr95];
+
+impl Column {
+    /// The columns of a table that was not told otherwise: accuracy, NLL, Brier, ECE, then AUROC, AUPR and
+    /// FPR95 on each out-of-distribution set that any cell was measured on, then the costs.
+    pub fn defaults(outcomes: &[CellOutcome]) -> Vec<Self> {
+        let mut columns: Vec<Self> = CLASSIFICATION.map(|metric| Self::Metric(metric.into())).to_vec();
+        let sets = detection_sets(outcomes);
+        for metric in DETECTION {
+            let named = |set: &Option<String>| match set {
+                None => Some(metric.into()),
+                Some(set) => MetricName::on_set(metric, set).ok(),
+            };
+            columns.extend(sets.iter().filter_map(named).map(Self::Metric));
+        }
+        columns.extend([Self::Parameters, Self::TrainingTime]);
+        columns
+    }
+
+    /// Name of the value, as in results and in machine-readable tables.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Metric(metric) => metric.to_string(),
+            Self::Parameters => PARAMETERS.to_owned(),
+            Self::TrainingTime => TRAIN_SECONDS.to_owned(),
+        }
+    }
+
+    /// Heading.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Metric(name) => match name.set() {
+                None => name.metric().label().to_owned(),
+                Some(set) => format!("{} {set}", name.metric().label()),
+            },
+            Self::Parameters => "Parameters".to_owned(),
+            Self::TrainingTime => "Training".to_owned(),
+        }
+    }
+
+    /// Which direction is better.
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Metric(name) => name.metric().direction(),
+            Self::Parameters | Self::TrainingTime => Direction::Lower,
+        }
+    }
+
+    /// The direction as an arrow; empty when no value is the best.
+    pub fn arrow(&self) -> &'static str {
+        match self.direction() {
+            Direction::Higher => "↑",
+            Direction::Lower => "↓",
+            Direction::Neither => "",
+        }
+    }
+
+    pub(super) fn show(&self, mean: f64, deviation: Option<f64>) -> Shown {
+        match self {
+            Self::Metric(name) => {
+                let metric = name.metric();
+                Shown { mean: metric.format(mean), deviation: deviation.map(|d| metric.format(d)), unit: "" }
+            }
+            Self::Parameters => {
+                // A count that is the same for every seed has no spread worth a column's width.
+                let deviation = deviation.filter(|deviation| *deviation > 0.0);
+                let (scale, unit) = scaled(mean, &[(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]);
+                let digits = usize::from(scale > 1.0);
+                shown(mean / scale, deviation.map(|deviation| deviation / scale), digits, unit)
+            }
+            Self::TrainingTime => {
+                let (scale, unit) =
+                    scaled(mean / 2.0, &[(3600.0, "h"), (60.0, "min"), (1.0, "s"), (0.0, "s")]);
+                let scale = scale.max(1.0);
+                shown(mean / scale, deviation.map(|deviation| deviation / scale), 1, unit)
+            }
+        }
+    }
+}
+
+fn shown(mean: f64, deviation: Option<f64>, digits: usize, unit: &'static str) -> Shown {
+    let print = |value: f64| format!("{value:.digits$}");
+    Shown { mean: print(mean), deviation: deviation.map(print), unit }
+}
+
+/// The first scale that `value` reaches, or the last.
+fn scaled(value: f64, scales: &[(f64, &'static str)]) -> (f64, &'static str) {
+    let reached = scales.iter().find(|(scale, _)| value >= *scale);
+    reached.or(scales.last()).copied().unwrap_or((1.0, ""))
+}
+
+/// Out-of-distribution sets that any cell was measured on, in the order of their names. One that has no name of its own, because
+/// it is the only one, comes first; and so it does when there are no results yet, so that headings do not move.
+fn detection_sets(outcomes: &[CellOutcome]) -> Vec<Option<String>> {
+    let mut sets: Vec<Option<String>> = outcomes
+        .iter()
+        .filter_map(|outcome| match &outcome.status {
+            CellStatus::Done(values) => Some(values.keys()),
+            CellStatus::Running | CellStatus::Waiting | CellStatus::Failed(_) | CellStatus::Cancelled => None,
+        })
+        .flatten()
+        .filter_map(|name| name.parse::<MetricName>().ok())
+        .filter(|name| name.metric() == Metric::Auroc)
+        .map(|name| name.set().map(str::to_owned))
+        .collect();
+    sets.sort();
+    sets.dedup();
+    if sets.is_empty() { vec![None] } else { sets }
+}
+
+impl FromStr for Column {
+    type Err = UnknownColumn;
+
+    fn from_str(name: &str) -> Result<Self, UnknownColumn> {
+        match name {
+            PARAMETERS => Ok(Self::Parameters),
+            TRAIN_SECONDS => Ok(Self::TrainingTime),
+            metric => metric.parse().map(Self::Metric).map_err(|_| {
+                let names = Metric::all().map(Metric::name).chain([PARAMETERS, TRAIN_SECONDS]);
+                let hint = suggest::hint(metric.split('/').next().unwrap_or_default(), names);
+                UnknownColumn { name: metric.to_owned(), hint }
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
+
+impl Serialize for Column {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let better = match self.direction() {
+            Direction::Higher => Some("higher"),
+            Direction::Lower => Some("lower"),
+            Direction::Neither => None,
+        };
+        let mut fields = serializer.serialize_struct("Column", 3)?;
+        fields.serialize_field("name", &self.name())?;
+        fields.serialize_field("title", &self.title())?;
+        fields.serialize_field("better", &better)?;
+        fields.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(column: &Column, mean: f64, deviation: Option<f64>) -> String {
+        let Shown { mean, deviation, unit } = column.show(mean, deviation);
+        deviation.iter().fold(mean, |mean, deviation| format!("{mean} ± {deviation}")) + " " + unit
+    }
+
+    #[test]
+    fn a_column_reads_back_as_it_was_printed() {
+        for name in ["accuracy", "auroc/svhn", "parameters", "train_seconds"] {
+            assert_eq!(name.parse::<Column>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_column_is_answered_with_the_nearest() {
+        let error = "acuracy".parse::<Column>().unwrap_err().to_string();
+        assert!(error.starts_with("no column is named `acuracy`: did you mean `accuracy`?"), "{error}");
+        assert!("auroc/a b".parse::<Column>().is_err());
+    }
+
+    #[test]
+    fn parameters_have_a_unit_and_no_spread_unless_they_differ() {
+        assert_eq!(text(&Column::Parameters, 36_489_290.0, Some(0.0)), "36.5 M");
+        assert_eq!(text(&Column::Parameters, 640.0, None), "640 ");
+        assert_eq!(text(&Column::Parameters, 78_000.0, Some(500.0)), "78.0 ± 0.5 k");
+    }
+
+    #[test]
+    fn times_have_the_unit_of_their_mean() {
+        assert_eq!(text(&Column::TrainingTime, 0.5, Some(0.1)), "0.5 ± 0.1 s");
+        assert_eq!(text(&Column::TrainingTime, 119.0, None), "119.0 s");
+        assert_eq!(text(&Column::TrainingTime, 120.0, Some(6.0)), "2.0 ± 0.1 min");
+        assert_eq!(text(&Column::TrainingTime, 9_000.0, None), "2.5 h");
+    }
+}
