@@ -91,7 +91,7 @@ type Dial = Pin<Box<dyn Future<Output = Result<Session, SessionLost>> + Send>>;
 enum Link {
     Down { until: Instant, pause: Duration },
     Dialling { dial: Dial, pause: Duration },
-    Up(Session),
+    Up(Box<Session>),
 }
 
 struct Agent {
@@ -315,7 +315,7 @@ impl Agent {
 /// What the link did.
 enum LinkStep {
     Dial(Duration),
-    Opened(Session),
+    Opened(Box<Session>),
     Message(ToWorker),
     Lost(SessionLost, Duration),
 }
@@ -328,7 +328,7 @@ async fn next(link: &mut Link) -> LinkStep {
             LinkStep::Dial(*pause)
         }
         Link::Dialling { dial, pause } => match dial.await {
-            Ok(session) => LinkStep::Opened(session),
+            Ok(session) => LinkStep::Opened(Box::new(session)),
             Err(lost) => LinkStep::Lost(lost, *pause),
         },
         Link::Up(session) => match session.next().await {

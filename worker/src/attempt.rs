@@ -89,6 +89,11 @@ pub fn log_file(folder: &Path, rank: u32) -> PathBuf {
     folder.join(format!("rank-{rank}.log"))
 }
 
+/// Folder of a rank in an attempt's folder.
+pub fn work_dir(folder: &Path, rank: u32) -> PathBuf {
+    folder.join(format!("rank-{rank}"))
+}
+
 /// Runs one attempt to its end in a task of its own. Orders go through the sender.
 pub fn spawn(context: Arc<Context>, launch: Launch) -> mpsc::Sender<AttemptOrder> {
     let (orders, inbox) = mpsc::channel(16);
@@ -307,6 +312,11 @@ impl Gang<'_> {
         }
     }
 
+    /// Folder of a rank, from which the paths that it reports start unless they are absolute.
+    fn work_dir(&self, rank: u32) -> PathBuf {
+        work_dir(&self.attempt.context.folder(self.attempt.launch.attempt), rank)
+    }
+
     async fn report(&mut self, rank: u32, report: Report) {
         match report {
             Report::Rendezvous { address } => {
@@ -318,8 +328,12 @@ impl Gang<'_> {
                 self.attempt.tell(AttemptEvent::Progress(progress)).await;
             }
             Report::Metrics { rows } => self.attempt.tell(AttemptEvent::Metrics(rows)).await,
-            Report::Checkpoint { step, path } => self.uploads.push(Upload::Checkpoint { step, path }),
-            Report::Artifact { name, path } => self.uploads.push(Upload::Artifact { name, path }),
+            Report::Checkpoint { step, path } => {
+                self.uploads.push(Upload::Checkpoint { step, path: self.work_dir(rank).join(path) });
+            }
+            Report::Artifact { name, path } => {
+                self.uploads.push(Upload::Artifact { name, path: self.work_dir(rank).join(path) });
+            }
             Report::Warning { message } => {
                 tracing::warn!(rank, message, "a trainer warns");
                 self.attempt.tell(AttemptEvent::Warning(message)).await;

@@ -9,7 +9,7 @@ use common::report;
 use common::session::Launch;
 use tokio::sync::mpsc;
 
-use super::{Context, Files, log_file};
+use super::{Context, Files, log_file, work_dir};
 use crate::leftovers;
 use crate::process::{self, RankEvent, RankOrder, RankProgram};
 
@@ -58,7 +58,7 @@ fn write_launch(
     folder: &Path,
     rank: u32,
 ) -> io::Result<std::path::PathBuf> {
-    let work_dir = folder.join(format!("rank-{rank}"));
+    let work_dir = work_dir(folder, rank);
     fs::create_dir_all(&work_dir).map_err(|e| at(&work_dir, &e))?;
     let networks = launch.networks.iter().zip(&files.networks);
     let content = report::Launch {

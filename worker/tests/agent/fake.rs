@@ -1,0 +1,284 @@
+//! A coordinator that does what the test says, and a node whose trainer is a shell script.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::session::{FromWorker, Hello, Launch, ToWorker};
+use common::spec::{
+    DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
+    TrialSpec,
+};
+use common::{AttemptId, Digest};
+use futures::Stream;
+use proto::v1;
+use proto::v1::worker_session_server::{WorkerSession, WorkerSessionServer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+use worker::{AgentError, Config};
+
+/// Long enough for a loaded machine; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Blobs = Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>;
+
+/// A session as the fake coordinator holds it.
+struct Open {
+    inbound: Streaming<v1::FromWorker>,
+    outbound: mpsc::Sender<Result<v1::ToWorker, Status>>,
+}
+
+/// The fake coordinator.
+pub struct Fake {
+    url: String,
+    sessions: mpsc::Receiver<Open>,
+    open: Option<Open>,
+    blobs: Blobs,
+}
+
+struct Service {
+    sessions: mpsc::Sender<Open>,
+    refusal: Option<&'static str>,
+    blobs: Blobs,
+}
+
+impl Fake {
+    pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    pub async fn refusing(message: &'static str) -> Self {
+        Self::serve(Some(message)).await
+    }
+
+    async fn serve(refusal: Option<&'static str>) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, sessions) = mpsc::channel(4);
+        let blobs = Blobs::default();
+        let service = Service { sessions: sender, refusal, blobs: blobs.clone() };
+        let server = tonic::transport::Server::builder().add_service(WorkerSessionServer::new(service));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { url, sessions, open: None, blobs }
+    }
+
+    /// Waits for a session and welcomes it.
+    pub async fn hello(&mut self) -> Hello {
+        let open = tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("a session").unwrap();
+        self.open = Some(open);
+        let FromWorker::Hello(hello) = self.next().await else { panic!("a session begins with a hello") };
+        self.tell(ToWorker::Welcome {
+            lease: Duration::from_secs(10),
+            heartbeat: Duration::from_millis(50),
+            version: "test".to_owned(),
+        })
+        .await;
+        hello
+    }
+
+    pub async fn tell(&mut self, message: ToWorker) {
+        self.open.as_ref().unwrap().outbound.send(Ok(message.into())).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> FromWorker {
+        let message = self.open.as_mut().unwrap().inbound.message();
+        let message = tokio::time::timeout(PATIENCE, message).await.expect("a message in time");
+        message.unwrap().expect("an open session").try_into().unwrap()
+    }
+
+    /// The first message that is wanted.
+    pub async fn until(&mut self, wanted: impl Fn(&FromWorker) -> bool) -> FromWorker {
+        let found = async {
+            loop {
+                let message = self.next().await;
+                if wanted(&message) {
+                    return message;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect("the wanted message in time")
+    }
+
+    /// Breaks the session.
+    pub fn hang_up(&mut self) {
+        self.open = None;
+    }
+
+    pub fn put(&self, digest: Digest, content: &[u8]) {
+        self.blobs.lock().unwrap().insert(digest, content.to_vec());
+    }
+
+    pub fn blob(&self, digest: Digest) -> Vec<u8> {
+        self.blobs.lock().unwrap()[&digest].clone()
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerSession for Service {
+    type SessionStream = ReceiverStream<Result<v1::ToWorker, Status>>;
+    type DownloadBlobStream = Pin<Box<dyn Stream<Item = Result<v1::Chunk, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::FromWorker>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        if let Some(message) = self.refusal {
+            return Err(Status::failed_precondition(message));
+        }
+        let (outbound, messages) = mpsc::channel(64);
+        let open = Open { inbound: request.into_inner(), outbound };
+        self.sessions.send(open).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn upload_blob(
+        &self,
+        request: Request<Streaming<v1::UploadChunk>>,
+    ) -> Result<Response<v1::UploadBlobResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let mut content = Vec::new();
+        let mut named = None;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            named.get_or_insert(chunk.digest);
+            content.extend(chunk.data);
+        }
+        let digest = Digest::of(&content);
+        assert_eq!(named.unwrap(), digest.to_string());
+        self.blobs.lock().unwrap().insert(digest, content);
+        Ok(Response::new(v1::UploadBlobResponse { known: false }))
+    }
+
+    async fn download_blob(
+        &self,
+        request: Request<v1::DownloadBlobRequest>,
+    ) -> Result<Response<Self::DownloadBlobStream>, Status> {
+        let digest = request.into_inner().digest.parse().unwrap();
+        let blobs = self.blobs.lock().unwrap();
+        let content = blobs.get(&digest).ok_or_else(|| Status::not_found("no such blob"))?;
+        let chunks: Vec<_> = content.chunks(4).map(|data| Ok(v1::Chunk { data: data.to_vec() })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+}
+
+/// An agent in this process, in a folder of its own.
+pub struct Node {
+    folder: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    agent: JoinHandle<Result<(), AgentError>>,
+}
+
+impl Node {
+    /// Starts an agent. `$1` of the script is the launch file; it runs in the rank's folder.
+    pub async fn start(fake: &Fake, slots: u32, script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let trainer = folder.path().join("trainer.sh");
+        let home = folder.path().display();
+        let text = format!("#!/bin/sh\nHOME_OF_TEST='{home}'\ncd \"${{1%.json}}\" || exit 9\n{script}\n");
+        std::fs::write(&trainer, text).unwrap();
+        std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = Config {
+            coordinator: fake.url.clone(),
+            name: "node".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            slots,
+            threads_per_slot: 1,
+            data_dir: folder.path().join("data"),
+            datasets_dir: folder.path().join("datasets"),
+            trainer,
+            grace: Duration::from_millis(300),
+            reconnect_limit: Duration::from_millis(200),
+            cache_mib: 16,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let agent = tokio::spawn(worker::run(config.validated().unwrap(), shutdown));
+        Self { folder, stop: Some(stop), agent }
+    }
+
+    pub fn ask_to_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    pub async fn ended(&mut self) -> Result<(), AgentError> {
+        (&mut self.agent).await.unwrap()
+    }
+
+    /// Process of the attempt, as its script wrote it.
+    pub fn pid_of(&self, attempt: AttemptId) -> u32 {
+        let file: PathBuf = self.folder.path().join(attempt.to_string());
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
+    pub fn break_trainer(&self) {
+        std::fs::remove_file(self.folder.path().join("trainer.sh")).unwrap();
+    }
+
+    pub async fn wait_until_no_attempt_folder(&self) {
+        let attempts = self.folder.path().join("data/attempts");
+        let empty = async {
+            while std::fs::read_dir(&attempts).unwrap().next().is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, empty).await.expect("the folder is removed in time");
+    }
+}
+
+/// Whether a process is there and not waiting to be reaped.
+pub fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A launch of `ranks` ranks from `first_rank` on.
+pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) -> Launch {
+    let spec = TrialSpec::Train(TrainSpec {
+        method: TrainMethod::Deterministic,
+        data: DataSpec {
+            set: DatasetName::Digits,
+            held_out: Vec::new(),
+            train_limit: None,
+            test_limit: None,
+            allow_subset: false,
+        },
+        model: ModelSpec::WideResNet { depth: 10, widen: 1 },
+        recipe: Recipe {
+            epochs: 1,
+            batch_size: 32,
+            lr: 0.1,
+            schedule: Schedule::Constant,
+            warmup_epochs: 0.0,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            clip_norm: None,
+            reset_momentum_each_epoch: false,
+            augmentation: Vec::new(),
+        },
+        seed: 0,
+        world_size,
+        numerics: NUMERICS,
+    });
+    Launch {
+        attempt,
+        key: spec.key(),
+        label: "train".to_owned(),
+        spec,
+        policy: RunPolicy::default(),
+        first_rank,
+        ranks,
+        world_size,
+        restore: Vec::new(),
+        networks: Vec::new(),
+    }
+}
