@@ -6,6 +6,8 @@
 //! Batch normalisation uses the statistics of each rank's own share of the batch, as PyTorch's
 //! DistributedDataParallel does; the running statistics that a checkpoint holds are those of rank 0.
 
+#[cfg(test)]
+mod golden;
 mod latent;
 mod meter;
 mod restore;

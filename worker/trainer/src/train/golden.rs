@@ -1,0 +1,131 @@
+//! Optimizer and learning rate against PyTorch: `fixtures/optim.json`, written by
+//! `fixtures/make_golden_optim.py` with torch 2.11.0 on a CPU, in double precision.
+
+use common::spec::Recipe;
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use super::{LearningRate, Sgd, SgdSettings};
+use crate::model::{NamedTensor, Role};
+
+/// Twelve steps in double precision: the last bits differ because PyTorch fuses multiplication and addition.
+const TOLERANCE: f64 = 1e-13;
+
+#[derive(Deserialize)]
+struct Golden {
+    steps_per_epoch: u64,
+    initial: Vec<Vec<f64>>,
+    /// By step and parameter.
+    gradients: Vec<Vec<Vec<f64>>>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    recipe: Recipe,
+    lr: Vec<f64>,
+    norm: Vec<f64>,
+    /// By step and parameter.
+    weights: Vec<Vec<Vec<f64>>>,
+    /// By step and parameter; empty without momentum.
+    momentum: Vec<Vec<Vec<f64>>>,
+}
+
+fn golden() -> Golden {
+    serde_json::from_str(include_str!("../../fixtures/optim.json")).unwrap()
+}
+
+fn optimizer(case: &Case, initial: &[Vec<f64>]) -> (Sgd, Vec<NamedTensor>) {
+    let tensors: Vec<NamedTensor> = initial
+        .iter()
+        .enumerate()
+        .map(|(index, values)| NamedTensor {
+            name: format!("parameter {index}"),
+            tensor: Tensor::from_slice(values).set_requires_grad(true),
+            role: Role::Weight { decay: index < 2 },
+        })
+        .collect();
+    let Recipe { momentum, nesterov, weight_decay, .. } = case.recipe;
+    let mut optimizer = Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay });
+    optimizer.materialise_gradients();
+    (optimizer, tensors)
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.detach()).unwrap()
+}
+
+fn assert_close(found: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        let scale = expected.abs().max(1.0);
+        assert!((found - expected).abs() <= TOLERANCE * scale, "{what}: {found} is not {expected}");
+    }
+}
+
+#[test]
+fn every_step_is_that_of_pytorch() {
+    let golden = golden();
+    assert_eq!(golden.cases.len(), 7);
+    for case in &golden.cases {
+        let (mut optimizer, tensors) = optimizer(case, &golden.initial);
+        let rate = LearningRate::new(&case.recipe, golden.steps_per_epoch);
+        for (step, gradients) in golden.gradients.iter().enumerate() {
+            let done = step as u64;
+            let what = format!("{}, step {step}", case.name);
+            if case.recipe.reset_momentum_each_epoch && done.is_multiple_of(golden.steps_per_epoch) {
+                optimizer.reset_momentum();
+            }
+            optimizer.zero_grad();
+            for (named, gradient) in tensors.iter().zip(gradients) {
+                (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
+            }
+            let norm = optimizer.grad_norm();
+            assert_close(&[norm.double_value(&[])], &[case.norm[step]], &what);
+            if let Some(limit) = case.recipe.clip_norm {
+                optimizer.clip_grad_norm(&norm, limit);
+            }
+            assert_close(&[rate.at(done)], &[case.lr[step]], &what);
+            optimizer.step(rate.at(done));
+            for (named, expected) in tensors.iter().zip(&case.weights[step]) {
+                assert_close(&values(&named.tensor), expected, &what);
+            }
+            let momentum: Vec<Vec<f64>> = optimizer.momentum().map(|(_, buffer)| values(buffer)).collect();
+            assert_eq!(momentum.len(), case.momentum[step].len(), "{what}");
+            for (found, expected) in momentum.iter().zip(&case.momentum[step]) {
+                assert_close(found, expected, &what);
+            }
+        }
+    }
+}
+
+/// What a checkpoint does: the second half with a new optimizer is the second half with the old one.
+#[test]
+fn an_optimizer_with_restored_momentum_goes_on_to_the_bit() {
+    let golden = golden();
+    let case = golden.cases.iter().find(|case| case.name == "nesterov").unwrap();
+    let run = |restart: Option<usize>| {
+        let (mut optimizer, mut tensors) = optimizer(case, &golden.initial);
+        for (step, gradients) in golden.gradients.iter().enumerate() {
+            if restart == Some(step) {
+                let weights: Vec<Vec<f64>> = tensors.iter().map(|named| values(&named.tensor)).collect();
+                let old = optimizer;
+                (optimizer, tensors) = self::optimizer(case, &weights);
+                optimizer.restore_momentum(|name| {
+                    old.momentum().find(|(other, _)| *other == name).map(|(_, buffer)| buffer.copy())
+                });
+            }
+            optimizer.zero_grad();
+            for (named, gradient) in tensors.iter().zip(gradients) {
+                (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
+            }
+            optimizer.step(0.1);
+        }
+        tensors.iter().map(|named| values(&named.tensor)).collect::<Vec<_>>()
+    };
+    let whole = run(None);
+    for restart in [0, 1, 7] {
+        assert_eq!(run(Some(restart)), whole);
+    }
+}
