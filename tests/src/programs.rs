@@ -1,0 +1,49 @@
+//! Where the programs under test are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The two executables.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `credence`.
+    pub credence: PathBuf,
+    /// `credence-trainer`.
+    pub trainer: PathBuf,
+}
+
+impl Programs {
+    /// The programs that `CREDENCE_BIN` and `CREDENCE_TRAINER_BIN` name, or those that were built with the profile
+    /// of this test.
+    ///
+    /// # Panics
+    ///
+    /// When one is missing. Cargo builds no binaries of other packages for a test, so it says what does.
+    pub fn find() -> Self {
+        Self {
+            credence: program("CREDENCE_BIN", "credence"),
+            trainer: program("CREDENCE_TRAINER_BIN", "credence-trainer"),
+        }
+    }
+}
+
+fn program(variable: &str, name: &str) -> PathBuf {
+    let path = env::var_os(variable).map_or_else(|| profile_folder().join(name), PathBuf::from);
+    assert!(
+        path.is_file(),
+        "`{}` is missing: run these tests with `cargo xtask test`, which builds it, or name it with {variable}",
+        path.display()
+    );
+    path
+}
+
+/// `target/PROFILE` of the running test, which lies in `target/PROFILE/deps`.
+fn profile_folder() -> PathBuf {
+    let test = env::current_exe().expect("the path of the test executable");
+    test.ancestors().nth(2).expect("cargo's layout of the target folder").to_owned()
+}
+
+/// Root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the repository")
+}
