@@ -32,7 +32,9 @@ impl Client {
             .keep_alive_timeout(Duration::from_secs(10));
         match endpoint.connect().await {
             // A table or a list of trials may be larger than the default limit of 4 MiB.
-            Ok(channel) => Ok(Self { api: CredenceClient::new(channel).max_decoding_message_size(256 << 20), url }),
+            Ok(channel) => {
+                Ok(Self { api: CredenceClient::new(channel).max_decoding_message_size(256 << 20), url })
+            }
             Err(error) => {
                 let message = innermost(&error).to_string();
                 Err(Failure::Unreachable { url, message })

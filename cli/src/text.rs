@@ -38,7 +38,11 @@ pub fn duration(duration: Duration) -> String {
 
 /// Time since or between two moments in milliseconds; empty if either is unknown (0).
 pub fn between(from_ms: u64, to_ms: u64) -> String {
-    if from_ms == 0 || to_ms < from_ms { String::new() } else { duration(Duration::from_millis(to_ms - from_ms)) }
+    if from_ms == 0 || to_ms < from_ms {
+        String::new()
+    } else {
+        duration(Duration::from_millis(to_ms - from_ms))
+    }
 }
 
 /// Milliseconds since 1970.

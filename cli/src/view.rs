@@ -184,7 +184,13 @@ pub struct Attempt {
 
 impl From<v1::Attempt> for Attempt {
     fn from(wire: v1::Attempt) -> Self {
-        let name = |share: v1::Share| if share.slots == 1 { share.worker_name } else { format!("{}×{}", share.worker_name, share.slots) };
+        let name = |share: v1::Share| {
+            if share.slots == 1 {
+                share.worker_name
+            } else {
+                format!("{}×{}", share.worker_name, share.slots)
+            }
+        };
         Self {
             id: wire.id,
             workers: wire.placement.into_iter().map(name).collect(),

@@ -37,7 +37,8 @@ async fn list(client: &mut Client, trial: String, json: bool) -> Result<ExitCode
     if json {
         return out::json(&artifacts);
     }
-    let row = |artifact: &Artifact| [artifact.name.clone(), text::bytes(artifact.bytes), artifact.digest.clone()];
+    let row =
+        |artifact: &Artifact| [artifact.name.clone(), text::bytes(artifact.bytes), artifact.digest.clone()];
     let rows: Vec<_> = artifacts.iter().map(row).collect();
     out::line(&text::columns(["NAME", "SIZE", "BLAKE3"], &rows))?;
     Ok(ExitCode::SUCCESS)

@@ -27,7 +27,8 @@ pub async fn run(arguments: CoordinatorArguments) -> Result<ExitCode, Failure> {
         env_prefix: "CREDENCE_COORDINATOR",
         overrides: &flags,
     };
-    let config: coordinator::Config = config::load(layers).map_err(|error| Failure::Usage(error.to_string()))?;
+    let config: coordinator::Config =
+        config::load(layers).map_err(|error| Failure::Usage(error.to_string()))?;
     let config = config.validated().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let address_file = arguments.address_file;
     let announce = move |address: SocketAddr| {

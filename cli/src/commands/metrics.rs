@@ -20,11 +20,8 @@ struct Row<'a> {
 
 pub async fn run(client: &ClientArguments, arguments: MetricsArguments) -> Result<ExitCode, Failure> {
     let mut client = Client::connect(client).await?;
-    let request = QueryMetricsRequest {
-        trial: arguments.trial,
-        names: arguments.names,
-        after_step: arguments.after,
-    };
+    let request =
+        QueryMetricsRequest { trial: arguments.trial, names: arguments.names, after_step: arguments.after };
     let response = client.api.query_metrics(request).await;
     let mut batches = client.answer(response)?;
     if !arguments.json {

@@ -49,7 +49,9 @@ async fn experiment(client: &mut Client, arguments: StatusArguments) -> Result<E
 fn trial_row(trial: &Trial, now: u64) -> [String; 6] {
     let end = if trial.ended_at_ms == 0 { now } else { trial.ended_at_ms };
     let note = match &trial.progress {
-        Some(progress) if progress.total_steps > 0 => format!("step {}/{}", progress.step, progress.total_steps),
+        Some(progress) if progress.total_steps > 0 => {
+            format!("step {}/{}", progress.step, progress.total_steps)
+        }
         Some(_) | None => trial.reason.clone(),
     };
     [
@@ -83,7 +85,11 @@ async fn trial(client: &mut Client, arguments: StatusArguments) -> Result<ExitCo
         let end = if attempt.ended_at_ms == 0 { text::now_ms() } else { attempt.ended_at_ms };
         let time = text::between(attempt.started_at_ms, end);
         let how = if attempt.failure.is_empty() { String::new() } else { format!(": {}", attempt.failure) };
-        page.push_str(&format!("  attempt {} on {} for {time}{how}\n", attempt.id, attempt.workers.join(", ")));
+        page.push_str(&format!(
+            "  attempt {} on {} for {time}{how}\n",
+            attempt.id,
+            attempt.workers.join(", ")
+        ));
     }
     for warning in &detail.warnings {
         page.push_str(&format!("  warning: {warning}\n"));

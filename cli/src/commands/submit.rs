@@ -87,6 +87,11 @@ fn dry_run(plan: &common::plan::Plan, json: bool) -> Result<ExitCode, Failure> {
         })
         .collect();
     out::line(&text::columns(["KEY", "SLOTS", "TRIAL", "NEEDS"], &rows))?;
-    out::line(&format!("{}: {} cells, {} trials; nothing was submitted", plan.name, plan.cells.len(), plan.trials.len()))?;
+    out::line(&format!(
+        "{}: {} cells, {} trials; nothing was submitted",
+        plan.name,
+        plan.cells.len(),
+        plan.trials.len()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -164,7 +164,10 @@ fn summary_line(update: &Update) -> String {
     line.push_str(&format!("  slots {}/{}", update.slots_used, update.slots_total));
     match update.seconds_left {
         Some(left) if update.experiment.state == "active" && left.is_finite() => {
-            line.push_str(&format!("  about {} left", text::duration(Duration::from_secs_f64(left.max(0.0)))));
+            line.push_str(&format!(
+                "  about {} left",
+                text::duration(Duration::from_secs_f64(left.max(0.0)))
+            ));
         }
         Some(_) | None => {}
     }
