@@ -142,22 +142,19 @@ impl<'a> Expansion<'a, '_> {
         deterministic.next().map(|method| Place { method, ..*place })
     }
 
-    /// Recipe and slots of a cell: later layers win. The members of an ensemble start from what the
-    /// baseline's networks have, so that the two share them.
+    /// Recipe and slots of a cell; later layers win. The members of an ensemble start from what the baseline's
+    /// network of the same cell has, so that the two share it.
     fn layers(&self, place: &Place<'a>) -> (RecipeLayer, Setting<u32>) {
-        let base = self.baseline(place);
-        let mut recipe = self.file.recipe.clone();
-        let mut slots = Setting::Unset;
-        for layer in base.iter().chain([place]) {
-            let method = layer.method;
-            recipe = recipe.then(method.implied.clone()).then(method.recipe.clone());
-            slots = slots.then(method.slots.clone());
-        }
-        for entry in &self.file.overrides {
-            if place.meets(&entry.condition) || base.is_some_and(|base| base.meets(&entry.condition)) {
-                recipe = recipe.then(entry.recipe.clone());
-                slots = slots.then(entry.slots.clone());
-            }
+        let method = place.method;
+        let (recipe, slots) = match self.baseline(place) {
+            Some(base) => self.layers(&base),
+            None => (self.file.recipe.clone(), Setting::Unset),
+        };
+        let mut recipe = recipe.then(method.implied.clone()).then(method.recipe.clone());
+        let mut slots = slots.then(method.slots.clone());
+        for entry in self.file.overrides.iter().filter(|entry| place.meets(&entry.condition)) {
+            recipe = recipe.then(entry.recipe.clone());
+            slots = slots.then(entry.slots.clone());
         }
         (recipe, slots)
     }
@@ -269,7 +266,7 @@ impl<'a> Expansion<'a, '_> {
 
 impl Place<'_> {
     fn meets(&self, condition: &super::file::Condition) -> bool {
-        condition.holds(&self.data.label.value, &self.model.name, self.method, self.seed)
+        condition.holds(&self.data.label.value, &self.model.name, &self.method.label.value, self.seed)
     }
 
     /// A network of the cell in words. Deterministic ones belong to whoever needs them.

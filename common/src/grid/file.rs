@@ -49,6 +49,7 @@ pub(super) struct Override {
 #[derive(Debug)]
 pub(super) struct Condition {
     pub at: At,
+    /// Labels.
     pub method: Option<Vec<String>>,
     pub data: Option<Vec<String>>,
     pub model: Option<Vec<String>>,
@@ -56,14 +57,13 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    pub fn holds(&self, data: &str, model: &str, method: &MethodEntry, seed: u64) -> bool {
-        let names = |list: &Option<Vec<String>>, name: &str| {
-            list.as_ref().is_none_or(|list| list.iter().any(|n| n == name))
+    pub fn holds(&self, data: &str, model: &str, method: &str, seed: u64) -> bool {
+        let meant = |list: &Option<Vec<String>>, name: &str| {
+            list.as_ref().is_none_or(|list| list.iter().any(|listed| listed == name))
         };
-        let kind = method.kind.map_or("", Kind::name);
-        (names(&self.method, &method.label.value) || names(&self.method, kind))
-            && names(&self.data, data)
-            && names(&self.model, model)
+        meant(&self.method, method)
+            && meant(&self.data, data)
+            && meant(&self.model, model)
             && self.seed.as_ref().is_none_or(|list| list.contains(&seed))
     }
 }
@@ -284,7 +284,7 @@ fn read_condition(log: &Log<'_>, file: &GridFile, section: &mut Section<'_>) -> 
     let [method, set, model, seed] = keys;
     let condition = Condition {
         at: value.at.clone(),
-        method: method.map(|value| read_names(&value, "method", &methods)),
+        method: method.map(|value| labels_of(file, read_names(&value, "method", &methods))),
         data: set.map(|value| read_names(&value, "data set", &data)),
         model: model.map(|value| read_names(&value, "model", &models)),
         seed: seed.map(|value| read_listed_seeds(log, file, &value)),
@@ -303,6 +303,16 @@ fn method_names(file: &GridFile) -> Vec<&str> {
         }
     }
     names
+}
+
+/// The labels that names in a `where` stand for: an entry that is so labelled, or else all of that kind.
+fn labels_of(file: &GridFile, names: Vec<String>) -> Vec<String> {
+    let labelled = |name: &String| file.methods.iter().any(|entry| entry.label.value == *name);
+    let (mut labels, kinds): (Vec<String>, Vec<String>) = names.into_iter().partition(labelled);
+    let of_kind =
+        |entry: &&MethodEntry| entry.kind.is_some_and(|kind| kinds.iter().any(|name| name == kind.name()));
+    labels.extend(file.methods.iter().filter(of_kind).map(|entry| entry.label.value.clone()));
+    labels
 }
 
 fn read_names(value: &Value<'_>, axis: &str, known: &[&str]) -> Vec<String> {
