@@ -3,7 +3,7 @@ use common::result::TrialResult;
 use coordinator_core::{Effect, Input, Outcome, Reject};
 
 use crate::case::*;
-use crate::support::{checkpoint, evaluate, network, plan_with, train};
+use crate::support::{evaluate, network, plan_with};
 
 const EXIT: FailureCause = FailureCause::TrainerExit { code: 1 };
 const ECHO: FailureCause = FailureCause::CollectiveFailed { rank: 0 };

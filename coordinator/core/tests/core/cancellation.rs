@@ -1,7 +1,7 @@
 use coordinator_core::{Counts, Input, Reject};
 
 use crate::case::*;
-use crate::support::{evaluate, network, train};
+use crate::support::{evaluate, network};
 
 #[test]
 fn a_cancelled_experiment_releases_what_runs_and_frees_its_slots() {

@@ -6,10 +6,10 @@ use common::plan::Plan;
 use common::result::{Checkpoint, TrialResult};
 use common::session::{AttemptEnd, AttemptReport, AttemptState};
 use common::spec::TrialSpec;
-use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step};
 
-use crate::support::{checkpoint, plan, policy};
+use crate::support::{network, plan_with, policy};
 
 pub const E1: ExperimentId = ExperimentId(1);
 pub const E2: ExperimentId = ExperimentId(2);
@@ -105,6 +105,21 @@ impl Case {
         let _ = self.commit(worker, attempt, checkpoint(100, text));
         self.end(worker, attempt, success())
     }
+}
+
+/// A trial that trains.
+pub fn train(seed: u64, world_size: u32) -> TrialSpec {
+    TrialSpec::Train(network(seed, world_size))
+}
+
+/// A plan whose trials may fail twice.
+pub fn plan(specs: impl IntoIterator<Item = TrialSpec>) -> Plan {
+    plan_with(2, specs)
+}
+
+/// A checkpoint told from others by its text.
+pub fn checkpoint(step: u64, text: &str) -> Checkpoint {
+    Checkpoint { step, digest: Digest::of(text.as_bytes()), bytes: 1_000 }
 }
 
 pub fn name(worker: WorkerId) -> String {

@@ -3,7 +3,7 @@ use common::result::{Artifact, TrialResult};
 use coordinator_core::{Effect, Input, Phase, Reject};
 
 use crate::case::*;
-use crate::support::{checkpoint, evaluate, network, train};
+use crate::support::{evaluate, network};
 
 fn delete(text: &str) -> Effect {
     Effect::DeleteBlob { digest: Digest::of(text.as_bytes()) }

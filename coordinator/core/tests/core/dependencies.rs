@@ -2,7 +2,7 @@ use common::FailureCause;
 use coordinator_core::{Counts, Input, Outcome, Phase};
 
 use crate::case::*;
-use crate::support::{evaluate, network, plan_with, train};
+use crate::support::{evaluate, network, plan_with};
 
 const NAN: FailureCause = FailureCause::NonFiniteLoss { step: 7 };
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use common::{AttemptId, WorkerId};
 use coordinator_core::{Cluster, Counts, Effect, Input, Millis};
 
-use crate::case::{E1, runs, success};
-use crate::support::{checkpoint, evaluate, network, plan, policy, train};
+use crate::case::{E1, checkpoint, plan, runs, success, train};
+use crate::support::{evaluate, network, policy};
 
 /// Train trials; as many evaluations follow them.
 const NETWORKS: u64 = 10_000;

@@ -7,7 +7,7 @@ use common::{Digest, FailureCause};
 use coordinator_core::{DropReason, Event, Millis, Outcome, Placement};
 
 use crate::case::*;
-use crate::support::{checkpoint, evaluate, network, plan};
+use crate::support::{evaluate, network};
 
 /// One event a line, as the first version of the format wrote them. Never edited: a new version of the format
 /// gets a file of its own.

@@ -2,7 +2,6 @@ use common::FailureCause;
 use coordinator_core::{Effect, Event, Input, Millis, Reject, Session, Share};
 
 use crate::case::*;
-use crate::support::train;
 
 fn launch(attempt: common::AttemptId, trial: common::TrialId, share: Share, world_size: u32) -> Effect {
     Effect::Launch { attempt, trial, share, world_size }

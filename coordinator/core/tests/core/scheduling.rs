@@ -1,7 +1,7 @@
 use coordinator_core::{Input, WaitReason};
 
 use crate::case::*;
-use crate::support::{evaluate, network, train};
+use crate::support::{evaluate, network};
 
 fn why(case: &Case, trial: common::TrialId) -> Option<String> {
     case.cluster.explain(trial).map(|reason| reason.to_string())

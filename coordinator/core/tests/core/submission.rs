@@ -5,7 +5,7 @@ use common::plan::Plan;
 use coordinator_core::{Counts, Event, Input, Outcome, Placement, Reject};
 
 use crate::case::*;
-use crate::support::{cell, checkpoint, evaluate, network, plan, plan_with, train};
+use crate::support::{cell, evaluate, network, plan_with};
 
 const EXIT: FailureCause = FailureCause::TrainerExit { code: 1 };
 

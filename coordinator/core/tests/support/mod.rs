@@ -3,13 +3,12 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use common::TrialKey;
 use common::plan::{Cell, Plan, PlannedTrial};
-use common::result::Checkpoint;
 use common::spec::{
     DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Predictor, Recipe, RunPolicy, Schedule,
     TrainMethod, TrainSpec, TrialSpec,
 };
-use common::{Digest, TrialKey};
 use coordinator_core::Policy;
 
 /// Short limits, so that a test reads in small numbers.
@@ -53,11 +52,6 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
     }
 }
 
-/// A trial that trains.
-pub fn train(seed: u64, world_size: u32) -> TrialSpec {
-    TrialSpec::Train(network(seed, world_size))
-}
-
 /// A trial that evaluates an ensemble of `networks`.
 pub fn evaluate(networks: impl IntoIterator<Item = TrainSpec>) -> TrialSpec {
     TrialSpec::Evaluate(EvaluateSpec {
@@ -86,11 +80,6 @@ pub fn plan_with(max_failures: u32, specs: impl IntoIterator<Item = TrialSpec>) 
     Plan { name: "grid".to_owned(), trials, cells }
 }
 
-/// A plan whose trials may fail twice.
-pub fn plan(specs: impl IntoIterator<Item = TrialSpec>) -> Plan {
-    plan_with(2, specs)
-}
-
 /// A cell that reads `trial`.
 pub fn cell(seed: u64, trial: TrialKey) -> Cell {
     Cell {
@@ -100,9 +89,4 @@ pub fn cell(seed: u64, trial: TrialKey) -> Cell {
         seed,
         trial,
     }
-}
-
-/// A checkpoint told from others by its text.
-pub fn checkpoint(step: u64, text: &str) -> Checkpoint {
-    Checkpoint { step, digest: Digest::of(text.as_bytes()), bytes: 1_000 }
 }

@@ -1,0 +1,55 @@
+//! Random submissions, from a small pool of seeds so that they overlap.
+
+use std::collections::BTreeMap;
+
+use common::plan::Plan;
+use common::spec::{TrainSpec, TrialSpec};
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+
+use crate::support::{evaluate, network, plan_with};
+
+/// Networks to choose from. Seed and width go together, so that a network that is drawn twice is the same.
+const POOL: u64 = 24;
+
+/// Slots of the network with this seed: mostly few, some more than one worker has, some more than all have.
+fn width(seed: u64) -> u32 {
+    match seed % 8 {
+        0..=3 => 1,
+        4 | 5 => 2,
+        6 => 5,
+        _ => 8,
+    }
+}
+
+/// Optimizer steps that a trial takes.
+pub fn steps(spec: &TrialSpec) -> u64 {
+    match spec {
+        TrialSpec::Train(train) => 5 + train.seed % 20,
+        TrialSpec::Evaluate(_) => 6,
+    }
+}
+
+/// The step at which a trial's loss is not finite, whoever computes it.
+pub fn poison(spec: &TrialSpec) -> Option<u64> {
+    match spec {
+        TrialSpec::Train(train) => (train.seed % 12 == 5).then_some(4),
+        TrialSpec::Evaluate(_) => None,
+    }
+}
+
+pub fn draw(rng: &mut SmallRng) -> Plan {
+    let networks: BTreeMap<u64, TrainSpec> = (0..rng.random_range(1..4))
+        .map(|_| rng.random_range(0..POOL))
+        .map(|seed| (seed, network(seed, width(seed))))
+        .collect();
+    let networks: Vec<TrainSpec> = networks.into_values().collect();
+    let mut trials: Vec<TrialSpec> = networks.iter().cloned().map(TrialSpec::Train).collect();
+    for _ in 0..rng.random_range(0..3) {
+        let members = rng.random_range(1..=2);
+        let ensemble = (0..members).filter_map(|_| networks.choose(rng).cloned());
+        trials.push(evaluate(ensemble.collect::<Vec<_>>()));
+    }
+    plan_with(rng.random_range(0..4), trials)
+}

@@ -1,0 +1,92 @@
+//! Runs the real state machine against simulated workers, a simulated network, and crashes.
+//!
+//! Everything is drawn from one seed; a failure prints the seed that shows it. `SIM_SEED` runs one seed,
+//! `SIM_RUNS` so many from 0.
+//!
+//! Faults: lost, repeated, reordered and late messages; partitions during which workers train on; crashes of
+//! workers; crashes of the coordinator before and after it persisted a step; blobs that rot; trainers that
+//! die, hang, or meet a loss that is not finite.
+//!
+//! Checked after every step: the invariants, that the log rebuilds the state, that the log is a legal history
+//! ([`oracle`]), that every blob that a record names is stored, and that every waiting trial is told why.
+//! Checked at the end: every trial ends once the faults stop, and no worker holds anything.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod grid;
+mod oracle;
+mod worker;
+mod world;
+
+use common::WorkerId;
+use coordinator_core::Input;
+use rand::Rng;
+
+use world::World;
+
+/// Time with faults, in milliseconds; so is all time here, one a tick.
+const FAULTY: u64 = 3_000;
+/// Time in which everything must have ended after the faults stopped.
+const QUIET: u64 = 6_000;
+/// Time in which workers hear that the last attempts are over.
+const AFTER: u64 = 200;
+
+fn run(seed: u64) -> World {
+    let mut world = World::new(seed);
+    while world.now() < FAULTY {
+        if world.chance(0.015) {
+            let plan = grid::draw(&mut world.rng);
+            world.client(Input::Submit { plan, grid: String::new() });
+        }
+        if world.chance(0.004) {
+            let experiment = world.rng.random_range(1..20);
+            world.client(Input::CancelExperiment { experiment: common::ExperimentId(experiment) });
+        }
+        if world.chance(0.004) {
+            let trial = world.rng.random_range(1..60);
+            world.client(Input::CancelTrial { trial: common::TrialId(trial) });
+        }
+        world.tick();
+    }
+    world.stop_faults();
+    let deadline = world.now() + QUIET;
+    while world.now() < deadline && !world.is_idle() {
+        world.tick();
+    }
+    assert!(world.is_idle(), "trials are stuck after the faults stopped: {}", world.stuck());
+    for _ in 0..AFTER {
+        world.tick();
+    }
+    world
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_RUNS").unwrap_or(50),
+    }
+}
+
+#[test]
+fn every_trial_ends_and_no_worker_holds_anything_once_faults_stop() {
+    for seed in seeds() {
+        println!("SIM_SEED={seed}");
+        let world = run(seed);
+        for (id, worker) in world.workers.iter().filter(|&(&id, _)| id != world::DEAD) {
+            assert!(worker.is_empty(), "{id} still holds {worker:?}");
+        }
+        let members: Vec<WorkerId> = world.cluster.workers().map(|view| view.id).collect();
+        assert!(!members.contains(&world::DEAD), "a worker that never came back is still a member");
+    }
+}
+
+#[test]
+fn the_faults_that_are_meant_to_happen_do() {
+    let mut seen = oracle::Seen::default();
+    for seed in 0..10 {
+        seen.add(run(seed).oracle.seen());
+    }
+    seen.assert_all();
+}

@@ -1,0 +1,576 @@
+//! The world around the core: driver, network, blob store, time, faults.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use common::result::{Artifact, Checkpoint, TrialResult};
+use common::session::AttemptEnd;
+use common::spec::TrialSpec;
+use common::{AttemptId, Digest, FailureCause, WorkerId};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step};
+use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::grid::{poison, steps};
+use crate::oracle::{self, Oracle};
+use crate::support;
+use crate::worker::{Order, SimWorker, State, Trainer};
+
+/// Slots of the workers. The others hold 6 without [`DEAD`]: not enough for the widest trials.
+const SLOTS: [u32; 4] = [1, 2, 3, 3];
+/// Goes away when the faults stop, and never returns.
+pub const DEAD: WorkerId = WorkerId(3);
+
+/// Steps between checkpoints.
+const CHECKPOINT: u64 = 4;
+/// Ticks without peers after which a collective fails, and how long the first one waits.
+const COLLECTIVE: u64 = 5;
+const MEETING: u64 = 300;
+
+fn policy() -> Policy {
+    // Short enough for a hung trainer to be found out before some other fault ends it.
+    Policy { stall: Some(Duration::from_millis(100)), ..support::policy() }
+}
+
+enum Packet {
+    ToCoordinator { worker: WorkerId, session: u64, input: Input },
+    ToWorker { worker: WorkerId, session: u64, order: ToWorker },
+}
+
+#[derive(Clone)]
+enum ToWorker {
+    Launch(Order),
+    Release(AttemptId),
+    Rendezvous(AttemptId, String),
+    Uploaded(AttemptId, Checkpoint),
+}
+
+pub struct World {
+    pub rng: SmallRng,
+    pub cluster: Cluster,
+    pub workers: BTreeMap<WorkerId, SimWorker>,
+    pub oracle: Oracle,
+    now: u64,
+    log: Vec<Event>,
+    wire: VecDeque<(u64, Packet)>,
+    /// Stored blobs, and those of them whose bytes are wrong.
+    blobs: BTreeSet<Digest>,
+    rotten: BTreeSet<Digest>,
+    /// The coordinator is down until then.
+    down_until: u64,
+    faults: bool,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let worker = |(id, slots)| (WorkerId(id), SimWorker { slots, ..SimWorker::default() });
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            cluster: Cluster::new(policy()),
+            workers: (0..).zip(SLOTS).map(worker).collect(),
+            oracle: Oracle::default(),
+            now: 0,
+            log: Vec::new(),
+            wire: VecDeque::new(),
+            blobs: BTreeSet::new(),
+            rotten: BTreeSet::new(),
+            down_until: 0,
+            faults: true,
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.rng.random_bool(probability)
+    }
+
+    fn fault(&mut self, probability: f64) -> bool {
+        self.faults && self.chance(probability)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.cluster.trials().all(|(_, trial)| trial.has_ended())
+    }
+
+    pub fn stuck(&self) -> String {
+        let open = self.cluster.trials().filter(|(_, trial)| !trial.has_ended());
+        let open = open.map(|(id, trial)| format!("\n{id} {:?} {:?}", trial.phase, self.cluster.explain(id)));
+        open.chain(self.workers.values().map(|worker| format!("\n{worker:?}"))).collect()
+    }
+
+    /// From here on everything works, but one worker is gone, and what is now too wide is cancelled.
+    pub fn stop_faults(&mut self) {
+        self.faults = false;
+        self.crash_coordinator();
+        self.down_until = self.now;
+        for (&id, worker) in &mut self.workers {
+            let slots = SLOTS[id.0 as usize];
+            if id == DEAD || worker.slots != slots {
+                worker.crash(slots);
+            }
+            worker.away_until = if id == DEAD { u64::MAX } else { self.now };
+        }
+        let living: u32 = SLOTS.iter().sum::<u32>() - SLOTS[DEAD.0 as usize];
+        let trials = self.cluster.trials().filter(|(_, trial)| !trial.has_ended() && trial.slots() > living);
+        for trial in trials.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.client(Input::CancelTrial { trial });
+        }
+    }
+
+    /// A client's call. It fails if the coordinator is down; the client does not insist.
+    pub fn client(&mut self, input: Input) {
+        if self.now >= self.down_until {
+            let _ = self.handle(input);
+        }
+    }
+
+    pub fn tick(&mut self) {
+        self.now += 1;
+        if self.fault(0.01) {
+            self.rot();
+        }
+        let together = self.groups();
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.tick_worker(id, &together);
+        }
+        let now = self.now;
+        let wire = std::mem::take(&mut self.wire);
+        let (due, later): (VecDeque<_>, VecDeque<_>) = wire.into_iter().partition(|&(at, _)| at <= now);
+        self.wire = later;
+        for (_, packet) in due {
+            self.deliver(packet);
+        }
+        if self.now >= self.down_until && self.cluster.next_deadline().is_some_and(|due| due.0 <= now) {
+            let _ = self.handle(Input::Tick);
+            let deadline = self.cluster.next_deadline();
+            assert!(deadline.is_none_or(|due| due.0 > now), "a tick left a deadline in the past");
+        }
+    }
+
+    /// The driver: persist, then perform; it may die before and between.
+    fn handle(&mut self, input: Input) -> Result<(), Reject> {
+        if self.fault(0.002) {
+            self.oracle.note("coordinator crashed before persisting");
+            self.crash_coordinator();
+            return Ok(());
+        }
+        let Step { events, effects } = self.cluster.handle(Millis(self.now), input)?;
+        if !events.is_empty() {
+            self.log.extend(events.iter().cloned());
+            self.check(&events);
+        }
+        if !events.is_empty() && self.fault(0.02) {
+            self.oracle.note("coordinator crashed after persisting");
+            self.crash_coordinator();
+            return Ok(());
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, events: &[Event]) {
+        self.cluster.check().unwrap();
+        let replayed = Cluster::replay(policy(), Millis(self.now), &self.log);
+        assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state");
+        for event in events {
+            self.oracle.read(event);
+        }
+        oracle::check_explanations(&self.cluster);
+        for (id, trial) in self.cluster.trials() {
+            let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
+            let named = artifacts.map(|artifact| artifact.digest);
+            for digest in named.chain(trial.checkpoints.iter().map(|held| held.digest)) {
+                assert!(self.blobs.contains(&digest), "a blob of {id} was deleted");
+            }
+        }
+    }
+
+    /// Only what JSON holds survives. Sessions break; workers work on.
+    fn crash_coordinator(&mut self) {
+        let text = serde_json::to_string(&self.log).unwrap();
+        self.log = serde_json::from_str(&text).unwrap();
+        self.cluster = Cluster::replay(policy(), Millis(self.now), &self.log);
+        self.cluster.check().unwrap();
+        self.down_until = self.now + self.rng.random_range(0..100);
+        for worker in self.workers.values_mut() {
+            worker.connected = false;
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { attempt, trial, share, world_size } => {
+                let record = self.cluster.trial(trial).unwrap();
+                let order = Order {
+                    attempt,
+                    share,
+                    world_size,
+                    spec: record.spec.clone(),
+                    label: trial.to_string(),
+                    restore: record.restore().cloned().collect(),
+                    networks: self.cluster.networks(trial).map(|(_, held)| held.digest).collect(),
+                };
+                assert!(order.networks.len() == record.needs.len(), "{trial} lacks a network");
+                self.send_to_worker(share.worker, ToWorker::Launch(order));
+            }
+            Effect::Release { worker, attempt } => self.send_to_worker(worker, ToWorker::Release(attempt)),
+            Effect::Rendezvous { worker, attempt, address } => {
+                self.send_to_worker(worker, ToWorker::Rendezvous(attempt, address));
+            }
+            Effect::DeleteBlob { digest } => {
+                if !self.cluster.is_referenced(digest) {
+                    self.blobs.remove(&digest);
+                    self.rotten.remove(&digest);
+                }
+            }
+        }
+    }
+
+    fn send_to_worker(&mut self, worker: WorkerId, order: ToWorker) {
+        let session = self.workers[&worker].session;
+        if self.fault(0.05) {
+            return;
+        }
+        if self.fault(0.05) {
+            let order = order.clone();
+            self.put_on_wire(Packet::ToWorker { worker, session, order });
+        }
+        self.put_on_wire(Packet::ToWorker { worker, session, order });
+    }
+
+    fn send(&mut self, worker: WorkerId, input: Input) {
+        let session = self.workers[&worker].session;
+        if self.fault(0.05) {
+            return;
+        }
+        if self.fault(0.05) {
+            let input = input.clone();
+            self.put_on_wire(Packet::ToCoordinator { worker, session, input });
+        }
+        self.put_on_wire(Packet::ToCoordinator { worker, session, input });
+    }
+
+    fn put_on_wire(&mut self, packet: Packet) {
+        let delay = self.rng.random_range(1..15);
+        self.wire.push_back((self.now + delay, packet));
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        match packet {
+            Packet::ToCoordinator { worker, session, input } => {
+                let current = self.workers[&worker].session == session && self.workers[&worker].connected;
+                // An upload does not pass through the session, and so may outlive it; and a driver may be slow
+                // to notice that a session is over. What says "I am alive" never comes late.
+                let fenced = match input {
+                    Input::Ended { .. }
+                    | Input::RendezvousOpened { .. }
+                    | Input::CheckpointCommitted { .. }
+                    | Input::CheckpointDamaged { .. } => true,
+                    Input::Submit { .. }
+                    | Input::CancelExperiment { .. }
+                    | Input::CancelTrial { .. }
+                    | Input::Hello { .. }
+                    | Input::Heartbeat { .. }
+                    | Input::Disconnected { .. }
+                    | Input::WorkerLeft { .. }
+                    | Input::Tick => false,
+                };
+                let late = !current && fenced && self.chance(0.5);
+                if self.now >= self.down_until && (current || late) {
+                    if late {
+                        self.oracle.note("late message");
+                    }
+                    self.receive(worker, input);
+                }
+            }
+            Packet::ToWorker { worker: id, session, order } => {
+                let gone = self.now + self.rng.random_range(0..15);
+                let worker = self.workers.get_mut(&id).unwrap();
+                if worker.session != session || !worker.connected {
+                    return;
+                }
+                match order {
+                    ToWorker::Launch(order) => worker.launch(order),
+                    ToWorker::Release(attempt) => worker.release(attempt, gone),
+                    ToWorker::Rendezvous(attempt, address) => worker.rendezvous(attempt, address),
+                    ToWorker::Uploaded(attempt, checkpoint) => worker.uploaded(attempt, &checkpoint),
+                }
+            }
+        }
+    }
+
+    /// What the driver does with a worker's message before and after the core sees it.
+    fn receive(&mut self, worker: WorkerId, input: Input) {
+        match &input {
+            Input::CheckpointCommitted { attempt, checkpoint, .. } => {
+                let (attempt, checkpoint) = (*attempt, checkpoint.clone());
+                if !self.blobs.contains(&checkpoint.digest) {
+                    return;
+                }
+                let done = match self.handle(input) {
+                    Ok(()) | Err(Reject::StaleCheckpoint { .. }) => true,
+                    Err(_) => false,
+                };
+                if done && self.now >= self.down_until {
+                    self.send_to_worker(worker, ToWorker::Uploaded(attempt, checkpoint));
+                }
+                return;
+            }
+            Input::CheckpointDamaged { digest, .. } => {
+                if self.blobs.contains(digest) && !self.rotten.contains(digest) {
+                    return;
+                }
+            }
+            Input::Submit { .. }
+            | Input::CancelExperiment { .. }
+            | Input::CancelTrial { .. }
+            | Input::Hello { .. }
+            | Input::Heartbeat { .. }
+            | Input::Disconnected { .. }
+            | Input::WorkerLeft { .. }
+            | Input::Ended { .. }
+            | Input::RendezvousOpened { .. }
+            | Input::Tick => {}
+        }
+        if let Err(Reject::UnknownWorker(worker)) = self.handle(input) {
+            self.workers.get_mut(&worker).unwrap().connected = false;
+        }
+    }
+
+    fn rot(&mut self) {
+        if let Some(&digest) = self.blobs.iter().choose(&mut self.rng) {
+            self.rotten.insert(digest);
+        }
+    }
+
+    /// Groups whose ranks have all met, with the step of rank 0.
+    fn groups(&self) -> BTreeMap<AttemptId, u64> {
+        let mut joined: BTreeMap<AttemptId, (u32, u32, u64)> = BTreeMap::new();
+        let held = self.workers.values().flat_map(|worker| worker.held.values());
+        for held in held.filter(|held| held.has_joined()) {
+            let group = joined.entry(held.order.attempt).or_insert((0, held.order.world_size, 0));
+            group.0 += held.order.share.ranks;
+            if let (State::Running(trainer), true) = (&held.state, held.leads()) {
+                group.2 = trainer.step;
+            }
+        }
+        let whole = joined.into_iter().filter(|(_, (ranks, world_size, _))| ranks == world_size);
+        whole.map(|(attempt, (_, _, step))| (attempt, step)).collect()
+    }
+
+    fn tick_worker(&mut self, id: WorkerId, together: &BTreeMap<AttemptId, u64>) {
+        self.break_worker(id);
+        self.connect(id);
+        let now = self.now;
+        let worker = self.workers.get_mut(&id).unwrap();
+        worker.start_pending(now);
+        assert!(worker.used() <= worker.slots, "{id} runs more than it has slots for");
+        for attempt in worker.held.keys().copied().collect::<Vec<_>>() {
+            self.tick_share(id, attempt, together.get(&attempt).copied());
+        }
+        let worker = &self.workers[&id];
+        if worker.connected && now.is_multiple_of(10) {
+            let attempts = worker.reports();
+            self.send(id, Input::Heartbeat { worker: id, attempts });
+        }
+    }
+
+    fn break_worker(&mut self, id: WorkerId) {
+        if self.fault(0.003) {
+            let slots = SLOTS[id.0 as usize] + u32::from(self.chance(0.2));
+            self.workers.get_mut(&id).unwrap().crash(slots);
+        }
+        if self.fault(0.005) {
+            let until = self.now + self.rng.random_range(0..150);
+            let noticed = self.chance(0.5);
+            let worker = self.workers.get_mut(&id).unwrap();
+            worker.connected = false;
+            worker.away_until = until;
+            if noticed && self.now >= self.down_until {
+                let _ = self.handle(Input::Disconnected { worker: id });
+            }
+        }
+        if self.fault(0.001) && self.workers[&id].connected {
+            let _ = self.handle(Input::WorkerLeft { worker: id });
+            let until = self.now + self.rng.random_range(0..100);
+            let worker = self.workers.get_mut(&id).unwrap();
+            worker.crash(SLOTS[id.0 as usize]);
+            worker.away_until = until;
+        }
+    }
+
+    fn connect(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        if worker.connected || self.now < worker.away_until || self.now < self.down_until {
+            return;
+        }
+        worker.connected = true;
+        worker.session += 1;
+        let (slots, attempts) = (worker.slots, worker.reports());
+        let (name, host) = (format!("node-{id}"), format!("10.0.0.{}", id.0));
+        let _ = self.handle(Input::Hello { worker: id, name, host, slots, attempts });
+    }
+
+    fn tick_share(&mut self, id: WorkerId, attempt: AttemptId, together: Option<u64>) {
+        let dies = self.fault(0.002);
+        let hangs = self.fault(0.005);
+        let held = &self.workers[&id].held[&attempt];
+        let State::Running(trainer) = &held.state else {
+            return;
+        };
+        let order = held.order.clone();
+        if dies {
+            return self.end_share(id, &order, Err(FailureCause::TrainerExit { code: 1 }));
+        }
+        if !trainer.ready {
+            return self.prepare(id, &order);
+        }
+        // Once rank 0 made its last step it only waits for its uploads; the others are done by then.
+        if trainer.met && trainer.step >= steps(&order.spec) {
+            return self.finish(id, &order);
+        }
+        let reports_steps = matches!(order.spec, TrialSpec::Train(_));
+        match together {
+            Some(step) => {
+                let trainer = self.trainer(id, attempt);
+                trainer.met = true;
+                trainer.hung |= hangs && step > 0 && reports_steps && order.share.ranks == order.world_size;
+                if !trainer.hung {
+                    trainer.step = step + 1;
+                    self.after_step(id, &order, step + 1);
+                }
+            }
+            None => {
+                let trainer = self.trainer(id, attempt);
+                trainer.alone += 1;
+                if trainer.alone > if trainer.met { COLLECTIVE } else { MEETING } {
+                    let rank = order.share.first_rank;
+                    self.end_share(id, &order, Err(FailureCause::CollectiveFailed { rank }));
+                }
+            }
+        }
+    }
+
+    fn trainer(&mut self, id: WorkerId, attempt: AttemptId) -> &mut Trainer {
+        let held = self.workers.get_mut(&id).unwrap().held.get_mut(&attempt).unwrap();
+        match &mut held.state {
+            State::Running(trainer) => trainer,
+            State::Pending | State::Ended(_) => panic!("{attempt} does not run"),
+        }
+    }
+
+    /// Reads what the trial starts from, and opens the store.
+    fn prepare(&mut self, id: WorkerId, order: &Order) {
+        let bad = |digest: &Digest| !self.blobs.contains(digest) || self.rotten.contains(digest);
+        let attempt = order.attempt;
+        if let Some(&digest) = order.networks.iter().find(|digest| bad(digest)) {
+            // Said again until the attempt is released: the message may be lost.
+            if self.now.is_multiple_of(7) {
+                self.send(id, Input::CheckpointDamaged { attempt, digest });
+            }
+            return;
+        }
+        let damaged: Vec<Digest> =
+            order.restore.iter().map(|held| held.digest).take_while(|digest| bad(digest)).collect();
+        let step = order.restore.get(damaged.len()).map_or(0, |held| held.step);
+        for digest in damaged {
+            self.send(id, Input::CheckpointDamaged { attempt, digest });
+        }
+        let opens = order.share.first_rank == 0 && order.share.ranks < order.world_size;
+        let address = opens.then(|| format!("{id}/{attempt}"));
+        let trainer = self.trainer(id, attempt);
+        trainer.ready = true;
+        trainer.step = step;
+        trainer.rendezvous = address.clone().or(trainer.rendezvous.take());
+        if let Some(address) = address {
+            self.send(id, Input::RendezvousOpened { worker: id, attempt, address });
+        }
+    }
+
+    fn after_step(&mut self, id: WorkerId, order: &Order, step: u64) {
+        if poison(&order.spec) == Some(step) {
+            return self.end_share(id, order, Err(FailureCause::NonFiniteLoss { step }));
+        }
+        let saves = match order.spec {
+            TrialSpec::Train(_) => step.is_multiple_of(CHECKPOINT) || step == steps(&order.spec),
+            TrialSpec::Evaluate(_) => false,
+        };
+        if saves && order.share.first_rank == 0 {
+            // The bytes do not depend on the attempt: training is deterministic.
+            let digest = Digest::of(format!("{} at {step}", order.label).as_bytes());
+            let checkpoint = Checkpoint { step, digest, bytes: 1_000 };
+            self.trainer(id, order.attempt).uploads.push_back(checkpoint);
+            self.upload(id, order.attempt);
+        }
+    }
+
+    /// Stores the oldest checkpoint that is not acknowledged, and commits it. Content that is stored already
+    /// is not sent again, unless it is wrong.
+    fn upload(&mut self, id: WorkerId, attempt: AttemptId) {
+        if !self.workers[&id].connected || self.now < self.down_until {
+            return;
+        }
+        if let Some(checkpoint) = self.trainer(id, attempt).uploads.front().cloned() {
+            self.blobs.insert(checkpoint.digest);
+            self.rotten.remove(&checkpoint.digest);
+            self.send(id, Input::CheckpointCommitted { worker: id, attempt, checkpoint });
+        }
+    }
+
+    /// All steps are made: rank 0's share ends when everything that it left is committed.
+    fn finish(&mut self, id: WorkerId, order: &Order) {
+        if order.share.first_rank != 0 {
+            return self.end_share(id, order, Ok(None));
+        }
+        if !self.trainer(id, order.attempt).uploads.is_empty() {
+            if self.now.is_multiple_of(6) {
+                self.upload(id, order.attempt);
+            }
+            return;
+        }
+        let digest = Digest::of(format!("predictions of {}", order.attempt).as_bytes());
+        self.blobs.insert(digest);
+        let artifacts = vec![Artifact { name: "predictions".to_owned(), digest, bytes: 10 }];
+        let shares = self.shares_of(order.attempt);
+        let metrics = [("attempt", order.attempt.0 as f64), ("shares", shares as f64)];
+        let metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+        self.end_share(id, order, Ok(Some(TrialResult { metrics, artifacts })));
+    }
+
+    /// Shares that the log says the attempt was placed with.
+    fn shares_of(&self, wanted: AttemptId) -> usize {
+        let placed = self.log.iter().find_map(|event| match event {
+            Event::AttemptStarted { attempt, placement, .. } => (*attempt == wanted).then_some(placement),
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentCancelled { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkerLost { .. }
+            | Event::WorkerLeft { .. }
+            | Event::AttemptFailed { .. }
+            | Event::TrialEnded { .. }
+            | Event::CheckpointCommitted { .. }
+            | Event::CheckpointDropped { .. } => None,
+        });
+        placed.unwrap().shares().len()
+    }
+
+    fn end_share(&mut self, id: WorkerId, order: &Order, end: AttemptEnd) {
+        if end.is_ok() {
+            self.oracle.share_finished(order.attempt, order.share.first_rank);
+        }
+        let held = self.workers.get_mut(&id).unwrap().held.get_mut(&order.attempt).unwrap();
+        held.state = State::Ended(end.clone());
+        if self.workers[&id].connected {
+            self.send(id, Input::Ended { worker: id, attempt: order.attempt, end });
+        }
+    }
+}
