@@ -1,0 +1,64 @@
+use super::*;
+
+fn there_and_back(message: &FromWorker) -> FromWorker {
+    v1::FromWorker::from(message.clone()).try_into().unwrap()
+}
+
+#[test]
+fn every_failure_cause_survives_the_wire() {
+    let message = || "why".to_owned();
+    let causes = [
+        FailureCause::WorkerLost,
+        FailureCause::Preempted,
+        FailureCause::TrainerExit { code: -3 },
+        FailureCause::TrainerSignal { signal: 9 },
+        FailureCause::LaunchFailed { message: message() },
+        FailureCause::OutOfMemory,
+        FailureCause::Stalled,
+        FailureCause::CollectiveFailed { rank: 1 },
+        FailureCause::NonFiniteLoss { step: 77 },
+        FailureCause::SpecRejected { message: message() },
+        FailureCause::DataMissing { message: message() },
+        FailureCause::CheckpointIncompatible { message: message() },
+    ];
+    for cause in causes {
+        let ended = FromWorker::AttemptEnded { attempt: AttemptId(4), end: Err(cause) };
+        assert_eq!(there_and_back(&ended), ended);
+    }
+}
+
+#[test]
+fn a_hello_survives_the_wire() {
+    let result = TrialResult {
+        metrics: [("accuracy".to_owned(), 0.97)].into(),
+        artifacts: vec![Artifact { name: "p".to_owned(), digest: Digest::of(b"p"), bytes: 1 }],
+    };
+    let report = |id, state| AttemptReport { attempt: AttemptId(id), state };
+    let hello = FromWorker::Hello(Hello {
+        protocol: 1,
+        worker: WorkerId(9),
+        name: "n".to_owned(),
+        host: "h".to_owned(),
+        slots: 2,
+        version: "0.1.0".to_owned(),
+        attempts: vec![
+            report(1, AttemptState::Running { rendezvous: None, step: 3 }),
+            report(2, AttemptState::Running { rendezvous: Some("h:1".to_owned()), step: 0 }),
+            report(3, AttemptState::Ended(Ok(Some(result)))),
+            report(4, AttemptState::Ended(Ok(None))),
+        ],
+    });
+    assert_eq!(there_and_back(&hello), hello);
+}
+
+#[test]
+fn a_message_without_content_is_refused() {
+    let error = FromWorker::try_from(v1::FromWorker { message: None }).unwrap_err();
+    assert_eq!(error.to_string(), "`message` is missing");
+}
+
+#[test]
+fn an_unspecified_failure_is_refused() {
+    let wire = v1::FailureCause { kind: 0, number: 0, message: String::new() };
+    assert!(matches!(FailureCause::try_from(wire), Err(ConvertError::UnknownEnum { value: 0, .. })));
+}
