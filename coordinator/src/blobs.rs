@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use blake3::Hasher;
@@ -26,6 +26,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 use proto::status::{ErrorKind, Kind};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 pub use sweep::Stored;
@@ -107,6 +108,7 @@ impl Kind for BlobError {
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     limit: u64,
+    /// Held while a blob is deleted, so that none is called known at the same time.
     pins: Arc<Mutex<BTreeMap<Digest, Instant>>>,
 }
 
@@ -159,7 +161,7 @@ impl Blobs {
             return Err(BlobError::TooLarge { bytes, limit: self.limit });
         }
         // Before the look, so that it is not deleted between the look and the answer.
-        self.pin(digest);
+        self.pin(digest).await;
         if self.size(digest).await? == Some(bytes) && self.is_whole(digest).await? {
             return Ok(Announced::Known);
         }
@@ -229,7 +231,8 @@ impl Blobs {
     ///
     /// What the store said.
     pub async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
-        if self.is_pinned(digest) {
+        let pins = self.pins.lock().await;
+        if pins.get(&digest).is_some_and(|since| since.elapsed() < PIN) {
             return Ok(());
         }
         match self.store.delete(&location(digest)).await {
@@ -239,20 +242,14 @@ impl Blobs {
     }
 
     /// Something durable refers to the blob now.
-    pub fn unpin(&self, digest: Digest) {
-        self.pins.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+    pub async fn unpin(&self, digest: Digest) {
+        self.pins.lock().await.remove(&digest);
     }
 
-    fn pin(&self, digest: Digest) {
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        pins.retain(|_, since| now.duration_since(*since) < PIN);
-        pins.insert(digest, now);
-    }
-
-    fn is_pinned(&self, digest: Digest) -> bool {
-        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        pins.get(&digest).is_some_and(|since| since.elapsed() < PIN)
+    async fn pin(&self, digest: Digest) {
+        let mut pins = self.pins.lock().await;
+        pins.retain(|_, since| since.elapsed() < PIN);
+        pins.insert(digest, Instant::now());
     }
 
     async fn is_whole(&self, digest: Digest) -> Result<bool, BlobError> {
@@ -304,7 +301,7 @@ impl Upload {
         }
         self.parts.complete().await.map_err(store_error)?;
         // The time of an upload does not count.
-        self.blobs.pin(self.digest);
+        self.blobs.pin(self.digest).await;
         Ok(())
     }
 

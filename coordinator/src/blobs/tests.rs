@@ -173,7 +173,7 @@ async fn a_blob_that_was_just_stored_is_not_deleted_before_something_refers_to_i
     blobs.delete(digest).await.unwrap();
     assert_eq!(blobs.size(digest).await.unwrap(), Some(5));
 
-    blobs.unpin(digest);
+    blobs.unpin(digest).await;
     blobs.delete(digest).await.unwrap();
     assert_eq!(blobs.size(digest).await.unwrap(), None);
     blobs.delete(digest).await.unwrap();

@@ -1,0 +1,138 @@
+//! Settings of the coordinator. `default.toml` is their documentation.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coordinator_core::Policy;
+use serde::Deserialize;
+
+use crate::driver::Limits;
+
+/// The commented defaults: every key, and what it means.
+pub const DEFAULT: &str = include_str!("../default.toml");
+
+/// Heartbeats that must be lost before a lease ends: one late message must not cost a worker.
+const HEARTBEATS: u32 = 3;
+
+/// Settings of the coordinator. See [`DEFAULT`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Address to listen on. Port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// Folder of everything that must survive.
+    pub data_dir: PathBuf,
+    /// Silence after which a worker is lost.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// Time between heartbeats.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Time without a new step after which a running attempt has stalled; zero to never judge.
+    #[serde(with = "humantime_serde")]
+    pub stall_limit: Duration,
+    /// Checkpoints kept for a trial that has not succeeded.
+    pub keep_checkpoints: NonZeroUsize,
+    /// Largest blob that is accepted, in bytes.
+    pub max_blob_bytes: u64,
+}
+
+/// Why a configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Heartbeats too rare for the lease, or none at all.
+    #[error(
+        "`lease` ({lease:?}) must be at least {HEARTBEATS} times `heartbeat` ({heartbeat:?}), and `heartbeat` longer than 0"
+    )]
+    LeaseTooShort {
+        /// The lease.
+        lease: Duration,
+        /// The heartbeat.
+        heartbeat: Duration,
+    },
+    /// A stall limit that a lost worker would look like.
+    #[error("`stall-limit` ({stall_limit:?}) must be longer than `lease` ({lease:?}), or 0s to never judge")]
+    StallTooShort {
+        /// The stall limit.
+        stall_limit: Duration,
+        /// The lease.
+        lease: Duration,
+    },
+    /// No checkpoint fits.
+    #[error("`max-blob-bytes` must be larger than 0")]
+    NoBlobs,
+}
+
+impl Config {
+    /// Checks what no single key can say.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the keys and the rule.
+    pub fn validated(self) -> Result<Self, ConfigError> {
+        let Self { lease, heartbeat, stall_limit, max_blob_bytes, .. } = self;
+        if heartbeat.is_zero() || lease < heartbeat.saturating_mul(HEARTBEATS) {
+            return Err(ConfigError::LeaseTooShort { lease, heartbeat });
+        }
+        if !stall_limit.is_zero() && stall_limit <= lease {
+            return Err(ConfigError::StallTooShort { stall_limit, lease });
+        }
+        if max_blob_bytes == 0 {
+            return Err(ConfigError::NoBlobs);
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let policy = Policy {
+            lease: self.lease,
+            stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
+            checkpoints: self.keep_checkpoints,
+        };
+        Limits { policy, heartbeat: self.heartbeat }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::config::{Layers, load};
+
+    use super::*;
+
+    fn default_with(overrides: &[(&str, &str)]) -> Config {
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let layers = Layers {
+            default: DEFAULT,
+            file: None,
+            env_prefix: "CREDENCE_COORDINATOR_TEST",
+            overrides: &overrides,
+        };
+        load(layers).unwrap()
+    }
+
+    #[test]
+    fn the_embedded_default_is_valid_and_listens_on_loopback_only() {
+        let config = default_with(&[]).validated().unwrap();
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!(config.limits().policy, Policy::default());
+    }
+
+    #[test]
+    fn a_lease_shorter_than_three_heartbeats_is_refused() {
+        let config = default_with(&[("lease", "14s"), ("heartbeat", "5s")]);
+        let (lease, heartbeat) = (config.lease, config.heartbeat);
+        assert_eq!(config.validated(), Err(ConfigError::LeaseTooShort { lease, heartbeat }));
+        default_with(&[("lease", "15s"), ("heartbeat", "5s")]).validated().unwrap();
+        assert!(default_with(&[("heartbeat", "0s")]).validated().is_err());
+    }
+
+    #[test]
+    fn a_stall_limit_within_the_lease_is_refused_unless_it_is_off() {
+        let error = default_with(&[("stall-limit", "20s"), ("lease", "20s")]).validated().unwrap_err();
+        assert!(matches!(error, ConfigError::StallTooShort { .. }), "{error}");
+        let off = default_with(&[("stall-limit", "0s")]).validated().unwrap();
+        assert_eq!(off.limits().policy.stall, None);
+    }
+}

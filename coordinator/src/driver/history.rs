@@ -1,0 +1,122 @@
+//! What happened to every attempt: read by people, never by decisions.
+//!
+//! The core forgets an attempt that is over. Who asks where it ran, when, and what became of it is answered
+//! from here. It is built from the same events, live and on replay.
+
+use std::collections::BTreeMap;
+
+use common::{AttemptId, FailureCause, TrialId, WorkerId};
+use coordinator_core::{Event, Millis, Outcome, Placement};
+
+/// One execution of a trial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// Its trial.
+    pub trial: TrialId,
+    /// Where it ran.
+    pub placement: Placement,
+    /// When it was placed.
+    pub started: Millis,
+    /// What became of it; `None` while it runs.
+    pub end: Option<AttemptEnd>,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// When.
+    pub at: Millis,
+    /// How.
+    pub how: AttemptOutcome,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// Its trial succeeded.
+    Succeeded,
+    /// It failed.
+    Failed(FailureCause),
+    /// Its trial ended for another reason.
+    Cancelled,
+}
+
+/// Every attempt that ever was.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    attempts: BTreeMap<AttemptId, AttemptRecord>,
+    by_trial: BTreeMap<TrialId, Vec<AttemptId>>,
+    names: BTreeMap<WorkerId, String>,
+}
+
+impl History {
+    /// An attempt.
+    pub fn attempt(&self, id: AttemptId) -> Option<&AttemptRecord> {
+        self.attempts.get(&id)
+    }
+
+    /// Attempts of a trial, oldest first.
+    pub fn attempts_of(
+        &self,
+        trial: TrialId,
+    ) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
+        let ids = self.by_trial.get(&trial).into_iter().flatten();
+        ids.filter_map(|&id| Some((id, self.attempts.get(&id)?)))
+    }
+
+    /// Name of a worker, also of one that is gone.
+    pub fn worker_name(&self, id: WorkerId) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+
+    /// Whether `worker` had a share of `attempt`, and its trial.
+    pub fn trial_on(&self, attempt: AttemptId, worker: WorkerId) -> Option<TrialId> {
+        let record = self.attempts.get(&attempt)?;
+        record.placement.share_of(worker).map(|_| record.trial)
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) {
+        match event {
+            Event::AttemptStarted { trial, attempt, placement, at } => {
+                let record =
+                    AttemptRecord { trial: *trial, placement: placement.clone(), started: *at, end: None };
+                self.attempts.insert(*attempt, record);
+                self.by_trial.entry(*trial).or_default().push(*attempt);
+            }
+            Event::AttemptFailed { attempt, cause, at, .. } => {
+                self.end(*attempt, *at, AttemptOutcome::Failed(cause.clone()));
+            }
+            Event::TrialEnded { trial, outcome, at } => {
+                let Some(&attempt) = self.by_trial.get(trial).and_then(|attempts| attempts.last()) else {
+                    return;
+                };
+                let how = match outcome {
+                    Outcome::Succeeded { .. } => AttemptOutcome::Succeeded,
+                    Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {
+                        AttemptOutcome::Cancelled
+                    }
+                };
+                self.end(attempt, *at, how);
+            }
+            Event::WorkerJoined { worker, name, .. } => {
+                self.names.insert(*worker, name.clone());
+            }
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentCancelled { .. }
+            | Event::WorkerLost { .. }
+            | Event::WorkerLeft { .. }
+            | Event::CheckpointCommitted { .. }
+            | Event::CheckpointDropped { .. } => {}
+        }
+    }
+
+    /// The first end counts: a trial's end follows the failure of its last attempt.
+    fn end(&mut self, attempt: AttemptId, at: Millis, how: AttemptOutcome) {
+        if let Some(record) = self.attempts.get_mut(&attempt) {
+            record.end.get_or_insert(AttemptEnd { at, how });
+        }
+    }
+}

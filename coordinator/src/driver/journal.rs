@@ -1,0 +1,44 @@
+//! One log line for each event that people follow, after it is durable.
+
+use coordinator_core::{Event, Outcome};
+use tracing::{info, warn};
+
+pub(super) fn log(event: &Event) {
+    match event {
+        Event::TrialSubmitted { trial, experiment, label, .. } => {
+            info!(%trial, %experiment, label, "trial submitted");
+        }
+        Event::TrialResubmitted { trial, experiment, .. } => {
+            info!(%trial, %experiment, "trial submitted again");
+        }
+        Event::TrialReopened { trial, .. } => warn!(%trial, "checkpoint lost: trial runs again"),
+        Event::ExperimentSubmitted { experiment, name, trials, .. } => {
+            info!(%experiment, name, trials = trials.len(), "experiment submitted");
+        }
+        Event::ExperimentCancelled { experiment, .. } => info!(%experiment, "experiment cancelled"),
+        Event::WorkerJoined { worker, name, host, slots, .. } => {
+            info!(%worker, name, host, slots, "worker joined");
+        }
+        Event::WorkerLost { worker, .. } => warn!(%worker, "worker lost"),
+        Event::WorkerLeft { worker, .. } => info!(%worker, "worker left"),
+        Event::AttemptStarted { trial, attempt, placement, .. } => {
+            let shares = placement.shares().iter();
+            let workers: Vec<_> = shares.map(|share| share.worker.to_string()).collect();
+            info!(%trial, %attempt, workers = workers.join(","), ranks = placement.world_size(), "attempt started");
+        }
+        Event::AttemptFailed { trial, attempt, cause, .. } => {
+            warn!(%trial, %attempt, %cause, "attempt failed");
+        }
+        Event::TrialEnded { trial, outcome, .. } => match outcome {
+            Outcome::Succeeded { .. } | Outcome::Cancelled => info!(%trial, %outcome, "trial ended"),
+            Outcome::Failed { .. } | Outcome::NeedFailed { .. } => warn!(%trial, %outcome, "trial ended"),
+        },
+        Event::CheckpointCommitted { trial, attempt, checkpoint, .. } => {
+            let digest = checkpoint.digest.short();
+            info!(%trial, %attempt, step = checkpoint.step, digest, "checkpoint committed");
+        }
+        Event::CheckpointDropped { trial, digest, reason, .. } => {
+            info!(%trial, digest = digest.short(), ?reason, "checkpoint dropped");
+        }
+    }
+}

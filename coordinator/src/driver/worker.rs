@@ -1,0 +1,175 @@
+//! What workers say, put into the core's words.
+//!
+//! Attempts fence everything: rows, progress and checkpoints of an attempt that is not current on the sender
+//! change nothing. They are acknowledged where the sender would repeat them otherwise.
+
+use common::result::{Checkpoint, MetricRow};
+use common::session::{FromWorker, Hello};
+use common::{AttemptId, Digest, WorkerId};
+use coordinator_core::{Input, Reject};
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::command::{Deferred, Turn};
+use super::task::Driver;
+use super::{DriverError, Outgoing, SessionEnd, SessionId};
+use crate::store::{MetricReport, StoredLog, Warning};
+
+impl Driver {
+    pub(super) fn open_session(
+        &mut self,
+        hello: Hello,
+        outgoing: Outgoing,
+        reply: oneshot::Sender<Result<SessionId, DriverError>>,
+        turn: &mut Turn,
+    ) {
+        let Hello { protocol: _, worker, name, host, slots, version, attempts } = hello;
+        let session = self.live.sessions.open(worker, version, outgoing);
+        // Before the effects of the hello, because the welcome is the first message of a session.
+        turn.deferred.push(Deferred::Welcome { worker, session, reply });
+        turn.changed = true;
+        self.decide_or_note(Input::Hello { worker, name, host, slots, attempts }, turn);
+    }
+
+    pub(super) async fn hear(&mut self, worker: WorkerId, message: FromWorker, turn: &mut Turn) {
+        match message {
+            FromWorker::Hello(_) => {
+                self.live.sessions.end(worker, SessionEnd::SecondHello);
+                self.decide_or_note(Input::Disconnected { worker }, turn);
+            }
+            FromWorker::Heartbeat(attempts) => {
+                self.decide_as_member(worker, Input::Heartbeat { worker, attempts }, turn);
+            }
+            FromWorker::RendezvousOpened { attempt, address } => {
+                self.decide_or_note(Input::RendezvousOpened { worker, attempt, address }, turn);
+            }
+            FromWorker::AttemptEnded { attempt, end } => {
+                self.decide_as_member(worker, Input::Ended { worker, attempt, end }, turn);
+            }
+            FromWorker::CheckpointStored { attempt, checkpoint } => {
+                self.checkpoint_stored(worker, attempt, checkpoint, turn).await;
+            }
+            FromWorker::CheckpointDamaged { attempt, digest, message } => {
+                self.checkpoint_damaged(worker, attempt, digest, &message, turn);
+            }
+            FromWorker::Progress { attempt, progress } => {
+                if self.cluster.is_current(attempt, worker) {
+                    self.live.progress.insert(attempt, progress);
+                    turn.changed = true;
+                }
+            }
+            FromWorker::Metrics { attempt, sequence, rows } => {
+                self.metrics(worker, attempt, sequence, rows, turn);
+            }
+            FromWorker::Warning { attempt, message } => self.warning(worker, attempt, message, turn),
+            FromWorker::LogStored { attempt, rank, digest, bytes } => {
+                self.log_stored(worker, (attempt, rank), StoredLog { digest, bytes }, turn).await;
+            }
+            // Its session hands it to whoever asked.
+            FromWorker::LogData { request, .. } => debug!(%worker, request, "log data for nobody"),
+            FromWorker::Goodbye => {
+                self.live.sessions.end(worker, SessionEnd::Goodbye);
+                self.decide_or_note(Input::WorkerLeft { worker }, turn);
+            }
+        }
+    }
+
+    /// Who is no member any more must say hello again, so its session ends.
+    fn decide_as_member(&mut self, worker: WorkerId, input: Input, turn: &mut Turn) {
+        match self.decide(input, turn) {
+            Ok(_) => {}
+            Err(Reject::UnknownWorker(_)) => {
+                self.live.sessions.end(worker, SessionEnd::LeaseEnded(worker));
+                turn.changed = true;
+            }
+            Err(reject) => debug!(%worker, %reject, "an input is refused"),
+        }
+    }
+
+    /// A manifest may only name bytes that are there (I11).
+    async fn checkpoint_stored(
+        &mut self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        checkpoint: Checkpoint,
+        turn: &mut Turn,
+    ) {
+        let Checkpoint { step, digest, bytes } = checkpoint;
+        if !self.is_stored(digest, bytes).await {
+            warn!(%worker, %attempt, step, %digest, "not committed: the checkpoint's bytes are not stored");
+            return;
+        }
+        let input = Input::CheckpointCommitted { worker, attempt, checkpoint };
+        match self.decide(input, turn) {
+            Ok(_) => turn.deferred.push(Deferred::Referenced(digest)),
+            Err(reject) => debug!(%worker, %attempt, step, %reject, "a checkpoint is refused"),
+        }
+    }
+
+    fn checkpoint_damaged(
+        &mut self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        digest: Digest,
+        message: &str,
+        turn: &mut Turn,
+    ) {
+        if !self.cluster.is_current(attempt, worker) {
+            return;
+        }
+        warn!(%worker, %attempt, %digest, message, "a checkpoint did not load");
+        self.decide_or_note(Input::CheckpointDamaged { attempt, digest }, turn);
+    }
+
+    fn metrics(
+        &mut self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        sequence: u64,
+        rows: Vec<MetricRow>,
+        turn: &mut Turn,
+    ) {
+        match self.cluster.trial_of(attempt).filter(|_| self.cluster.is_current(attempt, worker)) {
+            Some(trial) => turn.batch.metrics.push(MetricReport { trial, attempt, sequence, rows }),
+            None => debug!(%worker, %attempt, sequence, "metric rows of an old attempt are dropped"),
+        }
+        turn.deferred.push(Deferred::Acknowledge { worker, attempt, sequence });
+    }
+
+    /// Also of an attempt that is over: it may be why.
+    fn warning(&mut self, worker: WorkerId, attempt: AttemptId, message: String, turn: &mut Turn) {
+        if let Some(trial) = self.history.trial_on(attempt, worker) {
+            warn!(%trial, %attempt, message, "the trainer warns");
+            let at = self.now();
+            turn.batch.warnings.push((trial, Warning { attempt, message, at }));
+        }
+    }
+
+    /// Also of an attempt that is over: that is when logs are stored.
+    async fn log_stored(
+        &mut self,
+        worker: WorkerId,
+        (attempt, rank): (AttemptId, u32),
+        log: StoredLog,
+        turn: &mut Turn,
+    ) {
+        let Some(trial) = self.history.trial_on(attempt, worker) else { return };
+        if !self.is_stored(log.digest, log.bytes).await {
+            warn!(%trial, %attempt, rank, "the log's bytes are not stored");
+            return;
+        }
+        self.logs.insert(log.digest);
+        turn.batch.logs.push((attempt, rank, log));
+        turn.deferred.push(Deferred::Referenced(log.digest));
+    }
+
+    async fn is_stored(&self, digest: Digest, bytes: u64) -> bool {
+        match self.blobs.size(digest).await {
+            Ok(size) => size == Some(bytes),
+            Err(failure) => {
+                warn!(%digest, error = &failure as &dyn std::error::Error, "cannot look for a blob");
+                false
+            }
+        }
+    }
+}

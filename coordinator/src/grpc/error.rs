@@ -1,0 +1,73 @@
+//! Why a request is refused. Each message names the thing and the way out.
+
+use common::grid::GridErrors;
+use common::table::UnknownColumn;
+use common::{AttemptId, TrialId, WorkerId};
+use proto::status::{ErrorKind, Kind};
+
+use crate::blobs::BlobError;
+use crate::driver::DriverError;
+use crate::session::LogError;
+use crate::store::StoreError;
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("{0}")]
+    Grid(#[source] Box<GridErrors>),
+    #[error("there is no experiment `{name}`: {hint}")]
+    UnknownExperiment { name: String, hint: String },
+    #[error("there is no trial `{0}`: give an id like `t7`, a key, or the beginning of a key")]
+    UnknownTrial(String),
+    #[error("`{prefix}` is the beginning of {count} keys: give more digits")]
+    AmbiguousKey { prefix: String, count: usize },
+    #[error("name an experiment or a trial to cancel")]
+    NothingToCancel,
+    #[error(transparent)]
+    UnknownColumn(#[from] UnknownColumn),
+    #[error("there is no table format {0}: ask for TEXT, MARKDOWN, CSV, JSON or LATEX")]
+    UnknownFormat(i32),
+    #[error("trial {trial} has no artifact `{name}`: {hint}")]
+    UnknownArtifact { trial: TrialId, name: String, hint: String },
+    #[error("trial {0} has not been started yet, so it has no log")]
+    NoAttempt(TrialId),
+    #[error("trial {trial} has no attempt `{attempt}`: it has {known}")]
+    UnknownAttempt { trial: TrialId, attempt: String, known: String },
+    #[error("attempt {attempt} has no rank {rank}: its ranks are 0 to {last}")]
+    UnknownRank { attempt: AttemptId, rank: u32, last: u32 },
+    #[error(
+        "the log of rank {rank} of attempt {attempt} was not stored: worker {worker} went away before it could"
+    )]
+    LogLost { attempt: AttemptId, rank: u32, worker: WorkerId },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Kind for RequestError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Grid(_)
+            | Self::AmbiguousKey { .. }
+            | Self::NothingToCancel
+            | Self::UnknownColumn(_)
+            | Self::UnknownFormat(_) => ErrorKind::InvalidArgument,
+            Self::UnknownExperiment { .. }
+            | Self::UnknownTrial(_)
+            | Self::UnknownArtifact { .. }
+            | Self::UnknownAttempt { .. }
+            | Self::UnknownRank { .. }
+            | Self::LogLost { .. } => ErrorKind::NotFound,
+            Self::NoAttempt(_) => ErrorKind::FailedPrecondition,
+            Self::Log(error) => error.kind(),
+            Self::Blob(error) => error.kind(),
+            Self::Driver(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+        }
+    }
+}

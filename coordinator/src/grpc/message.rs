@@ -1,0 +1,101 @@
+//! From the state to the wire.
+
+use common::{ExperimentId, TrialId};
+use coordinator_core::{Counts, Experiment, Outcome, Phase, Trial};
+use proto::v1;
+
+use crate::driver::View;
+
+pub(super) fn experiment(view: &View<'_>, id: ExperimentId, record: &Experiment) -> v1::Experiment {
+    let counts = view.cluster.counts(id).unwrap_or_default();
+    v1::Experiment {
+        id: id.to_string(),
+        name: record.name.clone(),
+        submitted_at_ms: record.submitted.0,
+        state: experiment_state(record, counts).into(),
+        counts: Some(v1::Counts {
+            waiting: counts.waiting,
+            queued: counts.queued,
+            running: counts.running,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+        }),
+    }
+}
+
+pub(super) fn experiment_state(record: &Experiment, counts: Counts) -> v1::ExperimentState {
+    if counts.succeeded == counts.total() {
+        v1::ExperimentState::Succeeded
+    } else if record.cancelled.is_some() {
+        v1::ExperimentState::Cancelled
+    } else if counts.open() > 0 {
+        v1::ExperimentState::Active
+    } else if counts.failed > 0 {
+        v1::ExperimentState::Failed
+    } else {
+        v1::ExperimentState::Cancelled
+    }
+}
+
+pub(super) fn trial(view: &View<'_>, id: TrialId, record: &Trial) -> v1::Trial {
+    let newest = view.history.attempts_of(id).next_back();
+    let ended = match &record.phase {
+        Phase::Ended { at, .. } => at.0,
+        Phase::Waiting | Phase::Queued | Phase::Running(_) => 0,
+    };
+    v1::Trial {
+        id: id.to_string(),
+        key: record.key.to_string(),
+        label: record.label.clone(),
+        state: trial_state(record).into(),
+        slots: record.slots(),
+        attempts: record.attempts,
+        failures: record.counted_failures,
+        reason: reason(view, id, record),
+        progress: view.progress(id).map(Into::into),
+        submitted_at_ms: record.submitted.0,
+        started_at_ms: newest.map_or(0, |(_, attempt)| attempt.started.0),
+        ended_at_ms: ended,
+    }
+}
+
+pub(super) fn trial_state(record: &Trial) -> v1::TrialState {
+    match &record.phase {
+        Phase::Waiting => v1::TrialState::Waiting,
+        Phase::Queued => v1::TrialState::Queued,
+        Phase::Running(_) => v1::TrialState::Running,
+        Phase::Ended { outcome, .. } => match outcome {
+            Outcome::Succeeded { .. } => v1::TrialState::Succeeded,
+            Outcome::Failed { .. } | Outcome::NeedFailed { .. } => v1::TrialState::Failed,
+            Outcome::Cancelled => v1::TrialState::Cancelled,
+        },
+    }
+}
+
+/// Why a trial does not run, or how it failed; empty otherwise.
+fn reason(view: &View<'_>, id: TrialId, record: &Trial) -> String {
+    match record.outcome() {
+        None => view.cluster.explain(id).map(|reason| reason.to_string()).unwrap_or_default(),
+        Some(Outcome::Succeeded { .. } | Outcome::Cancelled) => String::new(),
+        Some(Outcome::Failed { cause }) => cause.to_string(),
+        Some(outcome @ Outcome::NeedFailed { .. }) => failure(view, outcome),
+    }
+}
+
+/// How a trial failed, down to the trial that is to blame.
+pub(super) fn failure(view: &View<'_>, outcome: &Outcome) -> String {
+    let Outcome::NeedFailed { need } = outcome else { return outcome.to_string() };
+    match view.cluster.trial(*need).and_then(|record| Some((record, record.outcome()?))) {
+        Some((record, blame)) => format!("needs {need} ({}), which {}", record.label, became(blame)),
+        None => outcome.to_string(),
+    }
+}
+
+fn became(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Cancelled => "was cancelled".to_owned(),
+        Outcome::Succeeded { .. } | Outcome::Failed { .. } => outcome.to_string(),
+        Outcome::NeedFailed { need } => format!("needs {need}, which failed"),
+    }
+}
