@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode, TrainMethod,
+    BatchEnsembleSettings, BatchMode, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
+    TrainMethod,
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -66,7 +67,9 @@ fn is_member_wise(name: &str, norm: NormMode, converted: &BTreeSet<String>) -> b
     match last {
         "alpha" | "gamma" => true,
         "running_mean" | "running_var" => norm == NormMode::PerMember,
-        "weight" | "bias" if path.rsplit('.').next().unwrap().starts_with("bn") => norm == NormMode::PerMember,
+        "weight" | "bias" if path.rsplit('.').next().unwrap().starts_with("bn") => {
+            norm == NormMode::PerMember
+        }
         "bias" => converted.contains(path),
         _ => false,
     }
@@ -371,20 +374,27 @@ fn an_autoencoder_layer_has_no_covariance() {
 fn methods_start_from_the_same_shared_weights() {
     let base = build(&TrainMethod::Deterministic);
     let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
-    for named in base.named_tensors().iter().filter(|named| {
-        named.name.ends_with(".weight") && !named.name.contains("bn")
-    }) {
+    for named in base
+        .named_tensors()
+        .iter()
+        .filter(|named| named.name.ends_with(".weight") && !named.name.contains("bn"))
+    {
         assert_eq!(tensor(&network, &named.name), named.tensor, "{}", named.name);
     }
 }
 
 #[test]
 fn settings_that_make_no_network_are_refused_by_name() {
-    let error = |method: &TrainMethod, input, classes| {
-        match Network::new(&SMALL, method, input, classes, 0, Device::Cpu) {
-            Ok(_) => panic!("accepted"),
-            Err(error) => error.to_string(),
-        }
+    let error = |method: &TrainMethod, input, classes| match Network::new(
+        &SMALL,
+        method,
+        input,
+        classes,
+        0,
+        Device::Cpu,
+    ) {
+        Ok(_) => panic!("accepted"),
+        Err(error) => error.to_string(),
     };
     let paper = LpBnnPreset::Paper.settings();
     let lp_bnn = |settings| error(&TrainMethod::LpBnn(settings), [1, 8, 8], 10);
@@ -396,10 +406,7 @@ fn settings_that_make_no_network_are_refused_by_name() {
         error(&TrainMethod::Deterministic, [1, 8, 8], 1),
         "a classifier needs at least 2 classes, not 1"
     );
-    assert_eq!(
-        error(&TrainMethod::Dropout { rate: 1.0 }, [1, 8, 8], 10),
-        "dropout rate 1 is not in [0, 1)"
-    );
+    assert_eq!(error(&TrainMethod::Dropout { rate: 1.0 }, [1, 8, 8], 10), "dropout rate 1 is not in [0, 1)");
     assert_eq!(
         lp_bnn(LpBnnSettings { members: 0, ..paper.clone() }),
         "an ensemble needs at least 1 member: set `members`"

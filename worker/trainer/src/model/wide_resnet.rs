@@ -152,7 +152,7 @@ mod tests {
         }
 
         fn set(&self, name: &str, value: f64) {
-            no_grad(|| self.tensor(name).fill_(value));
+            let _ = no_grad(|| self.tensor(name).fill_(value));
         }
 
         /// What the block adds to its input.
