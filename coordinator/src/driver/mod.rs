@@ -247,3 +247,6 @@ impl View<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! The real driver on a real folder, with fake workers.
+
+mod durability;
+mod fencing;
+mod silence;
+mod support;
+mod trial;
