@@ -1,4 +1,4 @@
-//! The words of the system: identifiers, trial specifications, grid files, reports, results, tables.
+//! The words of the system: identifiers, trial specifications, grid files, reports, results, tables, configuration.
 //!
 //! Nothing here reads a clock, opens a socket or touches a tensor, so every other crate may depend on it.
 //! What crosses the network is described in `proto`; what is decided, in `coordinator-core`.

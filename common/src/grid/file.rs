@@ -165,10 +165,6 @@ fn read_seeds(log: &Log<'_>, value: &Value<'_>) -> Option<Vec<u64>> {
     if elements.is_empty() {
         value.problem("no seed is listed", Some("list at least one; three or more give a spread".to_owned()));
     }
-    if elements.len() as u64 > MAX_SEEDS {
-        value.problem(format_args!("more than {MAX_SEEDS} seeds"), None);
-        return None;
-    }
     let seeds: Vec<Located<u64>> = elements.iter().filter_map(|v| v.integer(0..=MAX_SEED)).collect();
     refuse_repeats(log, "seed", &seeds, u64::to_string);
     Some(seeds.into_iter().map(|seed| seed.value).collect())

@@ -4,7 +4,7 @@
 //! It knows nothing of grids but the names of a recipe's keys, for its hints. What is read is [`Setting`]s that remember where they stood, because whether
 //! two settings agree is only known after layers were merged, and the error has to point at the file.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 
@@ -86,18 +86,28 @@ pub(super) struct Bounds {
     pub hold: fn(f64) -> bool,
 }
 
+/// Problems that are listed. A file with more has one cause that shows in the first of them, or is no grid file.
+const MAX_PROBLEMS: usize = 100;
+/// Elements of a list: each axis is far below it.
+const MAX_ELEMENTS: usize = 1_000;
+
 /// Collects problems.
 pub(super) struct Log<'t> {
     text: &'t str,
     problems: RefCell<Vec<(Range<usize>, Problem)>>,
+    left_out: Cell<bool>,
 }
 
 impl<'t> Log<'t> {
     pub fn new(text: &'t str) -> Self {
-        Self { text, problems: RefCell::default() }
+        Self { text, problems: RefCell::default(), left_out: Cell::new(false) }
     }
 
     pub fn problem(&self, at: &At, message: impl Display, hint: Option<String>) {
+        if self.is_full() {
+            self.left_out.set(true);
+            return;
+        }
         let (line, column, source, width) = self.locate(&at.span);
         let key = at.path.clone();
         let problem = Problem { line, column, key, message: message.to_string(), hint, source, width };
@@ -106,6 +116,10 @@ impl<'t> Log<'t> {
         if !problems.iter().any(|(_, known)| *known == problem) {
             problems.push((at.span.clone(), problem));
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MAX_PROBLEMS
     }
 
     pub fn len(&self) -> usize {
@@ -121,7 +135,12 @@ impl<'t> Log<'t> {
     pub fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|(span, _)| (span.start, span.end));
-        problems.into_iter().map(|(_, problem)| problem).collect()
+        let mut problems: Vec<Problem> = problems.into_iter().map(|(_, problem)| problem).collect();
+        if let Some(last) = problems.last_mut().filter(|_| self.left_out.get()) {
+            let hint = last.hint.take().map_or_else(String::new, |hint| format!("{hint}; "));
+            last.hint = Some(format!("{hint}further errors are not listed"));
+        }
+        problems
     }
 
     fn locate(&self, span: &Range<usize>) -> (usize, usize, String, usize) {
@@ -204,7 +223,8 @@ impl<'a> Section<'a> {
         for (name, value) in self.table.iter() {
             if !self.asked.iter().any(|asked| asked == name.get_ref()) {
                 let at = self.entry(name, value).key_at;
-                let hint = self.hint(name.get_ref());
+                // A hint compares the name with all valid ones, which nobody would read.
+                let hint = if self.log.is_full() { String::new() } else { self.hint(name.get_ref()) };
                 self.log.problem(&at, format_args!("unknown key `{}`", name.get_ref()), Some(hint));
             }
         }
@@ -334,6 +354,13 @@ impl<'a> Value<'a> {
         let Some(array) = self.value.as_array() else {
             return self.wrong_type("a list in square brackets");
         };
+        if array.len() > MAX_ELEMENTS {
+            self.problem(
+                format_args!("a list of {} elements", array.len()),
+                Some(format!("at most {MAX_ELEMENTS} are read")),
+            );
+            return None;
+        }
         let element = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| {
             let at = At { span: value.span(), path: format!("{}[{index}]", self.at.path) };
             Value { log: self.log, value: value.get_ref(), key_at: at.clone(), at }

@@ -54,3 +54,22 @@ fn no_text_makes_the_parser_panic_and_every_error_points_into_the_text() {
     // Both outcomes are common, or the mutations test nothing.
     assert!(accepted > 100 && refused > 1_000, "{accepted} accepted, {refused} refused");
 }
+
+#[test]
+fn hostile_texts_are_refused_in_little_time() {
+    let keys: String = (0..50_000).map(|n| format!("k{n} = 1\n")).collect();
+    let found = problems(&keys);
+    assert_eq!(found.len(), 100);
+    assert!(found[99].hint.as_deref().unwrap().ends_with("further errors are not listed"), "{:?}", found[99]);
+    for text in [
+        format!("a = {}", "[".repeat(500_000)),
+        format!("a = {}", "{a=".repeat(200_000)),
+        "a.".repeat(400_000),
+        "[[method]]\n".repeat(80_000),
+        format!("seeds = [{}]", "1,".repeat(400_000)),
+        format!("{SMALL}data.x.held-out = [{}]", "1,".repeat(400_000)),
+        "\"".repeat(900_000),
+    ] {
+        assert!(problems(&text).len() <= 100);
+    }
+}
