@@ -16,7 +16,7 @@ fn generator() -> MutexGuard<'static, ()> {
 
 fn build(method: &TrainMethod, seed: u64) -> Network {
     let spec = ModelSpec::WideResNet { depth: 10, widen: 1 };
-    Network::new(&spec, method, [1, 8, 8], 10, seed, Device::Cpu).unwrap()
+    Network::new(&spec, method, [1, 8, 8], 10, seed, Device::Cpu).expect("the specification is valid")
 }
 
 fn images() -> Tensor {
