@@ -222,6 +222,11 @@ impl Cluster {
         send(trainer.pid, Signal::SIGKILL);
     }
 
+    /// Stops a trainer in its tracks: it neither computes nor hears a signal but SIGKILL and SIGCONT.
+    pub fn freeze_trainer(&self, trainer: &TrainerProcess) {
+        send(trainer.pid, Signal::SIGSTOP);
+    }
+
     /// Ends every process in good order and checks that none is left.
     ///
     /// # Panics
@@ -273,6 +278,19 @@ impl Cluster {
     }
 
     // ---- commands ----
+
+    /// Starts a client command that goes on while the test does other things.
+    pub fn start_command(&self, arguments: &[&str], log: &str) -> Service {
+        let url = self.url();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--coordinator", &url]).collect();
+        self.start_command_alone(&arguments, log)
+    }
+
+    /// Starts a command that is not told where the coordinator is.
+    pub fn start_command_alone(&self, arguments: &[&str], log: &str) -> Service {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Service::start(ServiceCommand { program: &self.programs.credence, arguments, log: self.path(log) })
+    }
 
     /// Runs a client command.
     pub fn run(&self, arguments: &[&str]) -> Finished {

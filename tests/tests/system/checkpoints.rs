@@ -1,0 +1,94 @@
+//! A checkpoint that went bad on the disk is noticed, said, and passed over for the one before it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use proto::v1::GetTrialRequest;
+use proto::v1::credence_client::CredenceClient;
+use system_tests::{Cluster, Lease};
+
+use crate::trainer_loss::assert_went_on_from;
+use crate::undisturbed::{self, Outcome, Ranks};
+
+/// What happens to the file of a checkpoint.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    FlippedByte,
+    Truncated,
+    Removed,
+}
+
+impl Damage {
+    fn apply(self, blob: &PathBuf) {
+        let mut bytes = fs::read(blob).unwrap();
+        match self {
+            Self::FlippedByte => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                fs::write(blob, bytes).unwrap();
+            }
+            Self::Truncated => fs::write(blob, &bytes[..bytes.len() / 2]).unwrap(),
+            Self::Removed => fs::remove_file(blob).unwrap(),
+        }
+    }
+}
+
+/// Step and file of each checkpoint that is kept, oldest first.
+fn blobs(cluster: &Cluster, trial: &str) -> Vec<(u64, PathBuf)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let response = runtime.block_on(async {
+        let mut client = CredenceClient::connect(cluster.url()).await.unwrap();
+        client.get_trial(GetTrialRequest { trial: trial.to_owned() }).await.unwrap().into_inner()
+    });
+    let folder = cluster.data_dir().join("blobs");
+    let blob = |digest: &str| folder.join(&digest[..2]).join(digest);
+    let mut blobs: Vec<_> =
+        response.checkpoints.iter().map(|checkpoint| (checkpoint.step, blob(&checkpoint.digest))).collect();
+    blobs.sort();
+    blobs
+}
+
+/// The worker dies with its cache, so that the next one must ask the coordinator for the checkpoint, and no worker is
+/// there until the damage is done.
+fn assert_the_one_before_is_used(damage: Damage) {
+    let expected = undisturbed::outcome(Ranks::One);
+    let mut cluster = Cluster::with_workers(Lease::Short, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    cluster.wait_trial(&train, "two checkpoints are kept", |trial| {
+        trial.state == "running" && trial.checkpoint_steps.len() == 2 && trial.checkpoint_steps[0] >= 60
+    });
+    cluster.kill_worker("alpha");
+    cluster.wait_trial(&train, "its worker is lost", |trial| trial.state == "queued");
+    let blobs = blobs(&cluster, &train);
+    let [(before, whole), (newest, damaged)] = &blobs[..] else { panic!("two checkpoints: {blobs:?}") };
+    assert!(whole.is_file());
+    damage.apply(damaged);
+    cluster.add_worker("beta", 1);
+
+    expected.assert_same(&Outcome::of(&cluster, grid.name()));
+    let after = cluster.trial(&train);
+    assert_eq!((after.attempts, after.failures), (2, 0), "{after:#?}");
+    assert_went_on_from(&cluster, &train, &after.history[1].id, *before);
+    let log = cluster.coordinator_log();
+    assert!(log.contains("a checkpoint did not load"), "the damage is not reported:\n{log}");
+    let told = after.warnings.iter().any(|warning| warning.contains("damaged"));
+    assert!(told, "the user is not told that the checkpoint of step {newest} was damaged: {:?}", after.warnings);
+    cluster.stop();
+}
+
+#[test]
+fn a_checkpoint_with_a_flipped_byte_is_passed_over_for_the_one_before() {
+    assert_the_one_before_is_used(Damage::FlippedByte);
+}
+
+#[test]
+fn a_truncated_checkpoint_is_passed_over_for_the_one_before() {
+    assert_the_one_before_is_used(Damage::Truncated);
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_is_passed_over_for_the_one_before() {
+    assert_the_one_before_is_used(Damage::Removed);
+}

@@ -1,0 +1,21 @@
+//! End-to-end and chaos tests: real coordinators, agents and trainers, killed for real.
+//!
+//! What is asserted is what a user is promised: tables that are complete and equal, trials that go on, nothing left
+//! behind, and errors that name the way out. Where a run was disturbed, its result is compared to the last bit with
+//! that of one that was not ([`undisturbed`]).
+
+mod cancel;
+mod checkpoints;
+mod coordinator_loss;
+mod folders;
+mod grid_to_table;
+mod logs;
+mod numerics;
+mod placement;
+mod protocol;
+mod reuse;
+mod shutdown;
+mod trainer_loss;
+mod undisturbed;
+mod usage;
+mod worker_loss;
