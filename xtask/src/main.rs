@@ -4,15 +4,21 @@
 //! programs of this workspace by their command lines only and links none of their crates, so that
 //! it builds in seconds on a machine that has nothing yet.
 
+mod demo;
 mod fetch;
 mod prerequisites;
+mod process;
 mod setup;
+mod test;
 mod wheels;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use crate::demo::Earlier;
 
 /// Tasks of the Credence workspace.
 #[derive(Parser)]
@@ -24,14 +30,34 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Provide libtorch in `.libtorch/` of the checkout, unless LIBTORCH names another one.
+    /// Provide libtorch in `.libtorch/` of the checkout, unless LIBTORCH names another one
     Setup,
+    /// Run a coordinator and two workers on this machine, from examples/quickstart.toml to its table
+    Demo {
+        /// Go on with the demo/ folder of the last time instead of starting anew
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every test of the workspace
+    Test,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = workspace()?;
-    match Arguments::parse().task {
-        Task::Setup => setup::run(&workspace),
+    match task {
+        Task::Setup => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
+        Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
     }
 }
 
