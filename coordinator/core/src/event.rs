@@ -26,7 +26,7 @@ pub enum Event {
         /// Trials whose checkpoints it reads, in the order of its networks.
         needs: Vec<TrialId>,
         /// What to compute.
-        spec: TrialSpec,
+        spec: Box<TrialSpec>,
         /// How to run it.
         policy: RunPolicy,
         /// For people.

@@ -71,6 +71,7 @@ impl Cluster {
         }
         let id = TrialId(self.state.last_trial + 1);
         let needs = needs.iter().filter_map(|need| ids.get(need).copied()).collect();
+        let spec = Box::new(spec);
         let submitted =
             Event::TrialSubmitted { trial: id, experiment, key, needs, spec, policy, label, at: now };
         self.emit(submitted, step);

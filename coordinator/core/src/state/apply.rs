@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use common::result::Checkpoint;
+use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
 
 use super::{Attempt, Experiment, Failure, Outcome, Phase, State, Trial, Worker};
@@ -59,7 +60,7 @@ impl State {
         };
         let trial = Trial {
             key: *key,
-            spec: spec.clone(),
+            spec: TrialSpec::clone(spec),
             policy: policy.clone(),
             label: label.clone(),
             needs: needs.clone(),

@@ -1,5 +1,7 @@
 //! Inputs stay cheap however many trials there are.
 
+#![expect(clippy::disallowed_types, reason = "the test's own clock, not the core's")]
+
 use std::time::{Duration, Instant};
 
 use common::{AttemptId, WorkerId};
@@ -15,7 +17,6 @@ const WORKERS: u64 = 16;
 /// Twenty thousand trials run one after the other, with heartbeats in between. A scan over all trials per input
 /// would take minutes; the limit leaves room for a busy machine, and none for that.
 #[test]
-#[expect(clippy::disallowed_types, reason = "the test's own clock, not the core's")]
 fn twenty_thousand_trials_are_no_burden() {
     let start = Instant::now();
     let mut cluster = Cluster::new(policy());

@@ -21,7 +21,7 @@ fn every_event() -> Vec<Event> {
         experiment: E1,
         key: planned.spec.key(),
         needs,
-        spec: planned.spec.clone(),
+        spec: Box::new(planned.spec.clone()),
         policy: planned.policy.clone(),
         label: planned.label.clone(),
         at,

@@ -1,5 +1,7 @@
 //! What the state machine answers to each input: events and effects, exactly.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

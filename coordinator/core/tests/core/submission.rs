@@ -21,7 +21,7 @@ fn a_submission_records_its_trials_before_itself_and_then_places_them() {
         experiment: E1,
         key: planned.spec.key(),
         needs,
-        spec: planned.spec.clone(),
+        spec: Box::new(planned.spec.clone()),
         policy: planned.policy.clone(),
         label: planned.label.clone(),
         at: case.now,

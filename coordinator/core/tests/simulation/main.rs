@@ -11,6 +11,8 @@
 //! ([`oracle`]), that every blob that a record names is stored, and that every waiting trial is told why.
 //! Checked at the end: every trial ends once the faults stop, and no worker holds anything.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -32,7 +34,9 @@ const QUIET: u64 = 6_000;
 /// Time in which workers hear that the last attempts are over.
 const AFTER: u64 = 200;
 
+#[expect(clippy::print_stdout, reason = "shown when the test fails, and with --nocapture")]
 fn run(seed: u64) -> World {
+    println!("SIM_SEED={seed}");
     let mut world = World::new(seed);
     while world.now() < FAULTY {
         if world.chance(0.015) {
@@ -72,7 +76,6 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn every_trial_ends_and_no_worker_holds_anything_once_faults_stop() {
     for seed in seeds() {
-        println!("SIM_SEED={seed}");
         let world = run(seed);
         for (id, worker) in world.workers.iter().filter(|&(&id, _)| id != world::DEAD) {
             assert!(worker.is_empty(), "{id} still holds {worker:?}");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::spec::TrialSpec;
-use common::{AttemptId, TrialId};
+use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
 use coordinator_core::{Cluster, Event, Outcome, Phase, Session, Trial, WaitReason, place};
 
 /// Where a trial stands, according to the log.
@@ -23,6 +23,22 @@ struct Story {
     failures: u32,
     forgiven: u32,
     newest_step: Option<u64>,
+    /// Experiments that wait for it.
+    wanted_by: BTreeSet<ExperimentId>,
+}
+
+impl Story {
+    fn new(needs: Vec<TrialId>, forgiven: u32) -> Self {
+        Self {
+            stand: Stand::Open,
+            succeeded: false,
+            needs,
+            failures: 0,
+            forgiven,
+            newest_step: None,
+            wanted_by: BTreeSet::new(),
+        }
+    }
 }
 
 /// Reads the log as it grows.
@@ -32,6 +48,10 @@ pub struct Oracle {
     attempts: BTreeSet<AttemptId>,
     /// Attempts all of whose ranks succeeded, as the workers know it.
     finished: BTreeMap<AttemptId, BTreeSet<u32>>,
+    /// Shares that were started while their attempt was current.
+    started: BTreeSet<(AttemptId, WorkerId)>,
+    /// The trial that a client asks to cancel by its name.
+    pub cancelling: Option<TrialId>,
     seen: Seen,
 }
 
@@ -87,6 +107,11 @@ impl Oracle {
         self.seen.note(what);
     }
 
+    pub fn share_started(&mut self, attempt: AttemptId, worker: WorkerId) {
+        let first = self.started.insert((attempt, worker));
+        assert!(first, "{attempt} was started on {worker} a second time");
+    }
+
     /// The ranks of a share, named by its first, all succeeded.
     pub fn share_finished(&mut self, attempt: AttemptId, first_rank: u32) {
         self.finished.entry(attempt).or_default().insert(first_rank);
@@ -95,15 +120,7 @@ impl Oracle {
     pub fn read(&mut self, event: &Event) {
         match event {
             Event::TrialSubmitted { trial, needs, policy, .. } => {
-                let (needs, forgiven) = (needs.clone(), policy.max_failures);
-                let story = Story {
-                    stand: Stand::Open,
-                    succeeded: false,
-                    needs,
-                    failures: 0,
-                    forgiven,
-                    newest_step: None,
-                };
+                let story = Story::new(needs.clone(), policy.max_failures);
                 assert!(self.trials.insert(*trial, story).is_none(), "{trial} was submitted twice");
             }
             Event::TrialResubmitted { trial, policy, .. } => {
@@ -114,6 +131,7 @@ impl Oracle {
             Event::TrialReopened { trial, .. } => {
                 assert!(self.trials[trial].succeeded, "{trial} was reopened without having succeeded");
                 self.open(*trial);
+                self.want_reopened(*trial);
                 self.note("reopened");
             }
             Event::AttemptStarted { trial, attempt, placement, .. } => {
@@ -122,17 +140,7 @@ impl Oracle {
                     self.note("gang of several workers");
                 }
             }
-            Event::AttemptFailed { trial, attempt, cause, .. } => {
-                let story = self.trials.get_mut(trial).unwrap();
-                assert_eq!(story.stand, Stand::Running(*attempt), "{attempt} failed without running");
-                story.stand = Stand::Open;
-                story.failures += u32::from(cause.counts());
-                assert!(story.failures <= story.forgiven + 1, "{trial} went on after too many failures");
-                self.note(if cause.counts() { "attempt failed: charged" } else { "attempt failed: free" });
-                if *cause == common::FailureCause::Stalled {
-                    self.note("stalled");
-                }
-            }
+            Event::AttemptFailed { trial, attempt, cause, .. } => self.fail(*trial, *attempt, cause),
             Event::TrialEnded { trial, outcome, .. } => self.end(*trial, outcome),
             Event::CheckpointCommitted { trial, attempt, checkpoint, .. } => {
                 let story = self.trials.get_mut(trial).unwrap();
@@ -149,9 +157,36 @@ impl Oracle {
             }
             Event::WorkerLost { .. } => self.note("worker lost"),
             Event::WorkerLeft { .. } => self.note("worker left"),
-            Event::ExperimentSubmitted { .. }
-            | Event::ExperimentCancelled { .. }
-            | Event::WorkerJoined { .. } => {}
+            Event::ExperimentSubmitted { experiment, trials, .. } => self.want(*experiment, trials),
+            Event::ExperimentCancelled { experiment, .. } => {
+                for story in self.trials.values_mut() {
+                    story.wanted_by.remove(experiment);
+                }
+            }
+            Event::WorkerJoined { .. } => {}
+        }
+    }
+
+    fn fail(&mut self, trial: TrialId, attempt: AttemptId, cause: &FailureCause) {
+        let story = self.trials.get_mut(&trial).unwrap();
+        assert_eq!(story.stand, Stand::Running(attempt), "{attempt} failed without running");
+        story.stand = Stand::Open;
+        story.failures += u32::from(cause.counts());
+        assert!(story.failures <= story.forgiven + 1, "{trial} went on after too many failures");
+        let untrue = FailureCause::TrainerExit { code: 0 };
+        assert_ne!(*cause, untrue, "{attempt} left all that it must and was not believed");
+        self.note(if cause.counts() { "attempt failed: charged" } else { "attempt failed: free" });
+        if *cause == FailureCause::Stalled {
+            self.note("stalled");
+        }
+    }
+
+    fn want(&mut self, experiment: ExperimentId, trials: &[TrialId]) {
+        for trial in trials {
+            let story = self.trials.get_mut(trial).unwrap();
+            if story.stand != Stand::Ended {
+                story.wanted_by.insert(experiment);
+            }
         }
     }
 
@@ -185,11 +220,17 @@ impl Oracle {
                 assert_eq!(finished, shares, "{trial} succeeded before all its ranks had");
                 self.note("succeeded");
             }
-            Outcome::Failed { .. } => {
+            Outcome::Failed { cause } => {
                 assert_eq!(story.stand, Stand::Open, "{trial} ended with its attempt running");
+                let spent = story.failures > story.forgiven;
+                assert!(spent || !cause.retryable(), "{trial} was given up too soon: {cause}");
                 self.note("failed");
             }
-            Outcome::Cancelled => self.note("cancelled"),
+            Outcome::Cancelled => {
+                let asked = self.cancelling == Some(trial) || story.wanted_by.is_empty();
+                assert!(asked, "{trial} was cancelled and {:?} want it", story.wanted_by);
+                self.note("cancelled");
+            }
             Outcome::NeedFailed { need } => {
                 let need_ended = &self.trials[need];
                 assert!(need_ended.stand == Stand::Ended && !need_ended.succeeded, "{need} has not failed");
@@ -199,6 +240,14 @@ impl Oracle {
         let story = self.trials.get_mut(&trial).unwrap();
         story.stand = Stand::Ended;
         story.succeeded = outcome.is_success();
+        story.wanted_by.clear();
+    }
+
+    /// Who waits for one that reads its checkpoint waits for it.
+    fn want_reopened(&mut self, trial: TrialId) {
+        let readers = self.trials.values().filter(|story| story.needs.contains(&trial));
+        let wanted_by = readers.flat_map(|story| story.wanted_by.iter().copied()).collect();
+        self.trials.get_mut(&trial).unwrap().wanted_by = wanted_by;
     }
 }
 

@@ -73,7 +73,7 @@ impl Held {
         match &self.state {
             State::Running(trainer) => {
                 let alone = self.order.share.ranks == self.order.world_size;
-                trainer.ready && (alone || trainer.rendezvous.is_some())
+                trainer.ready && !trainer.hung && (alone || trainer.rendezvous.is_some())
             }
             State::Pending | State::Ended(_) => false,
         }
@@ -96,8 +96,8 @@ impl SimWorker {
         running + self.dying.iter().map(|&(_, ranks)| ranks).sum::<u32>()
     }
 
-    /// Reaps what is gone, and starts what then fits, oldest first.
-    pub fn start_pending(&mut self, now: u64) {
+    /// Reaps what is gone, and starts what then fits, oldest first. Returns what was started.
+    pub fn start_pending(&mut self, now: u64) -> Vec<AttemptId> {
         self.dying.retain(|&(gone, _)| gone > now);
         let pending: Vec<AttemptId> = self
             .held
@@ -105,13 +105,16 @@ impl SimWorker {
             .filter(|(_, held)| matches!(held.state, State::Pending))
             .map(|(&attempt, _)| attempt)
             .collect();
+        let mut started = Vec::new();
         for attempt in pending {
             let used = self.used();
             let held = self.held.get_mut(&attempt).unwrap();
             if used + held.order.share.ranks <= self.slots {
                 held.state = State::Running(Trainer::default());
+                started.push(attempt);
             }
         }
+        started
     }
 
     pub fn launch(&mut self, order: Order) {

@@ -7,7 +7,7 @@ use common::result::{Artifact, Checkpoint, TrialResult};
 use common::session::AttemptEnd;
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, FailureCause, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Session, Step};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -40,7 +40,7 @@ enum Packet {
 
 #[derive(Clone)]
 enum ToWorker {
-    Launch(Order),
+    Launch(Box<Order>),
     Release(AttemptId),
     Rendezvous(AttemptId, String),
     Uploaded(AttemptId, Checkpoint),
@@ -124,7 +124,11 @@ impl World {
     /// A client's call. It fails if the coordinator is down; the client does not insist.
     pub fn client(&mut self, input: Input) {
         if self.now >= self.down_until {
+            if let Input::CancelTrial { trial } = input {
+                self.oracle.cancelling = Some(trial);
+            }
             let _ = self.handle(input);
+            self.oracle.cancelling = None;
         }
     }
 
@@ -182,6 +186,10 @@ impl World {
             self.oracle.read(event);
         }
         oracle::check_explanations(&self.cluster);
+        for view in self.cluster.workers().filter(|view| view.session == Session::Connected) {
+            let worker = &self.workers[&view.id];
+            assert!(!worker.connected || worker.slots == view.worker.slots, "{} has other slots", view.id);
+        }
         for (id, trial) in self.cluster.trials() {
             let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
             let named = artifacts.map(|artifact| artifact.digest);
@@ -217,7 +225,7 @@ impl World {
                     networks: self.cluster.networks(trial).map(|(_, held)| held.digest).collect(),
                 };
                 assert!(order.networks.len() == record.needs.len(), "{trial} lacks a network");
-                self.send_to_worker(share.worker, ToWorker::Launch(order));
+                self.send_to_worker(share.worker, ToWorker::Launch(Box::new(order)));
             }
             Effect::Release { worker, attempt } => self.send_to_worker(worker, ToWorker::Release(attempt)),
             Effect::Rendezvous { worker, attempt, address } => {
@@ -296,7 +304,7 @@ impl World {
                     return;
                 }
                 match order {
-                    ToWorker::Launch(order) => worker.launch(order),
+                    ToWorker::Launch(order) => worker.launch(*order),
                     ToWorker::Release(attempt) => worker.release(attempt, gone),
                     ToWorker::Rendezvous(attempt, address) => worker.rendezvous(attempt, address),
                     ToWorker::Uploaded(attempt, checkpoint) => worker.uploaded(attempt, &checkpoint),
@@ -369,9 +377,16 @@ impl World {
         self.connect(id);
         let now = self.now;
         let worker = self.workers.get_mut(&id).unwrap();
-        worker.start_pending(now);
+        let started = worker.start_pending(now);
         assert!(worker.used() <= worker.slots, "{id} runs more than it has slots for");
-        for attempt in worker.held.keys().copied().collect::<Vec<_>>() {
+        let held = worker.held.keys().copied().collect::<Vec<_>>();
+        for attempt in started {
+            // A late order may start an old attempt again, which can meet nobody and is soon released.
+            if self.cluster.is_current(attempt, id) {
+                self.oracle.share_started(attempt, id);
+            }
+        }
+        for attempt in held {
             self.tick_share(id, attempt, together.get(&attempt).copied());
         }
         let worker = &self.workers[&id];
@@ -435,12 +450,18 @@ impl World {
         if trainer.met && trainer.step >= steps(&order.spec) {
             return self.finish(id, &order);
         }
-        let reports_steps = matches!(order.spec, TrialSpec::Train(_));
+        if trainer.hung {
+            return;
+        }
+        // What hangs without ever having reported a step is found out by nobody but its user.
+        let alone = order.share.ranks == order.world_size;
+        let found = !alone || matches!(order.spec, TrialSpec::Train(_)) && trainer.step > 0;
+        let hangs = hangs && found;
         match together {
             Some(step) => {
                 let trainer = self.trainer(id, attempt);
                 trainer.met = true;
-                trainer.hung |= hangs && step > 0 && reports_steps && order.share.ranks == order.world_size;
+                trainer.hung = hangs;
                 if !trainer.hung {
                     trainer.step = step + 1;
                     self.after_step(id, &order, step + 1);
@@ -526,7 +547,11 @@ impl World {
     /// All steps are made: rank 0's share ends when everything that it left is committed.
     fn finish(&mut self, id: WorkerId, order: &Order) {
         if order.share.first_rank != 0 {
-            return self.end_share(id, order, Ok(None));
+            // Processes do not end all at once.
+            if self.chance(0.1) {
+                self.end_share(id, order, Ok(None));
+            }
+            return;
         }
         if !self.trainer(id, order.attempt).uploads.is_empty() {
             if self.now.is_multiple_of(6) {
