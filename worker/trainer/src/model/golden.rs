@@ -18,10 +18,10 @@ use super::plan::Plan;
 use super::{Mode, NamedTensor, Network, Role};
 use crate::uq::lp_bnn::LatentSpace;
 
-/// Both sides compute in double precision, so they differ by the order of summation only: some 1e-14 of the
-/// largest term. Normalising over 24 values (the smallest group here) amplifies that by the inverse of
-/// their deviation, and ten layers add up; 1e-10 is far above what is left and far below any wrong term.
-const TOLERANCE: f64 = 1e-10;
+/// Both sides compute in double precision, so they differ by the order of summation only: some 1e-15 of the
+/// largest term, amplified where few values are normalised and added up over ten layers. 1e-13 was seen to
+/// hold; another processor may sum in another order.
+const TOLERANCE: f64 = 1e-11;
 
 /// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
 fn unit(name: &str, count: usize) -> Vec<f64> {
@@ -261,7 +261,7 @@ fn single_precision_gives_the_same_logits_to_its_own_accuracy() {
     let method = TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper));
     let case = Case::new("wrn_lp_bnn_paper", &method, [6, 1, 8, 8], Kind::Float);
     let pass = case.network.forward_with(&case.images, Mode::Train, case.noise().as_ref());
-    // Ten layers of f32, with the amplification of normalising that TOLERANCE speaks of: 1e-7 becomes 1e-4.
+    // Rounding of 1e-7 instead of 1e-16, with the amplification that TOLERANCE allows for.
     case.golden.assert_close("train.logits", &pass.logits, 1e-4);
 }
 

@@ -370,6 +370,57 @@ fn an_autoencoder_layer_has_no_covariance() {
     assert!(covariance("linear") > 0.0);
 }
 
+/// Values of the tensors whose name `choose` accepts, as one.
+fn pool(network: &Network, choose: impl Fn(&str) -> bool) -> Tensor {
+    let named = network.named_tensors().into_iter().filter(|named| choose(&named.name));
+    let values: Vec<Tensor> = named.map(|named| named.tensor.detach().flatten(0, -1)).collect();
+    Tensor::cat(&values, 0)
+}
+
+fn assert_normal(values: &Tensor, mean: f64, std: f64) {
+    // Five standard errors; the draws are fixed by the seed, so this passes or fails for good.
+    let error = 5.0 / (values.numel() as f64).sqrt();
+    let (actual_std, actual_mean) = values.std_mean(true);
+    let (actual_std, actual_mean) = (actual_std.double_value(&[]), actual_mean.double_value(&[]));
+    assert!((actual_mean - mean).abs() < error * std, "mean {actual_mean}, not {mean}");
+    assert!((actual_std / std - 1.0).abs() < error, "standard deviation {actual_std}, not {std}");
+}
+
+#[test]
+fn scales_codes_and_member_norms_start_as_their_settings_say() {
+    let settings = LpBnnSettings { code_std: 0.3, scale_std: 0.6, ..LpBnnPreset::Paper.settings() };
+    let network = build(&TrainMethod::LpBnn(settings));
+    assert_normal(&pool(&network, |name| name.ends_with(".alpha")), 1.0, 0.3);
+    assert_normal(&pool(&network, |name| name.ends_with(".gamma")), 1.0, 0.6);
+    assert_normal(&pool(&network, |name| name.contains("bn") && name.ends_with(".weight")), 1.0, 0.1);
+    let settings = BatchEnsembleSettings { scale_std: 0.4, ..BatchEnsembleSettings::default() };
+    let network = build(&batch_ensemble(settings));
+    let scales = pool(&network, |name| name.ends_with(".alpha") || name.ends_with(".gamma"));
+    assert_normal(&scales, 1.0, 0.4);
+    assert_eq!(
+        pool(&network, |name| name.contains("bn") && name.ends_with(".weight")).min(),
+        Tensor::from(1.0)
+    );
+}
+
+#[test]
+fn weights_and_biases_start_uniform_within_the_inverse_root_of_the_fan_in() {
+    let network = build(&TrainMethod::LpBnn(LpBnnPreset::Paper.settings()));
+    for named in network.named_tensors() {
+        let Some((path, "weight" | "bias")) = named.name.rsplit_once('.') else { continue };
+        if path.rsplit('.').next().unwrap().starts_with("bn") {
+            continue;
+        }
+        let fan_in: i64 = tensor(&network, &format!("{path}.weight")).size()[1..].iter().product();
+        let unit = named.tensor.detach() * (fan_in as f64).sqrt();
+        let largest = unit.abs().max().double_value(&[]);
+        assert!(largest <= 1.0 + 1e-6, "{} exceeds its bound {largest} times", named.name);
+        // The largest of n uniform draws misses the bound by 1/n on average; by 10/n once in 20,000.
+        let margin = 10.0 / named.tensor.numel() as f64;
+        assert!(largest > 1.0 - margin, "{} keeps to {largest} of its bound", named.name);
+    }
+}
+
 #[test]
 fn methods_start_from_the_same_shared_weights() {
     let base = build(&TrainMethod::Deterministic);
