@@ -13,8 +13,8 @@ use crate::store::StoreError;
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
-    #[error("{0}")]
-    Grid(#[source] Box<GridErrors>),
+    #[error("{}", within_headers(.0))]
+    Grid(Box<GridErrors>),
     #[error("there is no experiment `{name}`: {hint}")]
     UnknownExperiment { name: String, hint: String },
     #[error("there is no trial `{0}`: give an id like `t7`, a key, or the beginning of a key")]
@@ -69,5 +69,25 @@ impl Kind for RequestError {
             Self::Driver(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
+    }
+}
+
+/// Bytes of a grid's errors that are sent. A status travels in a header, three bytes for a byte that is not plain,
+/// and common clients refuse headers above 16 KiB altogether.
+const GRID_BYTES: usize = 4 << 10;
+
+/// The errors, or as many of the first ones as fit.
+fn within_headers(errors: &GridErrors) -> String {
+    let total = errors.problems.len();
+    let mut shown = errors.clone();
+    loop {
+        let text = match total - shown.problems.len() {
+            0 => shown.to_string(),
+            more => format!("{shown}, and of {more} more"),
+        };
+        if text.len() <= GRID_BYTES || shown.problems.len() <= 1 {
+            return text;
+        }
+        shown.problems.pop();
     }
 }
