@@ -19,7 +19,8 @@ impl Cluster {
         }
         let trials = record.trials.clone();
         self.emit(Event::ExperimentCancelled { experiment, at: now }, step);
-        for trial in trials {
+        // Backwards, so that an evaluation is cancelled before it could end for want of its network.
+        for trial in trials.into_iter().rev() {
             let unwanted = |record: &crate::Trial| !record.has_ended() && record.wanted_by.is_empty();
             if self.state.trials.get(&trial).is_some_and(unwanted) {
                 self.cancel(now, trial, step);
