@@ -118,7 +118,7 @@ pub enum Announced {
     /// The bytes are stored already, and were checked.
     Known,
     /// Send them.
-    Wanted(Upload),
+    Wanted(Box<Upload>),
 }
 
 /// An upload under way. Dropped before [`Upload::finish`], it leaves nothing behind.
@@ -166,7 +166,7 @@ impl Blobs {
             return Ok(Announced::Known);
         }
         let parts = self.store.put_multipart(&location(digest)).await.map_err(store_error)?;
-        Ok(Announced::Wanted(Upload {
+        Ok(Announced::Wanted(Box::new(Upload {
             blobs: self.clone(),
             digest,
             announced: bytes,
@@ -175,7 +175,7 @@ impl Blobs {
             part: Vec::new(),
             part_bytes: 0,
             parts,
-        }))
+        })))
     }
 
     /// Size of a blob, if it is stored.

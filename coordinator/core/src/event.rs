@@ -162,7 +162,7 @@ pub enum Event {
 pub enum DropReason {
     /// Newer ones are kept.
     Superseded,
-    /// Its stored copy does not match its digest, or is missing.
+    /// Its stored copy is missing, does not match its digest, or does not load.
     Damaged,
     /// The trainer cannot read it, and its trial starts from the beginning.
     Incompatible,

@@ -91,10 +91,8 @@ pub enum Input {
         /// The checkpoint.
         checkpoint: Checkpoint,
     },
-    /// The stored copy of a checkpoint that an attempt was given does not match its digest, or is missing.
-    ///
-    /// The caller has looked itself: a worker's word may be about its own disk, or about content that was
-    /// stored again since.
+    /// A checkpoint that an attempt was given cannot be used: its stored copy is missing, does not match its
+    /// digest, or does not load.
     CheckpointDamaged {
         /// The attempt that was given it.
         attempt: AttemptId,

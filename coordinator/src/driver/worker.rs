@@ -5,7 +5,7 @@
 
 use common::result::{Checkpoint, MetricRow};
 use common::session::{FromWorker, Hello};
-use common::{AttemptId, Digest, WorkerId};
+use common::{AttemptId, Digest, TrialId, WorkerId};
 use coordinator_core::{Input, Reject};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -118,7 +118,21 @@ impl Driver {
             return;
         }
         warn!(%worker, %attempt, %digest, message, "a checkpoint did not load");
+        if let Some((holder, step)) = self.holder(attempt, digest) {
+            let message = format!("the checkpoint of step {step} of {holder} is damaged and used no more: {message}");
+            self.warning(worker, attempt, message, turn);
+        }
         self.decide_or_note(Input::CheckpointDamaged { attempt, digest }, turn);
+    }
+
+    /// Trial and step of a checkpoint that an attempt reads: its own, or that of a network that it needs.
+    fn holder(&self, attempt: AttemptId, digest: Digest) -> Option<(TrialId, u64)> {
+        let trial = self.cluster.trial_of(attempt)?;
+        let needs = &self.cluster.trial(trial)?.needs;
+        std::iter::once(&trial).chain(needs).find_map(|&id| {
+            let held = self.cluster.trial(id)?.checkpoints.iter().find(|held| held.digest == digest)?;
+            Some((id, held.step))
+        })
     }
 
     fn metrics(
@@ -139,7 +153,7 @@ impl Driver {
     /// Also of an attempt that is over: it may be why.
     fn warning(&mut self, worker: WorkerId, attempt: AttemptId, message: String, turn: &mut Turn) {
         if let Some(trial) = self.history.trial_on(attempt, worker) {
-            warn!(%trial, %attempt, message, "the trainer warns");
+            warn!(%trial, %attempt, message, "a warning for the user");
             let at = self.now();
             turn.batch.warnings.push((trial, Warning { attempt, message, at }));
         }

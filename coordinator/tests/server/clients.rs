@@ -91,7 +91,7 @@ async fn a_grid_with_more_errors_than_a_header_holds_is_answered_with_the_first(
     let server = Server::start().await;
     let unknown: String = (0..300).map(|key| format!("unknown-{key} = 1\n")).collect();
     let status = server.submit(&(unknown + GRID)).await.unwrap_err();
-    assert_refused(&status, Code::InvalidArgument, &["unknown-0", "grid:1:1", "errors above, and of 2"]);
+    assert_refused(&status, Code::InvalidArgument, &["unknown-0", "grid:1:1", "errors above, and of "]);
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let (listening, address) = oneshot::channel();
         let serving = serve(config(dir.path()), async { drop(stopped.await) }, move |address: SocketAddr| {
-            drop(listening.send(address))
+            listening.send(address).expect("the test waits")
         });
         let served = tokio::spawn(serving);
         let address = address.await.expect("it listens");

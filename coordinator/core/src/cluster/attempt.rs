@@ -190,10 +190,10 @@ fn is_echo(cause: &FailureCause) -> bool {
     }
 }
 
-/// Whether a trial that claims success has left what others read: a network, if it trained one.
+/// Whether a trial that claims success has left what others read: its final network, if it trained one.
 fn leaves_what_it_must(trial: &Trial) -> bool {
     match trial.spec {
-        TrialSpec::Train(_) => !trial.checkpoints.is_empty(),
+        TrialSpec::Train(_) => !trial.checkpoints.is_empty() && !trial.newest_damaged,
         TrialSpec::Evaluate(_) => true,
     }
 }

@@ -7,7 +7,7 @@ use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
 
 use super::{Attempt, Experiment, Failure, Outcome, Phase, State, Trial, Worker};
-use crate::{Event, Millis};
+use crate::{DropReason, Event, Millis};
 
 impl State {
     /// Makes `event` true.
@@ -49,7 +49,9 @@ impl State {
             Event::CheckpointCommitted { trial, checkpoint, .. } => {
                 self.apply_checkpoint_committed(*trial, checkpoint);
             }
-            Event::CheckpointDropped { trial, digest, .. } => self.apply_checkpoint_dropped(*trial, *digest),
+            Event::CheckpointDropped { trial, digest, reason, at: _ } => {
+                self.apply_checkpoint_dropped(*trial, *digest, *reason);
+            }
         }
     }
 
@@ -73,6 +75,7 @@ impl State {
             failures: Vec::new(),
             counted_failures: 0,
             checkpoints: Vec::new(),
+            newest_damaged: false,
         };
         self.last_trial = id.0;
         self.index.by_key.insert(*key, *id);
@@ -165,16 +168,18 @@ impl State {
     fn apply_checkpoint_committed(&mut self, id: TrialId, checkpoint: &Checkpoint) {
         if let Some(record) = self.trials.get_mut(&id) {
             record.checkpoints.push(checkpoint.clone());
+            record.newest_damaged = false;
             self.index.add_blob(checkpoint.digest);
         }
     }
 
-    fn apply_checkpoint_dropped(&mut self, id: TrialId, digest: Digest) {
+    fn apply_checkpoint_dropped(&mut self, id: TrialId, digest: Digest, reason: DropReason) {
         let Some(record) = self.trials.get_mut(&id) else {
             return;
         };
         if let Some(position) = record.checkpoints.iter().position(|held| held.digest == digest) {
             record.checkpoints.remove(position);
+            record.newest_damaged |= reason == DropReason::Damaged && position == record.checkpoints.len();
             self.index.remove_blob(digest);
         }
     }

@@ -58,6 +58,9 @@ pub struct Trial {
     pub counted_failures: u32,
     /// Checkpoints that are kept, oldest first.
     pub checkpoints: Vec<Checkpoint>,
+    /// Whether its newest checkpoint was damaged, and none was committed since: then the newest that is kept
+    /// is not where training stands.
+    pub newest_damaged: bool,
 }
 
 /// Where a trial stands.

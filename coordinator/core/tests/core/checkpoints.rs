@@ -97,6 +97,19 @@ fn a_damaged_checkpoint_is_dropped_for_the_one_before_it() {
     assert_eq!(outline(&case.commit(W1, A1, checkpoint(15, "fifteen"))), ["t1 committed 15"]);
 }
 
+#[test]
+fn a_success_whose_last_checkpoint_was_damaged_is_not_believed_of_the_one_before_it() {
+    let mut case = training();
+    let _ = case.commit(W1, A1, checkpoint(10, "ten"));
+    let _ = case.commit(W1, A1, checkpoint(20, "final"));
+    let digest = Digest::of(b"final");
+    let _ = case.handle(Input::CheckpointDamaged { attempt: A1, digest });
+    assert_eq!(outline(&case.end(W1, A1, success()))[0], "a1 failed: a trainer exited with status 0");
+    let _ = case.commit(W1, A2, checkpoint(20, "final"));
+    assert_eq!(outline(&case.end(W1, A2, success()))[0], "t1 succeeded");
+    assert_eq!(restore(&case), [20]);
+}
+
 /// Two evaluations of one network, both running.
 fn two_evaluations() -> Case {
     let mut case = Case::with_workers([2]);
