@@ -221,9 +221,13 @@ impl Prefetch {
         thread::spawn(move || span.in_scope(|| prepare(&batcher, course, done, &sender)));
         Self { batches }
     }
+}
 
-    /// The batch of the next step; `None` after the last.
-    pub fn next(&mut self) -> Option<Batch> {
+/// The batch of each step, until the last.
+impl Iterator for Prefetch {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
         self.batches.recv().ok()
     }
 }
@@ -287,10 +291,7 @@ mod tests {
         let batcher = test(&spec, Path::new("unused")).unwrap();
         let sharding = Sharding::new(200, 2, 1).unwrap();
         let course = Course { seed: 3, sharding, steps_per_epoch: 2, total_steps: 6 };
-        let all = |from| {
-            let mut prefetch = Prefetch::start(batcher.clone(), course, from);
-            std::iter::from_fn(move || prefetch.next()).collect::<Vec<_>>()
-        };
+        let all = |from| Prefetch::start(batcher.clone(), course, from).collect::<Vec<_>>();
         let whole = all(0);
         assert_eq!(whole.len(), 6);
         assert_eq!(whole[0].labels.len(), 100);

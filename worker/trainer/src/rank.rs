@@ -78,14 +78,17 @@ fn execute(launch: &Launch, agent: &Agent) -> Result<(), TrainerError> {
 
 fn fail(error: &TrainerError, rank: u32, reporter: &Reporter) {
     let message = chain(error);
-    tracing::error!("{message}");
+    // As `Debug`, because libtorch's messages hold a stack trace, and a log line is one line.
+    tracing::error!(error = ?message, "the rank cannot go on");
     let cause = error.cause(rank);
-    explain(&cause, message, reporter);
+    explain(&cause, &message, reporter);
     reporter.fail(cause);
 }
 
-/// Sends what went wrong in words, where the cause has no room for them.
-fn explain(cause: &FailureCause, message: String, reporter: &Reporter) {
+/// Sends what went wrong in words, where the cause has no room for them: the first line, without libtorch's
+/// stack trace.
+fn explain(cause: &FailureCause, message: &str, reporter: &Reporter) {
+    let message = message.lines().next().unwrap_or_default().to_owned();
     match cause {
         FailureCause::TrainerExit { .. }
         | FailureCause::CollectiveFailed { .. }
@@ -107,13 +110,18 @@ fn explain(cause: &FailureCause, message: String, reporter: &Reporter) {
 fn report_panics(reporter: &Arc<Reporter>) {
     let reporter = Arc::clone(reporter);
     panic::set_hook(Box::new(move |info| {
-        let text = info.payload_as_str().unwrap_or("no message").to_owned();
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic: {text}");
-        let cause = cause_of_text(&text);
+        tracing::error!(place, error = ?text, "panic");
+        let cause = cause_of_text(text);
+        // tch unwraps errors, so their line ends come escaped.
+        let text = text.split("\\n").next().unwrap_or_default();
         explain(
             &cause,
-            format!("the trainer has a defect, or libtorch refused: {text} ({place})"),
+            &format!("the trainer has a defect, or libtorch refused ({place}): {text}"),
             &reporter,
         );
         reporter.fail(cause);

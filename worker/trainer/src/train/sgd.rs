@@ -93,10 +93,9 @@ impl Sgd {
     pub fn step(&mut self, lr: f64) {
         let _no_grad = tch::no_grad_guard();
         for slot in &mut self.slots {
-            let mut gradient = slot.weight.grad();
-            if slot.decay != 0.0 {
-                gradient = gradient + &slot.weight * slot.decay;
-            }
+            let gradient = slot.weight.grad();
+            // A new tensor: `grad` shares its storage with the parameter's gradient.
+            let gradient = if slot.decay == 0.0 { gradient } else { gradient + &slot.weight * slot.decay };
             let direction = if self.momentum == 0.0 {
                 gradient
             } else {

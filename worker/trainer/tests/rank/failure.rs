@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::FailureCause;
 use common::report::{Launch, Report, exit};
-use common::spec::{Augmentation, DatasetName, NUMERICS, TrainMethod, TrialSpec};
+use common::spec::{Augmentation, DatasetName, ModelSpec, NUMERICS, TrainMethod, TrialSpec};
 
 use crate::support::{Rank, launch, lp_bnn, run, run_gang, train_spec};
 
@@ -67,6 +67,22 @@ fn a_rank_that_waits_for_the_rendezvous_leaves_with_its_agent() {
     let mut rank = Rank::start(&launch);
     rank.lose_agent();
     assert_eq!(rank.end().status.code(), Some(exit::AGENT_LOST));
+}
+
+/// One step would need gigabytes; the program and libtorch need half of what is allowed. tch panics when
+/// libtorch has no memory, so this is the way of a panic too.
+#[test]
+fn a_lack_of_memory_is_reported_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = train_spec(TrainMethod::Deterministic);
+    spec.model = ModelSpec::WideResNet { depth: 28, widen: 4 };
+    spec.data.train_limit = None;
+    spec.data.held_out = Vec::new();
+    spec.recipe.batch_size = 1_297;
+    let ended = Rank::start_within(&launch(TrialSpec::Train(spec), folder.path()), 800 << 20).end();
+    assert_eq!(*ended.cause(), FailureCause::OutOfMemory);
+    let [message] = ended.warnings()[..] else { panic!("{:?}", ended.warnings()) };
+    assert!(message.contains("can't allocate memory") && !message.contains("frame #"), "{message}");
 }
 
 fn rejected(change: impl FnOnce(&mut Launch)) -> String {

@@ -1,5 +1,7 @@
 //! Tests of the program as an agent sees it: launch files, pipes, signals, files.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where an assumption of it does not hold")]
+
 mod evaluation;
 mod failure;
 mod gang;

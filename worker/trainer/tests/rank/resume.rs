@@ -65,16 +65,22 @@ fn an_lp_bnn_that_was_killed_ends_with_the_same_bits() {
     survives_kills(lp_bnn(), false, &[5]);
 }
 
+/// With three ranks the order of summation could depend on how gradients are put in buckets, and buckets on how
+/// long the process has lived.
 #[test]
-fn two_ranks_that_were_killed_end_with_the_same_bits() {
+fn ranks_that_were_killed_together_end_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    let mut spec = train_spec(lp_bnn());
-    spec.world_size = 2;
-    let whole = launch(TrialSpec::Train(spec), &folder.path().join("whole"));
-    let expected = run_gang(&whole).swap_remove(0);
-    for step in [1, 7] {
-        let resumed = kill_and_resume(&whole, step, &folder.path().join(step.to_string()));
-        assert_same_tensors(&expected.final_checkpoint(), &resumed.final_checkpoint());
+    for (world_size, batch_size) in [(2, 32), (3, 30)] {
+        let folder = folder.path().join(world_size.to_string());
+        let mut spec = train_spec(lp_bnn());
+        spec.world_size = world_size;
+        spec.recipe.batch_size = batch_size;
+        let whole = launch(TrialSpec::Train(spec), &folder.join("whole"));
+        let expected = run_gang(&whole).swap_remove(0);
+        for step in [1, 7] {
+            let resumed = kill_and_resume(&whole, step, &folder.join(step.to_string()));
+            assert_same_tensors(&expected.final_checkpoint(), &resumed.final_checkpoint());
+        }
     }
 }
 
@@ -87,16 +93,12 @@ fn checkpoints_of(whole: &Launch, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn refused(ended: &Ended) -> Vec<&Path> {
-    let refused = |report: &'_ Report| match report {
-        Report::CheckpointRefused { path, message } => {
-            assert!(!message.is_empty());
-            Some(path.clone())
-        }
+fn refused(ended: &Ended) -> Vec<PathBuf> {
+    let refused = |report: &Report| match report {
+        Report::CheckpointRefused { path, message } if !message.is_empty() => Some(path.clone()),
         _ => None,
     };
-    let paths: Vec<PathBuf> = ended.reports.iter().filter_map(refused).collect();
-    paths.into_iter().map(|path| &*Box::leak(path.into_boxed_path())).collect()
+    ended.reports.iter().filter_map(refused).collect()
 }
 
 #[test]
@@ -117,7 +119,7 @@ fn damaged_checkpoints_are_refused_and_an_older_one_is_used() {
     let expected = run(&whole);
     let resumed = Launch { work_dir: folder.path().join("second"), restore: restore.clone(), ..whole };
     let resumed = run(&resumed);
-    assert_eq!(refused(&resumed), [&*restore[0], &*restore[1]]);
+    assert_eq!(refused(&resumed), restore[..2]);
     assert!(
         resumed.reports.iter().any(|report| matches!(report, Report::Progress { step: 6, loss: None, .. }))
     );
@@ -157,7 +159,7 @@ fn without_a_whole_checkpoint_the_trial_starts_again() {
     let expected = run(&whole);
     let restore = vec![missing.clone(), empty.clone()];
     let ended = run(&Launch { work_dir: folder.path().join("again"), restore, ..whole });
-    assert_eq!(refused(&ended), [&*missing, &*empty]);
+    assert_eq!(refused(&ended), [missing, empty]);
     assert_same_tensors(&expected.final_checkpoint(), &ended.final_checkpoint());
 }
 

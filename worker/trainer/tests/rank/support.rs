@@ -103,12 +103,25 @@ impl Rank {
     }
 
     pub fn start_with(launch: &Launch, environment: &[(&str, &str)]) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_credence-trainer"));
+        program.envs(environment.iter().copied());
+        Self::spawn(program, launch)
+    }
+
+    /// A rank whose address space is limited to so many bytes.
+    pub fn start_within(launch: &Launch, bytes: u64) -> Self {
+        let mut program = Command::new("sh");
+        program.args(["-c", &format!("ulimit -v {} && exec \"$0\" \"$1\"", bytes / 1024)]);
+        program.arg(env!("CARGO_BIN_EXE_credence-trainer"));
+        Self::spawn(program, launch)
+    }
+
+    fn spawn(mut program: Command, launch: &Launch) -> Self {
         fs::create_dir_all(&launch.work_dir).unwrap();
         let file = launch.work_dir.join("launch.json");
         fs::write(&file, serde_json::to_vec(launch).unwrap()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_credence-trainer"))
+        let mut child = program
             .arg(&file)
-            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
