@@ -44,33 +44,36 @@ impl From<WatchUpdate> for Update {
 
 pub async fn run(client: &ClientArguments, arguments: WatchArguments) -> Result<ExitCode, Failure> {
     let mut screen = Screen::new(arguments.json);
-    let mut lost_at = None;
+    let (mut known, mut lost_at) = (false, None);
     loop {
-        let failure = match follow(client, &arguments.experiment, &mut screen, &mut lost_at).await {
+        let mut heard = false;
+        let failure = match follow(client, &arguments.experiment, &mut screen, &mut heard).await {
             Ok(state) => {
                 let code = if state == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
                 return Ok(code);
             }
             Err(failure) => failure,
         };
+        if heard {
+            // However long nothing had changed before: the coordinator is away from now on.
+            (known, lost_at) = (true, None);
+        }
+        let since = *lost_at.get_or_insert_with(tokio::time::Instant::now);
         // A coordinator that was there comes back, and what it answered is not lost.
-        let since: &tokio::time::Instant = match (&failure, &lost_at) {
-            (Failure::Unreachable { .. } | Failure::Refused(_), Some(since)) => since,
-            _ => return Err(failure),
-        };
-        if since.elapsed() > PATIENCE {
+        let passing = matches!(failure, Failure::Unreachable { .. } | Failure::Refused(_));
+        if !known || !passing || since.elapsed() > PATIENCE {
             return Err(failure);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// Follows one stream. Returns the state that the experiment ended in. `lost_at` is when the last update came.
+/// Follows one stream. Returns the state that the experiment ended in. `heard` becomes true with the first update.
 async fn follow(
     client: &ClientArguments,
     experiment: &str,
     screen: &mut Screen,
-    lost_at: &mut Option<tokio::time::Instant>,
+    heard: &mut bool,
 ) -> Result<&'static str, Failure> {
     let mut client = Client::connect(client).await?;
     let response = client.api.watch(WatchRequest { experiment: experiment.to_owned() }).await;
@@ -81,7 +84,7 @@ async fn follow(
             Ok(Some(update)) => {
                 let update = Update::from(update);
                 state = update.experiment.state;
-                *lost_at = Some(tokio::time::Instant::now());
+                *heard = true;
                 screen.show(&update)?;
             }
             Ok(None) if state != "active" => return Ok(state),
