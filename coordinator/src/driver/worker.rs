@@ -119,7 +119,8 @@ impl Driver {
         }
         warn!(%worker, %attempt, %digest, message, "a checkpoint did not load");
         if let Some((holder, step)) = self.holder(attempt, digest) {
-            let message = format!("the checkpoint of step {step} of {holder} is damaged and used no more: {message}");
+            let message =
+                format!("the checkpoint of step {step} of {holder} is damaged and used no more: {message}");
             self.warning(worker, attempt, message, turn);
         }
         self.decide_or_note(Input::CheckpointDamaged { attempt, digest }, turn);
