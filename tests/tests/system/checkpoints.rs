@@ -74,7 +74,11 @@ fn assert_the_one_before_is_used(damage: Damage) {
     let log = cluster.coordinator_log();
     assert!(log.contains("a checkpoint did not load"), "the damage is not reported:\n{log}");
     let told = after.warnings.iter().any(|warning| warning.contains("damaged"));
-    assert!(told, "the user is not told that the checkpoint of step {newest} was damaged: {:?}", after.warnings);
+    assert!(
+        told,
+        "the user is not told that the checkpoint of step {newest} was damaged: {:?}",
+        after.warnings
+    );
     cluster.stop();
 }
 

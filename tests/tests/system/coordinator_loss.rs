@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
-use system_tests::{Cluster, Experiment, Lease, TrainerProcess};
+use system_tests::{Cluster, Experiment, Lease, PATIENCE, TrainerProcess, until};
 
 use crate::undisturbed::{self, METRICS_STEPS, Outcome, Ranks, STEPS};
 
@@ -28,7 +28,11 @@ fn assert_training_goes_on(ranks: Ranks, workers: &[&str]) {
     let answered = cluster.experiment(&submitted.experiment);
     assert_eq!(answered.name, grid.name(), "what was answered is there");
     let kept = cluster.trial(&train).checkpoint_steps;
-    assert!(kept.iter().max() >= before.checkpoint_steps.iter().max(), "{kept:?} after {:?}", before.checkpoint_steps);
+    assert!(
+        kept.iter().max() >= before.checkpoint_steps.iter().max(),
+        "{kept:?} after {:?}",
+        before.checkpoint_steps
+    );
     cluster.wait_checkpoint(&train, 160);
     assert_eq!(pids(&cluster.trainers()), pids(&trainers), "the same processes go on");
     cluster.kill_coordinator();
@@ -89,9 +93,7 @@ fn a_trial_that_ends_while_the_coordinator_is_away_is_not_run_again() {
     // Close to the end, so that the wait for it is short.
     cluster.wait_checkpoint(&train, STEPS - 60);
     cluster.kill_coordinator();
-    system_tests::until("the trainer ends by itself", system_tests::PATIENCE, || {
-        cluster.trainers().is_empty().then_some(())
-    });
+    until("the trainer ends by itself", PATIENCE, || cluster.trainers().is_empty().then_some(()));
     cluster.start_coordinator();
     expected.assert_same(&Outcome::of(&cluster, grid.name()));
     assert_eq!(cluster.trial(&train).attempts, 1);
@@ -106,13 +108,11 @@ fn a_watch_outlives_a_restart_of_the_coordinator() {
     let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
     let watch = cluster.start_command(&["watch", grid.name(), "--json"], "watch.log");
     cluster.wait_checkpoint(&train, 40);
-    system_tests::until("the watch shows the experiment", system_tests::PATIENCE, || {
-        watch.log().contains(grid.name()).then_some(())
-    });
+    until("the watch shows the experiment", PATIENCE, || watch.log().contains(grid.name()).then_some(()));
     cluster.kill_coordinator();
     cluster.start_coordinator();
     let log = cluster.path("watch.log");
-    assert!(watch.wait(system_tests::PATIENCE).success(), "{}", std::fs::read_to_string(log).unwrap());
+    assert!(watch.wait(PATIENCE).success(), "{}", std::fs::read_to_string(log).unwrap());
     cluster.stop();
 }
 
@@ -127,7 +127,7 @@ fn a_coordinator_that_is_stopped_in_good_order_leaves_trainers_alone() {
     let trainers = cluster.trainers();
     let coordinator = cluster.take_coordinator();
     coordinator.signal(Signal::SIGTERM);
-    assert!(coordinator.wait(system_tests::PATIENCE).success());
+    assert!(coordinator.wait(PATIENCE).success());
     assert_eq!(pids(&cluster.trainers()), pids(&trainers));
     cluster.start_coordinator();
     expected.assert_same(&Outcome::of(&cluster, grid.name()));

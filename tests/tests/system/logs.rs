@@ -15,7 +15,10 @@ fn the_log_of_each_rank_is_readable_during_and_after_its_run() {
     let read = |cluster: &Cluster, rank: &str| cluster.run(&["logs", &train, "--rank", rank]).ok();
     let during = [read(&cluster, "0"), read(&cluster, "1")];
     for (rank, log) in during.iter().enumerate() {
-        assert!(log.contains("training starts") && log.contains(&format!("rank={rank}")), "rank {rank}:\n{log}");
+        assert!(
+            log.contains("training starts") && log.contains(&format!("rank={rank}")),
+            "rank {rank}:\n{log}"
+        );
         let attempt = &cluster.trial(&train).history[0].id;
         assert!(log.lines().all(|line| line.contains(&format!("attempt={attempt}"))), "rank {rank}:\n{log}");
     }
@@ -34,7 +37,10 @@ fn the_log_of_each_rank_is_readable_during_and_after_its_run() {
         assert!(worker.wait(PATIENCE).success());
     }
     for rank in ["0", "1"] {
-        assert!(read(&cluster, rank).contains("training done"), "the log of rank {rank} went with its worker");
+        assert!(
+            read(&cluster, rank).contains("training done"),
+            "the log of rank {rank} went with its worker"
+        );
     }
     cluster.stop();
 }

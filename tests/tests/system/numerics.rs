@@ -11,7 +11,11 @@ fn assert_fails_once(cluster: &Cluster, grid: &Grid) {
     let step: u64 = ended.reason.rsplit("step ").next().unwrap().trim().parse().unwrap();
     // The first step is taken with the initial weights, which are finite.
     assert!((2..=8).contains(&step), "{}", ended.reason);
-    assert_eq!(ended.checkpoint_steps, [] as [u64; 0], "a checkpoint of weights that are not numbers");
+    let kept = &ended.checkpoint_steps;
+    assert!(
+        kept.iter().all(|&kept| kept < step),
+        "a checkpoint of weights that are not numbers: {kept:?} at step {step}"
+    );
     assert_eq!(cluster.run(&["watch", grid.name()]).code, Some(1));
     assert_eq!(cluster.experiment(grid.name()).state, "failed");
     let table = cluster.run(&["table", grid.name()]).ok();
@@ -23,7 +27,10 @@ fn a_loss_that_is_not_finite_ends_the_trial_once_with_the_step() {
     let cluster = Cluster::with_workers(Lease::Long, &["alpha", "beta"]);
     let run = "checkpoint-steps = 1\nmetrics-steps = 1";
     let grid = |name, slots| {
-        Grid::new(name).method(format!("kind = \"deterministic\"\nslots = {slots}")).recipe("epochs = 2\nlr = 1e30").run(run)
+        Grid::new(name)
+            .method(format!("kind = \"deterministic\"\nslots = {slots}"))
+            .recipe("epochs = 2\nlr = 1e30")
+            .run(run)
     };
     assert_fails_once(&cluster, &grid("alone", 1));
     assert_fails_once(&cluster, &grid("together", 2));

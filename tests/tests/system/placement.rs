@@ -1,6 +1,6 @@
 //! Gangs are placed whole or not at all, and what waits says why.
 
-use system_tests::{Cluster, Grid, Lease, until, PATIENCE};
+use system_tests::{Cluster, Grid, Lease, PATIENCE, until};
 
 fn four_ranks() -> Grid {
     Grid::new("four-ranks").method("kind = \"deterministic\"\nslots = 4")
@@ -47,7 +47,10 @@ fn a_trial_without_any_worker_says_so() {
 #[test]
 fn slots_in_use_never_exceed_slots_offered() {
     let cluster = Cluster::with_workers(Lease::Long, &["alpha", "beta"]);
-    let grid = Grid::new("crowd").seeds(&[0, 1, 2]).method("kind = \"deterministic\"\nslots = 2").method("kind = \"mc-dropout\"");
+    let grid = Grid::new("crowd")
+        .seeds(&[0, 1, 2])
+        .method("kind = \"deterministic\"\nslots = 2")
+        .method("kind = \"mc-dropout\"");
     cluster.submit(&grid);
     until("the experiment ends", PATIENCE, || {
         for worker in cluster.workers() {

@@ -54,7 +54,8 @@ fn a_grid_that_grew_trains_only_what_is_missing() {
 fn a_dry_run_names_the_trials_and_keeps_nothing() {
     let cluster = Cluster::start(Lease::Long);
     let printed = cluster.run(&["submit", &cluster.write(&grid("dry", &[0])), "--dry-run"]).ok();
-    for words in ["train deterministic", "evaluate Deterministic (MSP)", "evaluate Deep Ensemble", "4 trials"] {
+    for words in ["train deterministic", "evaluate Deterministic (MSP)", "evaluate Deep Ensemble", "4 trials"]
+    {
         assert!(printed.contains(words), "no `{words}` in:\n{printed}");
     }
     assert_eq!(cluster.json::<Vec<Experiment>>(&["list"]).len(), 0);

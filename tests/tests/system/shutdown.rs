@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use system_tests::{Cluster, Lease};
+use system_tests::{Cluster, Lease, until};
 
 use crate::undisturbed::{self, Outcome, Ranks};
 
@@ -42,6 +42,7 @@ fn ctrl_c_ends_a_coordinator_that_is_watched_and_a_worker_that_misses_it() {
     let mut cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
     training(&cluster);
     let watch = cluster.start_command(&["watch", "one-rank"], "watch.log");
+    until("the watch shows the experiment", PROMPTLY, || watch.log().contains("one-rank").then_some(()));
     let coordinator = cluster.take_coordinator();
     coordinator.signal(Signal::SIGINT);
     assert_eq!(coordinator.wait(PROMPTLY).code(), Some(0));

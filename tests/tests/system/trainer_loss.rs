@@ -28,7 +28,8 @@ pub fn assert_went_on_from(cluster: &Cluster, train: &str, attempt: &str, step: 
     let log = cluster.run(&["logs", train, "--attempt", attempt]).ok();
     let restored = log.lines().find(|line| line.contains("restored a checkpoint"));
     let restored = restored.unwrap_or_else(|| panic!("{attempt} restored nothing:\n{log}"));
-    let found: u64 = restored.split("step=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let found: u64 =
+        restored.split("step=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     assert!(found >= step, "{attempt} went on from step {found}");
     let rows = cluster.metric_rows(train);
     let own = rows.iter().filter(|row| row.attempt == attempt).map(|row| row.step);
@@ -58,7 +59,8 @@ fn a_trial_whose_trainer_is_killed_again_and_again_fails_when_its_budget_is_spen
     let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
     for attempt in 0..2 {
         let running = cluster.wait_trial(&train, "it makes steps", |trial| {
-            trial.history.len() == attempt + 1 && trial.progress.as_ref().is_some_and(|progress| progress.step > 0)
+            trial.history.len() == attempt + 1
+                && trial.progress.as_ref().is_some_and(|progress| progress.step > 0)
         });
         cluster.kill_trainer(&running.history[attempt].id, 0);
     }

@@ -31,7 +31,9 @@ pub fn grid(ranks: Ranks) -> Grid {
     Grid::new(name)
         .method(method)
         .recipe("epochs = 40\nlr = 0.05\nclip-norm = 1.0\naugmentation = [{ kind = \"crop\", padding = 1 }]")
-        .run(&format!("checkpoint-steps = 20\ncheckpoint-interval = \"none\"\nmetrics-steps = {METRICS_STEPS}"))
+        .run(&format!(
+            "checkpoint-steps = 20\ncheckpoint-interval = \"none\"\nmetrics-steps = {METRICS_STEPS}"
+        ))
 }
 
 /// Everything of a run that does not depend on the clock.
@@ -52,7 +54,11 @@ impl Outcome {
         let train = &trials.trial(&["train"]).id;
         let evaluate = cluster.trial(&trials.trial(&["evaluate"]).id);
         let tensors = tensors_of(&cluster.artifact(train, "checkpoint.safetensors"));
-        assert!(tensors.keys().any(|name| name.starts_with("momentum/")), "no momentum in {:?}", tensors.keys());
+        assert!(
+            tensors.keys().any(|name| name.starts_with("momentum/")),
+            "no momentum in {:?}",
+            tensors.keys()
+        );
         Self { tensors, scores: scores(&evaluate), rows: rows(&cluster.metric_rows(train)) }
     }
 

@@ -12,7 +12,16 @@ fn every_error_of_a_grid_file_is_listed_with_its_line() {
     let path = path.to_str().unwrap();
     for arguments in [&["submit", path][..], &["submit", path, "--dry-run"]] {
         let errors = cluster.run(arguments).failed_with(2);
-        for words in ["wrn-12-1", "listed twice", "digits", "`epoch`", "did you mean `epochs`", "lp-bnn", "bad.toml:2:", "bad.toml:8:"] {
+        for words in [
+            "wrn-12-1",
+            "listed twice",
+            "digits",
+            "`epoch`",
+            "did you mean `epochs`",
+            "lp-bnn",
+            "bad.toml:2:",
+            "bad.toml:8:",
+        ] {
             assert!(errors.contains(words), "no `{words}` in:\n{errors}");
         }
     }

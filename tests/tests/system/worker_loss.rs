@@ -33,7 +33,10 @@ fn a_trial_goes_on_to_the_same_bits_on_another_worker() {
     let after = cluster.trial(&train);
     // Nobody's fault: it costs nothing.
     assert_eq!((after.attempts, after.failures), (2, 0), "{after:#?}");
-    assert_eq!((&after.history[0].workers[..], &after.history[1].workers[..]), (&["alpha".into()][..], &["beta".into()][..]));
+    assert_eq!(
+        (&after.history[0].workers[..], &after.history[1].workers[..]),
+        (&["alpha".into()][..], &["beta".into()][..])
+    );
     assert!(after.history[0].failure.contains("lost"), "{:?}", after.history);
     assert_went_on_from(&cluster, &train, &after.history[1].id, 100);
     cluster.stop();

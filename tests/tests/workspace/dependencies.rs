@@ -21,7 +21,11 @@ const RULES: [Rule; 10] = [
     Rule { krate: "coordinator-core", only: Some(&["common", "serde", "thiserror"]), never: &["rand"] },
     Rule { krate: "proto", only: None, never: &["coordinator-core", "coordinator", "worker", "sled", "tch"] },
     Rule { krate: "coordinator", only: None, never: &["tch", "torch-sys", "c10d", "worker"] },
-    Rule { krate: "worker", only: None, never: &["tch", "torch-sys", "coordinator-core", "coordinator", "sled"] },
+    Rule {
+        krate: "worker",
+        only: None,
+        never: &["tch", "torch-sys", "coordinator-core", "coordinator", "sled"],
+    },
     Rule { krate: "c10d", only: None, never: &["tokio", "tonic", "common"] },
     Rule { krate: "datasets", only: None, never: &["tokio", "tonic", "tch", "serde"] },
     Rule { krate: "trainer", only: None, never: &["tokio", "tonic", "prost", "proto", "sled", "worker"] },
@@ -50,7 +54,8 @@ impl Graph {
             .collect();
         let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in list(&metadata["resolve"]["nodes"]) {
-            let normal = list(&node["deps"]).filter(|dep| list(&dep["dep_kinds"]).any(|kind| kind["kind"].is_null()));
+            let normal =
+                list(&node["deps"]).filter(|dep| list(&dep["dep_kinds"]).any(|kind| kind["kind"].is_null()));
             let uses = normal.map(|dep| names[text(&dep["pkg"])].to_owned());
             graph.entry(names[text(&node["id"])].to_owned()).or_default().extend(uses);
         }
@@ -71,7 +76,8 @@ impl Graph {
                 return Some(path);
             }
             if seen.insert(last.clone()) {
-                paths.extend(self.direct(last).iter().map(|next| [path.clone(), vec![next.clone()]].concat()));
+                paths
+                    .extend(self.direct(last).iter().map(|next| [path.clone(), vec![next.clone()]].concat()));
             }
         }
         None
@@ -101,7 +107,9 @@ fn no_crate_depends_on_what_it_must_not() {
             let others = graph.direct(krate).iter().filter(|name| !only.contains(&name.as_str()));
             broken.extend(others.map(|name| format!("{krate} -> {name}, but it may only use {only:?}")));
         }
-        broken.extend(never.iter().filter_map(|target| graph.path(krate, target)).map(|path| path.join(" -> ")));
+        broken.extend(
+            never.iter().filter_map(|target| graph.path(krate, target)).map(|path| path.join(" -> ")),
+        );
     }
     assert!(broken.is_empty(), "forbidden dependencies:\n{}", broken.join("\n"));
 }
@@ -110,7 +118,8 @@ fn no_crate_depends_on_what_it_must_not() {
 fn the_database_and_the_wire_are_named_by_one_crate_each() {
     let graph = Graph::read();
     for (dependency, owners) in DIRECT {
-        let users = RULES.iter().map(|rule| rule.krate).filter(|krate| graph.direct(krate).contains(dependency));
+        let users =
+            RULES.iter().map(|rule| rule.krate).filter(|krate| graph.direct(krate).contains(dependency));
         assert_eq!(users.collect::<Vec<_>>(), owners, "crates that use {dependency}");
     }
 }

@@ -56,7 +56,8 @@ fn unsafe_code_is_in_the_foreign_function_crate_alone() {
     let mut foreign = 0;
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
-        let lines: Vec<usize> = code(&text).filter(|(_, line)| is_unsafe(line)).map(|(number, _)| number).collect();
+        let lines: Vec<usize> =
+            code(&text).filter(|(_, line)| is_unsafe(line)).map(|(number, _)| number).collect();
         if shown(&path).starts_with(FOREIGN) {
             foreign += lines.len();
         } else if path != repository().join("tests/tests/workspace/sources.rs") {
@@ -72,19 +73,24 @@ fn every_crate_but_the_foreign_one_forbids_unsafe_code() {
     let root = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     assert!(root.contains("unsafe_code = \"forbid\""), "the workspace does not forbid unsafe code");
     let members = root.split_once("\nmembers = [").unwrap().1.split_once(']').unwrap().0;
-    let members: Vec<&str> = members.split(',').map(|text| text.trim().trim_matches('"')).filter(|m| !m.is_empty()).collect();
+    let members: Vec<&str> =
+        members.split(',').map(|text| text.trim().trim_matches('"')).filter(|m| !m.is_empty()).collect();
     assert!(members.contains(&FOREIGN), "{members:?}");
     for member in members.iter().filter(|member| **member != FOREIGN) {
         let manifest = fs::read_to_string(repository().join(member).join("Cargo.toml")).unwrap();
-        let forbids = ["[lints]\nworkspace = true", "\nunsafe_code = \"forbid\""].iter().any(|text| manifest.contains(text));
+        let forbids = ["[lints]\nworkspace = true", "\nunsafe_code = \"forbid\""]
+            .iter()
+            .any(|text| manifest.contains(text));
         assert!(forbids, "{member} does not forbid unsafe code");
     }
 }
 
 #[test]
 fn no_file_is_so_long_that_it_must_have_several_subjects() {
-    let mut lines: Vec<(usize, String)> =
-        sources().iter().map(|path| (fs::read_to_string(path).unwrap().lines().count(), shown(path))).collect();
+    let mut lines: Vec<(usize, String)> = sources()
+        .iter()
+        .map(|path| (fs::read_to_string(path).unwrap().lines().count(), shown(path)))
+        .collect();
     lines.sort();
     let long: Vec<_> = lines.iter().filter(|(lines, _)| *lines > FEW_LINES).collect();
     eprintln!("files of more than {FEW_LINES} lines: {long:?}");
@@ -95,7 +101,8 @@ fn no_file_is_so_long_that_it_must_have_several_subjects() {
 #[test]
 fn every_module_says_what_it_decides() {
     // Tests say it in the names of their functions.
-    let is_test = |path: &Path| path.ends_with("tests.rs") || shown(path).split('/').any(|part| part == "tests");
+    let is_test =
+        |path: &Path| path.ends_with("tests.rs") || shown(path).split('/').any(|part| part == "tests");
     let undocumented: Vec<String> = sources()
         .iter()
         .filter(|path| !is_test(path))
