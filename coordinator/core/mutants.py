@@ -107,6 +107,8 @@ MUTANTS = [
      "record.restore().skip(keep)", "record.checkpoints.iter().skip(keep)"),
     ("blobs in use are deleted", "cluster/retention.rs",
      "if !self.is_referenced(digest) && ", "if "),
+    ("an older checkpoint passes for the last", "cluster/attempt.rs",
+     "!trial.checkpoints.is_empty() && !trial.newest_damaged", "!trial.checkpoints.is_empty()"),
     ("a damaged network is not trained again", "cluster/retention.rs",
      "self.reopen(now, owner, step);", "let _ = owner;"),
     ("a trial goes on without its network", "cluster/retention.rs",

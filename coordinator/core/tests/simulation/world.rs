@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::result::Checkpoint;
+use common::spec::TrialSpec;
 use common::{AttemptId, Digest, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Session, Step};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
+use crate::grid::steps;
 use crate::oracle::{self, Oracle};
 use crate::support;
 use crate::worker::{Order, SimWorker};
@@ -53,6 +55,7 @@ pub struct World {
     /// The coordinator is down until then.
     down_until: u64,
     faults: bool,
+    crashes: u32,
 }
 
 impl World {
@@ -70,6 +73,7 @@ impl World {
             rotten: BTreeSet::new(),
             down_until: 0,
             faults: true,
+            crashes: 0,
         }
     }
 
@@ -184,6 +188,10 @@ impl World {
             assert!(!worker.connected || worker.slots == view.worker.slots, "{} has other slots", view.id);
         }
         for (id, trial) in self.cluster.trials() {
+            if let (TrialSpec::Train(_), true) = (&trial.spec, trial.has_succeeded()) {
+                let last = trial.checkpoints.iter().map(|held| held.step).collect::<Vec<_>>();
+                assert_eq!(last, [steps(&trial.spec)], "{id} succeeded with another network than its last");
+            }
             let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
             let named = artifacts.map(|artifact| artifact.digest);
             for digest in named.chain(trial.checkpoints.iter().map(|held| held.digest)) {
@@ -194,6 +202,7 @@ impl World {
 
     /// Only what JSON holds survives. Sessions break; workers work on.
     fn crash_coordinator(&mut self) {
+        self.crashes += 1;
         let text = serde_json::to_string(&self.log).unwrap();
         self.log = serde_json::from_str(&text).unwrap();
         self.cluster = Cluster::replay(policy(), Millis(self.now), &self.log);
@@ -306,41 +315,27 @@ impl World {
         }
     }
 
-    /// What the driver does with a worker's message before and after the core sees it.
+    /// What the driver does with a worker's message besides asking the core.
     fn receive(&mut self, worker: WorkerId, input: Input) {
-        match &input {
-            Input::CheckpointCommitted { attempt, checkpoint, .. } => {
-                let (attempt, checkpoint) = (*attempt, checkpoint.clone());
-                if !self.blobs.contains(&checkpoint.digest) {
-                    return;
-                }
-                let done = match self.handle(input) {
-                    Ok(()) | Err(Reject::StaleCheckpoint { .. }) => true,
-                    Err(_) => false,
-                };
-                if done && self.now >= self.down_until {
-                    self.send_to_worker(worker, ToWorker::Uploaded(attempt, checkpoint));
-                }
-                return;
+        if let Input::CheckpointCommitted { attempt, checkpoint, .. } = &input {
+            let (attempt, checkpoint) = (*attempt, checkpoint.clone());
+            if self.blobs.contains(&checkpoint.digest) {
+                self.commit(worker, attempt, checkpoint, input);
             }
-            Input::CheckpointDamaged { digest, .. } => {
-                if self.blobs.contains(digest) && !self.rotten.contains(digest) {
-                    return;
-                }
-            }
-            Input::Submit { .. }
-            | Input::CancelExperiment { .. }
-            | Input::CancelTrial { .. }
-            | Input::Hello { .. }
-            | Input::Heartbeat { .. }
-            | Input::Disconnected { .. }
-            | Input::WorkerLeft { .. }
-            | Input::Ended { .. }
-            | Input::RendezvousOpened { .. }
-            | Input::Tick => {}
-        }
-        if let Err(Reject::UnknownWorker(worker)) = self.handle(input) {
+        } else if let Err(Reject::UnknownWorker(worker)) = self.handle(input) {
             self.workers.get_mut(&worker).unwrap().connected = false;
+        }
+    }
+
+    /// An upload is answered; a worker that gets no answer sends it again.
+    fn commit(&mut self, worker: WorkerId, attempt: AttemptId, checkpoint: Checkpoint, input: Input) {
+        let crashes = self.crashes;
+        let done = match self.handle(input) {
+            Ok(()) => self.crashes == crashes,
+            Err(reject) => matches!(reject, Reject::StaleCheckpoint { .. }),
+        };
+        if done {
+            self.send_to_worker(worker, ToWorker::Uploaded(attempt, checkpoint));
         }
     }
 

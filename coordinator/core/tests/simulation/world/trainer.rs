@@ -125,9 +125,14 @@ impl World {
                 let trainer = self.trainer(id, attempt);
                 trainer.met = true;
                 trainer.hung = hangs;
-                if !trainer.hung {
-                    trainer.step = step + 1;
-                    self.after_step(id, &order, step + 1);
+                if hangs {
+                    return;
+                }
+                // One that went on from its last checkpoint has no step left to make.
+                let reached = (step + 1).min(steps(&order.spec));
+                trainer.step = reached;
+                if reached > step {
+                    self.after_step(id, &order, reached);
                 }
             }
             None => {
