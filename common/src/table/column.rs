@@ -138,23 +138,23 @@ fn scaled(value: f64, scales: &[(f64, &'static str)]) -> (f64, &'static str) {
     reached.or(scales.last()).copied().unwrap_or((1.0, ""))
 }
 
-/// Out-of-distribution sets that any cell was measured on, in the order of their names. One that has no name of its own, because
-/// it is the only one, comes first; and so it does when there are no results yet, so that headings do not move.
+/// Out-of-distribution sets that any cell was measured on, in the order of their names. A cell that was measured on a single
+/// set has its figures under plain names too, and those are shown, first; so they are when there are no results yet, so
+/// that headings do not move.
 fn detection_sets(outcomes: &[CellOutcome]) -> Vec<Option<String>> {
-    let mut sets: Vec<Option<String>> = outcomes
-        .iter()
-        .filter_map(|outcome| match &outcome.status {
-            CellStatus::Done(values) => Some(values.keys()),
-            CellStatus::Running | CellStatus::Waiting | CellStatus::Failed(_) | CellStatus::Cancelled => None,
-        })
-        .flatten()
-        .filter_map(|name| name.parse::<MetricName>().ok())
-        .filter(|name| name.metric() == Metric::Auroc)
-        .map(|name| name.set().map(str::to_owned))
-        .collect();
-    sets.sort();
-    sets.dedup();
-    if sets.is_empty() { vec![None] } else { sets }
+    let mut sets = std::collections::BTreeSet::new();
+    for outcome in outcomes {
+        let CellStatus::Done(values) = &outcome.status else { continue };
+        if values.contains_key(Metric::Auroc.name()) {
+            sets.insert(None);
+            continue;
+        }
+        let names = values.keys().filter_map(|name| name.parse::<MetricName>().ok());
+        sets.extend(
+            names.filter(|name| name.metric() == Metric::Auroc).map(|name| name.set().map(str::to_owned)),
+        );
+    }
+    if sets.is_empty() { vec![None] } else { sets.into_iter().collect() }
 }
 
 impl FromStr for Column {

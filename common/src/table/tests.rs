@@ -141,6 +141,9 @@ fn default_columns_follow_the_sets_that_were_measured() {
     let plain = "accuracy nll brier ece auroc aupr fpr95 parameters train_seconds";
     assert_eq!(names(&[]), plain);
     assert_eq!(names(&[cell("digits", "m", 0, done(&[("auroc", 0.5)]))]), plain);
+    // A report of one set names its figures twice; the table shows them once.
+    let single = done(&[("auroc", 0.5), ("auroc/held-out", 0.5)]);
+    assert_eq!(names(&[cell("digits", "m", 0, single)]), plain);
     let two = [
         cell("c", "m", 0, done(&[("auroc/svhn", 0.5), ("auroc/cifar-100", 0.5)])),
         cell("c", "m", 1, CellStatus::Waiting),
