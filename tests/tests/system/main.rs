@@ -4,6 +4,8 @@
 //! behind, and errors that name the way out. Where a run was disturbed, its result is compared to the last bit with
 //! that of one that was not ([`undisturbed`]).
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
 mod cancel;
 mod checkpoints;
 mod coordinator_loss;
