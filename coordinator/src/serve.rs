@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
-use proto::v1::credence_server::CredenceServer;
-use proto::v1::worker_session_server::WorkerSessionServer;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -136,8 +134,8 @@ async fn router(driver: &Handle, blobs: Blobs, store: Reader) -> Result<Router, 
     let workers = session::Service::new(driver.clone(), blobs.clone(), logs.clone());
     let clients = grpc::Service::new(driver.clone(), blobs, store, logs);
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<CredenceServer<grpc::Service>>().await;
-    health.set_serving::<WorkerSessionServer<session::Service>>().await;
+    health.set_serving::<grpc::Server>().await;
+    health.set_serving::<session::Server>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -146,8 +144,8 @@ async fn router(driver: &Handle, blobs: Blobs, store: Reader) -> Result<Router, 
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(CredenceServer::new(clients))
-        .add_service(WorkerSessionServer::new(workers))
+        .add_service(grpc::Server::new(clients))
+        .add_service(session::Server::new(workers))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)
         // Most clients still ask for the older one.

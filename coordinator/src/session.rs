@@ -13,7 +13,7 @@ use common::session::{FromWorker, Hello, PROTOCOL, ToWorker};
 use futures::stream::{self, BoxStream, StreamExt};
 use proto::status::{ErrorKind, Kind, to_status};
 use proto::v1;
-use proto::v1::worker_session_server::WorkerSession;
+use proto::v1::worker_session_server::{WorkerSession, WorkerSessionServer};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
@@ -61,6 +61,9 @@ impl Kind for SessionEnd {
         }
     }
 }
+
+/// The service as the server takes it.
+pub(crate) type Server = WorkerSessionServer<Service>;
 
 /// The workers' service.
 #[derive(Clone, Debug)]

@@ -5,11 +5,16 @@
 //!
 //! sled writes a batch on one tree whole or not at all, so a crash cannot tear a step of the log. What remains
 //! to be checked is the disk: each record carries a format number and a checksum over its key and its bytes.
+//!
+//! On Linux sled's `flush` ends in `sync_file_range`, which hands the pages to the disk but neither empties the
+//! disk's cache nor writes the file's metadata. That survives the death of this process, and not a loss of
+//! power. So a commit syncs the database's file itself, too; and see `parts` for what sled would put elsewhere.
 
 mod frame;
+mod parts;
 mod rows;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind as Io};
 use std::path::{Path, PathBuf};
 
@@ -20,13 +25,23 @@ use proto::status::{ErrorKind, Kind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use frame::FrameError;
+pub use frame::FrameError;
+use parts::Records;
 
 /// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// Trees of the database.
+const EVENTS: &str = "events";
+const METRICS: &str = "metrics";
+const WARNINGS: &str = "warnings";
+const LOGS: &str = "logs";
+
 /// Folder of the database below the data folder.
 const DATABASE: &str = "state";
+
+/// The database's file within its folder.
+const DATABASE_FILE: &str = "db";
 
 /// File that names the process that holds the data folder. The lock itself is sled's.
 const PID_FILE: &str = "coordinator.pid";
@@ -201,6 +216,8 @@ impl Batch {
 #[derive(Debug)]
 pub struct Store {
     trees: Trees,
+    /// The database's file, to sync it.
+    file: File,
     next_event: u64,
 }
 
@@ -241,18 +258,23 @@ impl Store {
         let tree = |name| db.open_tree(name).map_err(failed);
         let trees = Trees {
             path: data_dir.to_owned(),
-            events: tree("events")?,
-            metrics: tree("metrics")?,
-            warnings: tree("warnings")?,
-            logs: tree("logs")?,
+            events: tree(EVENTS)?,
+            metrics: tree(METRICS)?,
+            warnings: tree(WARNINGS)?,
+            logs: tree(LOGS)?,
             db,
         };
-        let last = trees.events.last().map_err(failed)?;
-        let next_event = match last {
-            Some((key, _)) => sequence_of(&key)? + 1,
+        let next_event = match trees.events.last().map_err(failed)? {
+            Some((part, _)) => sequence_of(parts::record_key(&part, EVENTS)?)? + 1,
             None => 1,
         };
-        Ok(Self { trees, next_event })
+        let database = data_dir.join(DATABASE);
+        let file = File::open(database.join(DATABASE_FILE)).map_err(folder)?;
+        // The names of what was just made.
+        for made in [&database, data_dir] {
+            File::open(made).and_then(|made| made.sync_all()).map_err(folder)?;
+        }
+        Ok(Self { trees, file, next_event })
     }
 
     /// Every event, oldest first.
@@ -261,8 +283,8 @@ impl Store {
     ///
     /// The first record that is missing or not what was written ends the replay: what follows rests on it.
     pub fn events(&self) -> impl Iterator<Item = Result<Event, StoreError>> + '_ {
-        self.trees.events.iter().zip(1..).map(|(entry, expected)| {
-            let (key, record) = entry.map_err(|source| self.trees.error(source))?;
+        self.trees.records(EVENTS, self.trees.events.iter()).zip(1..).map(|(entry, expected)| {
+            let (key, record) = entry?;
             let found = sequence_of(&key)?;
             if found != expected {
                 return Err(StoreError::Gap { expected, found });
@@ -281,18 +303,21 @@ impl Store {
     pub fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.append(&batch.events)?;
         for report in &batch.metrics {
-            self.put_metrics(report)?;
+            let key = key3(report.trial.0, report.attempt.0, report.sequence);
+            self.trees.put_once(&self.trees.metrics, &key, || rows::encode(&report.rows))?;
         }
         for (trial, warning) in &batch.warnings {
-            self.put_warning(*trial, warning)?;
+            // One that is repeated, by a resend or by every step, is kept once.
+            let [a, b, c, d, e, f, g, h, ..] = Digest::of(warning.message.as_bytes()).0;
+            let message = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            let key = key3(trial.0, warning.attempt.0, message);
+            self.trees.put_once(&self.trees.warnings, &key, || to_json(warning))?;
         }
         for (attempt, rank, log) in &batch.logs {
-            let key = [&attempt.0.to_be_bytes()[..], &rank.to_be_bytes()].concat();
-            let record = frame::seal(&key, &to_json(log));
-            self.trees.logs.insert(key, record).map_err(|source| self.trees.error(source))?;
+            self.trees.put_once(&self.trees.logs, &log_key(*attempt, *rank), || to_json(log))?;
         }
         self.trees.db.flush().map_err(|source| self.trees.error(source))?;
-        Ok(())
+        self.file.sync_data().map_err(|source| folder_error(&self.trees.path, source))
     }
 
     /// A handle for everybody who only reads.
@@ -301,37 +326,14 @@ impl Store {
     }
 
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
-        let mut records = sled::Batch::default();
+        let mut entries = sled::Batch::default();
         for (event, sequence) in events.iter().zip(self.next_event..) {
             let key = sequence.to_be_bytes();
-            records.insert(&key, frame::seal(&key, &to_json(event)));
+            let record = frame::seal(&key, &to_json(event));
+            parts::cut(&key, &record).for_each(|(key, part)| entries.insert(key, part));
         }
-        self.trees.events.apply_batch(records).map_err(|source| self.trees.error(source))?;
+        self.trees.events.apply_batch(entries).map_err(|source| self.trees.error(source))?;
         self.next_event += events.len() as u64;
-        Ok(())
-    }
-
-    fn put_metrics(&self, report: &MetricReport) -> Result<(), StoreError> {
-        let failed = |source| self.trees.error(source);
-        let key = key3(report.trial.0, report.attempt.0, report.sequence);
-        if self.trees.metrics.contains_key(key).map_err(failed)? {
-            return Ok(());
-        }
-        let record = frame::seal(&key, &rows::encode(&report.rows));
-        self.trees.metrics.insert(key, record).map_err(failed)?;
-        Ok(())
-    }
-
-    /// A warning that is repeated, by a resend or by every step, is kept once.
-    fn put_warning(&self, trial: TrialId, warning: &Warning) -> Result<(), StoreError> {
-        let failed = |source| self.trees.error(source);
-        let [a, b, c, d, e, f, g, h, ..] = Digest::of(warning.message.as_bytes()).0;
-        let message = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let key = key3(trial.0, warning.attempt.0, message);
-        if !self.trees.warnings.contains_key(key).map_err(failed)? {
-            let record = frame::seal(&key, &to_json(warning));
-            self.trees.warnings.insert(key, record).map_err(failed)?;
-        }
         Ok(())
     }
 }
@@ -343,18 +345,14 @@ impl Reader {
     ///
     /// When the database cannot be read, or a record is not what was written.
     pub fn metrics(&self, trial: TrialId) -> Result<Vec<(AttemptId, Vec<MetricRow>)>, StoreError> {
-        let tree = "metrics";
-        let damaged = |source| StoreError::Damaged { tree, source };
-        self.trees
-            .metrics
-            .scan_prefix(trial.0.to_be_bytes())
-            .map(|entry| {
-                let (key, record) = entry.map_err(|source| self.trees.error(source))?;
-                let attempt = attempt_of(&key).ok_or(StoreError::ForeignKey { tree })?;
-                let rows = frame::open(&key, &record).and_then(rows::decode).map_err(damaged)?;
-                Ok((attempt, rows))
-            })
-            .collect()
+        let entries = self.trees.metrics.scan_prefix(trial.0.to_be_bytes());
+        let records = self.trees.records(METRICS, entries).map(|entry| {
+            let (key, record) = entry?;
+            let attempt = attempt_of(&key).ok_or(StoreError::ForeignKey { tree: METRICS })?;
+            let rows = frame::open(&key, &record).and_then(rows::decode);
+            Ok((attempt, rows.map_err(|source| StoreError::Damaged { tree: METRICS, source })?))
+        });
+        records.collect()
     }
 
     /// Warnings of a trial, oldest first.
@@ -364,8 +362,7 @@ impl Reader {
     /// When the database cannot be read, or a record is not what was written.
     pub fn warnings(&self, trial: TrialId) -> Result<Vec<Warning>, StoreError> {
         let entries = self.trees.warnings.scan_prefix(trial.0.to_be_bytes());
-        let mut warnings: Vec<Warning> =
-            entries.map(|entry| self.trees.json("warnings", entry)).collect::<Result<_, _>>()?;
+        let mut warnings: Vec<Warning> = self.trees.json(WARNINGS, entries).collect::<Result<_, _>>()?;
         warnings.sort_by_key(|warning| warning.at);
         Ok(warnings)
     }
@@ -376,9 +373,8 @@ impl Reader {
     ///
     /// When the database cannot be read, or the record is not what was written.
     pub fn log(&self, attempt: AttemptId, rank: u32) -> Result<Option<StoredLog>, StoreError> {
-        let key = [&attempt.0.to_be_bytes()[..], &rank.to_be_bytes()].concat();
-        let record = self.trees.logs.get(&key).map_err(|source| self.trees.error(source))?;
-        record.map(|record| self.trees.json("logs", Ok((key.into(), record)))).transpose()
+        let entries = self.trees.logs.scan_prefix(log_key(attempt, rank));
+        self.trees.json(LOGS, entries).next().transpose()
     }
 
     /// Blobs of every stored log.
@@ -387,8 +383,8 @@ impl Reader {
     ///
     /// When the database cannot be read, or a record is not what was written.
     pub fn log_blobs(&self) -> Result<Vec<Digest>, StoreError> {
-        let digest = |entry| self.trees.json("logs", entry).map(|log: StoredLog| log.digest);
-        self.trees.logs.iter().map(digest).collect()
+        let logs = self.trees.json(LOGS, self.trees.logs.iter());
+        logs.map(|log| log.map(|log: StoredLog| log.digest)).collect()
     }
 }
 
@@ -397,16 +393,50 @@ impl Trees {
         database_error(&self.path, source)
     }
 
+    /// Writes a record, unless one with its key is there.
+    fn put_once(
+        &self,
+        tree: &sled::Tree,
+        key: &[u8],
+        body: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let failed = |source| self.error(source);
+        if tree.contains_key(parts::part_key(key, 0)).map_err(failed)? {
+            return Ok(());
+        }
+        let record = frame::seal(key, &body());
+        let mut entries = sled::Batch::default();
+        parts::cut(key, &record).for_each(|(key, part)| entries.insert(key, part));
+        tree.apply_batch(entries).map_err(failed)
+    }
+
+    fn records(
+        &self,
+        tree: &'static str,
+        entries: sled::Iter,
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
+        Records::new(entries.map(|entry| entry.map_err(|source| self.error(source))), tree)
+    }
+
     fn json<T: DeserializeOwned>(
         &self,
         tree: &'static str,
-        entry: sled::Result<(sled::IVec, sled::IVec)>,
-    ) -> Result<T, StoreError> {
-        let (key, record) = entry.map_err(|source| self.error(source))?;
-        frame::open(&key, &record)
-            .and_then(frame::json)
-            .map_err(|source| StoreError::Damaged { tree, source })
+        entries: sled::Iter,
+    ) -> impl Iterator<Item = Result<T, StoreError>> {
+        self.records(tree, entries).map(move |entry| {
+            let (key, record) = entry?;
+            frame::open(&key, &record)
+                .and_then(frame::json)
+                .map_err(|source| StoreError::Damaged { tree, source })
+        })
     }
+}
+
+fn log_key(attempt: AttemptId, rank: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&attempt.0.to_be_bytes());
+    key[8..].copy_from_slice(&rank.to_be_bytes());
+    key
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -423,7 +453,7 @@ fn key3(first: u64, second: u64, third: u64) -> [u8; 24] {
 }
 
 fn sequence_of(key: &[u8]) -> Result<u64, StoreError> {
-    let key = key.try_into().map_err(|_| StoreError::ForeignKey { tree: "events" })?;
+    let key = key.try_into().map_err(|_| StoreError::ForeignKey { tree: EVENTS })?;
     Ok(u64::from_be_bytes(key))
 }
 
@@ -435,7 +465,7 @@ fn attempt_of(key: &[u8]) -> Option<AttemptId> {
 fn folder_error(path: &Path, source: io::Error) -> StoreError {
     let path = path.to_owned();
     match source.kind() {
-        Io::StorageFull | Io::QuotaExceeded => StoreError::Full { path, source },
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => StoreError::Full { path, source },
         Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreError::Permission { path, source },
         _ => StoreError::Folder { path, source },
     }

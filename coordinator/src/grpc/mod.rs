@@ -18,7 +18,7 @@ mod workers;
 use futures::stream::BoxStream;
 use proto::status::{Kind, to_status};
 use proto::v1;
-use proto::v1::credence_server::Credence;
+use proto::v1::credence_server::{Credence, CredenceServer};
 use tonic::{Request, Response, Status};
 
 use crate::blobs::Blobs;
@@ -27,6 +27,9 @@ use crate::session::LiveLogs;
 use crate::store::{Reader, StoreError};
 
 use error::RequestError;
+
+/// The service as the server takes it.
+pub(crate) type Server = CredenceServer<Service>;
 
 /// The clients' service.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The table of an experiment: cells joined with the results of their evaluate trials.
 
 use common::plan::Cell;
-use common::table::{self, Aggregate, CellOutcome, CellStatus, Column, Table, TextStyle};
+use common::table::{self, Aggregate, CellOutcome, CellStatus, Column, Emphasis, Table, TextStyle};
 use coordinator_core::{Outcome, Phase, Trial};
 use proto::v1;
 
@@ -11,9 +11,10 @@ use crate::driver::View;
 
 impl Service {
     pub(super) async fn get_table(&self, request: v1::GetTableRequest) -> Answer<v1::GetTableResponse> {
-        let v1::GetTableRequest { experiment, columns, format } = request;
+        let v1::GetTableRequest { experiment, columns, format, width } = request;
         let columns: Vec<Column> = columns.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-        let render = renderer(format)?;
+        let form = form(format)?;
+        let width = (width > 0).then_some(width as usize);
         let outcomes = self
             .look(move |view| {
                 let (_, record) = lookup::experiment(view, &experiment)?;
@@ -22,7 +23,7 @@ impl Service {
             .await?;
         let columns = if columns.is_empty() { Column::defaults(&outcomes) } else { columns };
         let table = table::build(&outcomes, &columns);
-        Ok(v1::GetTableResponse { rows: rows(&table), rendered: render(&table) })
+        Ok(v1::GetTableResponse { rows: rows(&table), rendered: render(&table, form, width) })
     }
 }
 
@@ -52,16 +53,24 @@ fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
     }
 }
 
-/// How a table is written.
-fn renderer(format: i32) -> Answer<fn(&Table) -> String> {
-    let unknown = RequestError::UnknownFormat(format);
+/// How a table is to be written.
+fn form(format: i32) -> Answer<v1::TableFormat> {
     match v1::TableFormat::try_from(format) {
-        Err(_) | Ok(v1::TableFormat::Unspecified) => Err(unknown),
-        Ok(v1::TableFormat::Text) => Ok(|table| table.to_text(TextStyle::default())),
-        Ok(v1::TableFormat::Markdown) => Ok(Table::to_markdown),
-        Ok(v1::TableFormat::Csv) => Ok(Table::to_csv),
-        Ok(v1::TableFormat::Json) => Ok(Table::to_json),
-        Ok(v1::TableFormat::Latex) => Ok(Table::to_latex),
+        Err(_) | Ok(v1::TableFormat::Unspecified) => Err(RequestError::UnknownFormat(format)),
+        Ok(form) => Ok(form),
+    }
+}
+
+fn render(table: &Table, form: v1::TableFormat, width: Option<usize>) -> String {
+    match form {
+        v1::TableFormat::Unspecified | v1::TableFormat::Text => {
+            table.to_text(TextStyle { emphasis: Emphasis::Star, width })
+        }
+        v1::TableFormat::Terminal => table.to_text(TextStyle { emphasis: Emphasis::Bold, width }),
+        v1::TableFormat::Markdown => table.to_markdown(),
+        v1::TableFormat::Csv => table.to_csv(),
+        v1::TableFormat::Json => table.to_json(),
+        v1::TableFormat::Latex => table.to_latex(),
     }
 }
 

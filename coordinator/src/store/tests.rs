@@ -16,6 +16,11 @@ fn report(attempt: u64, sequence: u64, value: f64) -> MetricReport {
     MetricReport { trial: TrialId(1), attempt: AttemptId(attempt), sequence, rows }
 }
 
+/// Key of the only part of a small record.
+fn part(sequence: u64) -> Vec<u8> {
+    parts::part_key(&sequence.to_be_bytes(), 0)
+}
+
 fn replay(store: &Store) -> Result<Vec<Event>, StoreError> {
     store.events().collect()
 }
@@ -33,15 +38,40 @@ fn events_read_back_in_their_order_after_the_folder_is_opened_again() {
 }
 
 #[test]
+fn a_large_event_stays_in_the_file_that_is_synced() {
+    let dir = TempDir::new().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let large = Event::ExperimentSubmitted {
+        experiment: common::ExperimentId(1),
+        name: "large".to_owned(),
+        grid: "x".repeat(3 << 20),
+        cells: Vec::new(),
+        trials: Vec::new(),
+        at: Millis(1),
+    };
+    let batch = Batch { events: vec![event(1), large.clone(), event(2)], ..Batch::default() };
+    store.commit(&batch).unwrap();
+    drop(store);
+    let elsewhere = fs::read_dir(dir.path().join(DATABASE).join("blobs")).unwrap();
+    assert_eq!(elsewhere.count(), 0);
+    let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(replay(&store).unwrap(), [event(1), large, event(2)]);
+
+    // A part that is missing is noticed.
+    store.commit(&events([3])).unwrap();
+    store.trees.events.remove(parts::part_key(&2_u64.to_be_bytes(), 5)).unwrap();
+    assert!(matches!(replay(&store), Err(StoreError::DamagedEvent { sequence: 2, .. })));
+}
+
+#[test]
 fn a_damaged_record_is_refused_by_its_number() {
     let dir = TempDir::new().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     store.commit(&events(1..=5)).unwrap();
-    let key = 3_u64.to_be_bytes();
-    let mut record = store.trees.events.get(key).unwrap().unwrap().to_vec();
+    let mut record = store.trees.events.get(part(3)).unwrap().unwrap().to_vec();
     let last = record.len() - 1;
     record[last] ^= 1;
-    store.trees.events.insert(key, record).unwrap();
+    store.trees.events.insert(part(3), record).unwrap();
 
     let replayed: Vec<_> = store.events().take_while(Result::is_ok).collect();
     assert_eq!(replayed.len(), 2);
@@ -55,8 +85,8 @@ fn a_record_in_the_place_of_another_is_refused() {
     let dir = TempDir::new().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     store.commit(&events(1..=3)).unwrap();
-    let first = store.trees.events.get(1_u64.to_be_bytes()).unwrap().unwrap();
-    store.trees.events.insert(2_u64.to_be_bytes(), first).unwrap();
+    let first = store.trees.events.get(part(1)).unwrap().unwrap();
+    store.trees.events.insert(part(2), first).unwrap();
     assert!(matches!(replay(&store), Err(StoreError::DamagedEvent { sequence: 2, .. })));
 }
 
@@ -65,7 +95,7 @@ fn a_missing_record_is_refused_by_its_number() {
     let dir = TempDir::new().unwrap();
     let mut store = Store::open(dir.path()).unwrap();
     store.commit(&events(1..=5)).unwrap();
-    store.trees.events.remove(4_u64.to_be_bytes()).unwrap();
+    store.trees.events.remove(part(4)).unwrap();
     assert!(matches!(replay(&store), Err(StoreError::Gap { expected: 4, found: 5 })));
 }
 

@@ -248,7 +248,8 @@ async fn the_table_of_a_run_has_the_mean_over_its_seeds() {
 
     let get = async |columns: &[&str], format: v1::TableFormat| {
         let columns = columns.iter().map(|&name| name.to_owned()).collect();
-        let request = v1::GetTableRequest { experiment: "small".to_owned(), columns, format: format.into() };
+        let request =
+            v1::GetTableRequest { experiment: "small".to_owned(), columns, format: format.into(), width: 0 };
         server.client().get_table(request).await.map(tonic::Response::into_inner)
     };
     let table = get(&["accuracy"], v1::TableFormat::Markdown).await.unwrap();
@@ -287,6 +288,7 @@ async fn a_table_of_a_run_that_goes_on_says_what_is_missing() {
         experiment: "e1".to_owned(),
         columns: Vec::new(),
         format: v1::TableFormat::Text.into(),
+        width: 0,
     };
     let table = server.client().get_table(request).await.unwrap().into_inner();
     assert!(table.rows.iter().all(|row| row.done == 0 && row.seeds == 2));

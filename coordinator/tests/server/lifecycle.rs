@@ -11,7 +11,7 @@ use crate::support::{GRID, Server, Worker, assert_refused, config};
 #[tokio::test]
 async fn a_second_coordinator_on_the_same_folder_is_refused() {
     let server = Server::start().await;
-    let error = serve(config(server.dir.path()), std::future::pending(), |_| {}).await.unwrap_err();
+    let error = serve(config(&server.folder), std::future::pending(), |_| {}).await.unwrap_err();
     let ServeError::Open(reason) = &error else { panic!("{error}") };
     let pid = std::process::id();
     assert!(reason.to_string().contains(&format!("process id {pid}")), "{reason}");

@@ -4,6 +4,7 @@
 mod clients;
 mod cost;
 mod files;
+mod full_disk;
 mod lifecycle;
 mod support;
 mod watch;

@@ -57,7 +57,8 @@ pub fn config(data_dir: &Path) -> Config {
 }
 
 pub struct Server {
-    pub dir: Arc<TempDir>,
+    dir: Option<Arc<TempDir>>,
+    pub folder: PathBuf,
     pub channel: Channel,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
@@ -69,16 +70,26 @@ impl Server {
     }
 
     pub async fn start_in(dir: Arc<TempDir>) -> Self {
+        Self { dir: Some(dir.clone()), ..Self::start_at(dir.path().to_owned()).await }
+    }
+
+    /// In a folder that somebody else removes.
+    pub async fn start_at(folder: PathBuf) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (listening, address) = oneshot::channel();
-        let serving = serve(config(dir.path()), async { drop(stopped.await) }, move |address: SocketAddr| {
-            listening.send(address).expect("the test waits")
-        });
-        let served = tokio::spawn(serving);
+        let on_listening = move |address: SocketAddr| listening.send(address).expect("the test waits");
+        let shutdown = async { drop(stopped.await) };
+        let served = tokio::spawn(serve(config(&folder), shutdown, on_listening));
         let address = address.await.expect("it listens");
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
-        Self { dir, channel, stop, served }
+        Self { dir: None, folder, channel, stop, served }
+    }
+
+    /// Waits until it stops on its own.
+    pub async fn failed(self) -> ServeError {
+        drop(self.channel);
+        self.served.await.unwrap().unwrap_err()
     }
 
     /// Stops it in good order and hands over its folder, which is free again.
@@ -86,7 +97,7 @@ impl Server {
         drop(self.channel);
         self.stop.send(()).unwrap();
         timeout(LIMIT, self.served).await.expect("it stops").unwrap().unwrap();
-        self.dir
+        self.dir.expect("it has a folder of its own")
     }
 
     pub fn client(&self) -> CredenceClient<Channel> {
@@ -127,7 +138,7 @@ impl Server {
 
     pub fn blob_file(&self, digest: Digest) -> PathBuf {
         let name = digest.to_string();
-        self.dir.path().join("blobs").join(&name[..2]).join(name)
+        self.folder.join("blobs").join(&name[..2]).join(name)
     }
 }
 
