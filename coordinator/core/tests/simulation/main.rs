@@ -56,6 +56,7 @@ fn run(seed: u64) -> World {
     world.stop_faults();
     let deadline = world.now() + QUIET;
     while world.now() < deadline && !world.is_idle() {
+        world.cancel_too_wide();
         world.tick();
     }
     assert!(world.is_idle(), "trials are stuck after the faults stopped: {}", world.stuck());

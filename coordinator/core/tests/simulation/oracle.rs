@@ -52,6 +52,8 @@ pub struct Oracle {
     started: BTreeSet<(AttemptId, WorkerId)>,
     /// The trial that a client asks to cancel by its name.
     pub cancelling: Option<TrialId>,
+    /// Whether the input that is being handled can prove that an attempt is gone.
+    pub proves_absence: bool,
     seen: Seen,
 }
 
@@ -173,6 +175,8 @@ impl Oracle {
         story.stand = Stand::Open;
         story.failures += u32::from(cause.counts());
         assert!(story.failures <= story.forgiven + 1, "{trial} went on after too many failures");
+        let lost = *cause == FailureCause::WorkerLost;
+        assert!(!lost || self.proves_absence, "silence about {attempt} was taken for its absence");
         // Trainers here never claim what is not so; but what was damaged after all counts as not left.
         let doubted = *cause == FailureCause::TrainerExit { code: 0 };
         let complete = story.newest_step.is_some() || !story.needs.is_empty();
