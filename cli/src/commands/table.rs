@@ -25,6 +25,7 @@ pub async fn run(client: &ClientArguments, arguments: TableArguments) -> Result<
         experiment: arguments.experiment.clone(),
         columns: arguments.columns,
         format: wire_format(arguments.format).into(),
+        width: terminal_width().unwrap_or(0),
     };
     let response = client.api.get_table(request).await;
     out::line(&client.answer(response)?.rendered)?;
@@ -36,12 +37,18 @@ pub async fn run(client: &ClientArguments, arguments: TableArguments) -> Result<
 
 fn wire_format(format: TableFormat) -> v1::TableFormat {
     match format {
+        TableFormat::Text if terminal_width().is_some() => v1::TableFormat::Terminal,
         TableFormat::Text => v1::TableFormat::Text,
         TableFormat::Markdown => v1::TableFormat::Markdown,
         TableFormat::Csv => v1::TableFormat::Csv,
         TableFormat::Json => v1::TableFormat::Json,
         TableFormat::Latex => v1::TableFormat::Latex,
     }
+}
+
+/// Characters in a line, if standard output is a terminal.
+fn terminal_width() -> Option<u32> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
 }
 
 /// Computes every score of every finished cell again, from the predictions alone. What it says goes to standard
