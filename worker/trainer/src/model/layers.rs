@@ -94,7 +94,7 @@ impl Conv {
         Ok(Self { weight, output, stride, padding: kernel / 2 })
     }
 
-    /// Shapes: `x` is `[J·N, I, H, W]`, member-major; returns `[J·N, O, H', W']`.
+    /// Shapes: `x` is `[N·J, I, H, W]`, example-major; returns `[N·J, O, H', W']`.
     pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(x, Some(bias)),
@@ -106,7 +106,7 @@ impl Conv {
 
     /// The first layer, whose input need not have a row for each member.
     ///
-    /// Shapes: `x` is `[J, N, I, H, W]`, or `[1, N, I, H, W]`; returns `[J·N, O, H', W']`.
+    /// Shapes: `x` is `[N, J, I, H, W]`, or `[N, 1, I, H, W]`; returns `[N·J, O, H', W']`.
     pub(crate) fn forward_images(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
@@ -140,7 +140,7 @@ impl Linear {
         Ok(Self { weight, output: at.output(path, layer)? })
     }
 
-    /// Shapes: `x` is `[J·N, I]`, member-major; returns `[J·N, O]`.
+    /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
     pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),

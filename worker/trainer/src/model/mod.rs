@@ -176,17 +176,21 @@ impl Network {
             Mode::Train => self.latent.as_ref().zip(decoded).map(|(latent, decoded)| latent.loss(&decoded)),
             Mode::Evaluate | Mode::SampleDropout => None,
         };
-        Forward { logits, latent }
+        Forward { logits: self.member_major(&logits), latent }
     }
 
-    /// Images as the first layer takes them: `[J, N, C, H, W]`, or `[1, N, C, H, W]` for all members.
+    /// Images as the first layer takes them: `[N, J, C, H, W]`, or `[N, 1, C, H, W]` for all members.
     fn images(&self, x: &Tensor, mode: Mode) -> Tensor {
         match (self.plan.batch, mode) {
             (BatchMode::Repeat, _) | (BatchMode::Split, Mode::Evaluate | Mode::SampleDropout) => {
-                x.unsqueeze(0)
+                x.unsqueeze(1)
             }
-            (BatchMode::Split, Mode::Train) => x.unflatten(0, [self.plan.members, -1]),
+            (BatchMode::Split, Mode::Train) => x.unflatten(0, [self.plan.members, -1]).transpose(0, 1),
         }
+    }
+
+    fn member_major(&self, rows: &Tensor) -> Tensor {
+        rows.unflatten(0, [-1, self.plan.members]).transpose(0, 1).flatten(0, 1)
     }
 
     /// Members J that the network holds.

@@ -28,10 +28,15 @@ pub(crate) enum Place {
 }
 
 /// Batch normalisation over rows and space.
+///
+/// Per member, the J·C channels of an example are normalised as the channels of one image: with rows
+/// example-major that is a view, so J normalisations cost one kernel and no copy.
+///
+/// Images stay in the order C, H, W in memory. With channels last the kernels are faster, but on processors
+/// they then sum in single precision: with 512 images of 32×32 the variance is off by 2e-4 of itself, where
+/// these are off by 6e-8.
 pub(crate) struct BatchNorm {
     momentum: f64,
-    /// J, with one normalisation per member.
-    members: Option<i64>,
     /// `[C]`, or `[J, C]` with one normalisation per member; likewise the other three.
     weight: Tensor,
     bias: Tensor,
@@ -47,16 +52,13 @@ impl BatchNorm {
         place: Place,
         channels: i64,
     ) -> Result<Self, TchError> {
-        let (members, shape, weight) = match plan.norm {
-            NormMode::Shared => (None, vec![channels], Init::Constant(1.0)),
-            NormMode::PerMember => (
-                Some(plan.members),
-                vec![plan.members, channels],
-                Init::Normal { mean: 1.0, std: MEMBER_WEIGHT_STD },
-            ),
+        let (shape, weight) = match plan.norm {
+            NormMode::Shared => (vec![channels], Init::Constant(1.0)),
+            NormMode::PerMember => {
+                (vec![plan.members, channels], Init::Normal { mean: 1.0, std: MEMBER_WEIGHT_STD })
+            }
         };
         Ok(Self {
-            members,
             momentum: match place {
                 Place::Block => plan.momentum,
                 Place::Last => plan.last_momentum,
@@ -70,33 +72,21 @@ impl BatchNorm {
 
     /// relu(BN(x)), which is all that the network needs of it.
     ///
-    /// Shapes: `x` is `[J·N, C, H, W]`, member-major, and so is what is returned.
+    /// Shapes: `x` is `[N·J, C, H, W]`, example-major, and so is what is returned.
     pub(crate) fn forward_relu(&self, x: &Tensor, statistics: Statistics) -> Tensor {
-        match self.members {
-            None => self.normalize(x, statistics, Tensor::shallow_clone),
-            Some(members) => {
-                let blocks = x.chunk(members, 0);
-                let normalized: Vec<Tensor> = (0..members)
-                    .zip(&blocks)
-                    .map(|(member, block)| self.normalize(block, statistics, |rows| rows.get(member)))
-                    .collect();
-                Tensor::cat(&normalized, 0)
-            }
-        }
-    }
-
-    fn normalize(&self, x: &Tensor, statistics: Statistics, part: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        let mut y = x.batch_norm(
-            Some(part(&self.weight)),
-            Some(part(&self.bias)),
-            Some(part(&self.running_mean)),
-            Some(part(&self.running_var)),
+        let shape = x.size();
+        let channels = self.weight.numel() as i64;
+        let mut y = x.reshape([-1, channels, shape[2], shape[3]]).batch_norm(
+            Some(self.weight.flatten(0, -1)),
+            Some(self.bias.flatten(0, -1)),
+            Some(self.running_mean.flatten(0, -1)),
+            Some(self.running_var.flatten(0, -1)),
             statistics == Statistics::Batch,
             self.momentum,
             EPS,
             true,
         );
         // In place: the gradient of a normalisation does not need its output.
-        y.relu_()
+        y.relu_().reshape(&shape[..])
     }
 }

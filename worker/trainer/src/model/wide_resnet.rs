@@ -109,10 +109,10 @@ impl WideResNet {
         Ok(Self { stem, blocks, bn, linear })
     }
 
-    /// Shapes: `x` is `[J, N, C, H, W]`, or `[1, N, C, H, W]` when the members see the same images;
-    /// returns logits `[J·N, K]`, member-major.
+    /// Shapes: `x` is `[N, J, C, H, W]`, or `[N, 1, C, H, W]` when the members see the same images;
+    /// returns logits `[N·J, K]`, example-major.
     pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor], behaviour: Behaviour) -> Tensor {
-        let mut rows = channels_last(&self.stem.forward_images(x, decoded));
+        let mut rows = self.stem.forward_images(x, decoded);
         for block in &self.blocks {
             rows = block.forward(&rows, decoded, behaviour);
         }
@@ -121,14 +121,6 @@ impl WideResNet {
         let pooled = rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
         self.linear.forward(&pooled, decoded)
     }
-}
-
-/// The same images with channels as the fastest axis in memory; not a copy if they are so already.
-///
-/// Convolutions and normalisations keep the order that they are given, and both are faster in this one on
-/// processors.
-fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 //!
 //! LP-BNN uses the same layer, with an αⱼ that is decoded instead of stored.
 //!
-//! Rows are member-major: rows jN to (j+1)N − 1 of a layer's input are what member j sees. Scaling is a
-//! product with a view of them, without copies of rows or of scales.
+//! Activations are **example-major** here: row i·J + j of a layer's input is example i as member j sees it.
+//! The channels of the J members of an example are then neighbours in memory, and both member-wise scaling
+//! and per-member normalisation are views of the same tensor: nothing is copied. Outside of a network rows
+//! are member-major; [`crate::model::Network`] turns them round.
 //!
 //! Source: Wen, Tran, Ba, *BatchEnsemble*, ICLR 2020, §3.
 
@@ -52,23 +54,23 @@ impl MemberScales {
 
     /// x ⊙ αⱼ.
     ///
-    /// Shapes: `x` is `[J, N, I, ..]`, or `[1, N, I, ..]` when all members see the same examples;
-    /// `decoded` holds the decoded vectors of the pass; returns `[J·N, I, ..]`.
+    /// Shapes: `x` is `[N, J, I, ..]`, or `[N, 1, I, ..]` when all members see the same examples;
+    /// `decoded` holds the decoded vectors of the pass; returns `[N·J, I, ..]`.
     pub(crate) fn scale_input(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
         let alpha = match &self.alpha {
             InputScale::Stored(alpha) => alpha,
             InputScale::Decoded(place) => &decoded[*place],
         };
-        (x * over_rows(alpha, x.dim())).flatten(0, 1)
+        (x * over_space(alpha, x.dim())).flatten(0, 1)
     }
 
     /// y ⊙ γⱼ + bⱼ.
     ///
-    /// Shapes: `y` is `[J·N, O, ..]`, and so is what is returned.
+    /// Shapes: `y` is `[N·J, O, ..]`, and so is what is returned.
     pub(crate) fn scale_output(&self, y: &Tensor) -> Tensor {
         let members = split_members(y, self.members());
         let dims = members.dim();
-        over_rows(&self.bias, dims).addcmul(&members, &over_rows(&self.gamma, dims)).flatten(0, 1)
+        over_space(&self.bias, dims).addcmul(&members, &over_space(&self.gamma, dims)).flatten(0, 1)
     }
 }
 
@@ -80,15 +82,14 @@ pub(crate) struct ScaleShape {
     pub(crate) fan_in: i64,
 }
 
-/// `[J·N, C, ..]` as `[J, N, C, ..]`, without a copy.
+/// `[N·J, C, ..]` as `[N, J, C, ..]`, without a copy.
 pub(crate) fn split_members(rows: &Tensor, members: i64) -> Tensor {
-    rows.unflatten(0, [members, -1])
+    rows.unflatten(0, [-1, members])
 }
 
-/// `[J, C]` as `[J, 1, C, 1, ..]`, to go with a tensor `[J, N, C, ..]` of `dims` axes.
-fn over_rows(vectors: &Tensor, dims: usize) -> Tensor {
-    let [members, channels] = [vectors.size()[0], vectors.size()[1]];
-    let mut shape = vec![members, 1, channels];
-    shape.resize(dims, 1);
+/// `[J, C]` with as many axes of size 1 behind as a tensor `[N, J, C, ..]` of `dims` axes has.
+fn over_space(vectors: &Tensor, dims: usize) -> Tensor {
+    let mut shape = vectors.size();
+    shape.resize(dims - 1, 1);
     vectors.view(&shape[..])
 }
