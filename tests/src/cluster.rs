@@ -1,15 +1,14 @@
 //! A coordinator and workers on this machine, in a folder of their own.
 //!
-//! One cluster at a time: each uses all cores that a small machine has, and two would only make each other slow. A test
-//! that fails prints the logs of every process of its cluster.
+//! A test that fails prints the logs of every process of its cluster.
 
+mod cores;
 mod logs;
 mod trainers;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,13 +23,12 @@ use crate::programs::Programs;
 use crate::view::{Experiment, MetricRow, Submitted, Trial, Worker};
 use crate::wait::{PATIENCE, until, within};
 
+use cores::Cores;
+
 pub use trainers::TrainerProcess;
 
 /// How long a process may take to end when it is asked to.
 const ENDING: Duration = Duration::from_secs(30);
-
-/// Held by the one cluster that runs.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// How long the coordinator believes in a silent worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +56,20 @@ pub struct Cluster {
     address: Option<String>,
     coordinator: Option<Service>,
     workers: BTreeMap<String, Service>,
-    _turn: MutexGuard<'static, ()>,
+    _cores: Cores,
 }
 
 impl Cluster {
-    /// Starts a coordinator on a free port, when no other cluster runs.
+    /// Starts a coordinator on a free port, as soon as a core is free.
     ///
     /// # Panics
     ///
     /// When it does not listen in time.
     pub fn start(lease: Lease) -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::start_on(Cores::take(1), lease)
+    }
+
+    fn start_on(cores: Cores, lease: Lease) -> Self {
         let folder = tempfile::Builder::new().prefix("credence-test-").tempdir().expect("a temporary folder");
         fs::write(folder.path().join("coordinator.toml"), lease.settings()).expect("a configuration file");
         fs::write(folder.path().join("worker.toml"), "grace = \"5s\"\nreconnect-limit = \"500ms\"\n")
@@ -79,15 +80,16 @@ impl Cluster {
             address: None,
             coordinator: None,
             workers: BTreeMap::new(),
-            _turn: turn,
+            _cores: cores,
         };
         cluster.start_coordinator();
         cluster
     }
 
-    /// Starts a coordinator with one-slot workers of these names, and waits until all offer their slots.
+    /// Starts a coordinator with one-slot workers of these names, as soon as there is a core for each, and waits until
+    /// all offer their slots.
     pub fn with_workers(lease: Lease, names: &[&str]) -> Self {
-        let mut cluster = Self::start(lease);
+        let mut cluster = Self::start_on(Cores::take(names.len()), lease);
         names.iter().for_each(|name| cluster.add_worker(name, 1));
         names.iter().for_each(|name| cluster.wait_connected(name));
         cluster

@@ -17,6 +17,7 @@ mod placement;
 mod protocol;
 mod reuse;
 mod shutdown;
+mod storm;
 mod trainer_loss;
 mod undisturbed;
 mod usage;

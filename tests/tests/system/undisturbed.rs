@@ -86,7 +86,7 @@ fn rows(rows: &[MetricRow]) -> BTreeMap<(u64, String), u64> {
 }
 
 /// What the grid comes to when nothing happens. Computed once; call it before the test starts its own cluster, because
-/// only one runs at a time.
+/// a cluster that waits for another within one test may wait for ever.
 pub fn outcome(ranks: Ranks) -> &'static Outcome {
     static ONE: OnceLock<Outcome> = OnceLock::new();
     static TWO: OnceLock<Outcome> = OnceLock::new();
