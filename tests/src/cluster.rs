@@ -37,6 +37,8 @@ pub enum Lease {
     Long,
     /// For tests in which a worker is lost.
     Short,
+    /// For tests in which a trainer hangs: as [`Lease::Short`], and steps must follow each other within 6 s.
+    ShortWithStallLimit,
 }
 
 impl Lease {
@@ -44,6 +46,7 @@ impl Lease {
         match self {
             Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\n",
             Self::Short => "lease = \"4s\"\nheartbeat = \"500ms\"\n",
+            Self::ShortWithStallLimit => "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\n",
         }
     }
 }
@@ -196,6 +199,20 @@ impl Cluster {
     /// Kills a worker's agent at once, but not its trainers.
     pub fn kill_worker(&mut self, name: &str) {
         self.take_worker(name).kill();
+    }
+
+    /// Stops an agent in its tracks, but not its trainers: for the coordinator, it is silent.
+    pub fn freeze_worker(&self, name: &str) {
+        self.worker(name).signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen agent go on.
+    pub fn thaw_worker(&self, name: &str) {
+        self.worker(name).signal(Signal::SIGCONT);
+    }
+
+    fn worker(&self, name: &str) -> &Service {
+        self.workers.get(name).unwrap_or_else(|| panic!("no worker {name} runs"))
     }
 
     /// A worker, to end it in another way.

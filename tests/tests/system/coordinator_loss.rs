@@ -134,3 +134,22 @@ fn a_coordinator_that_is_stopped_in_good_order_leaves_trainers_alone() {
     assert_eq!(cluster.trial(&train).attempts, 1);
     cluster.stop();
 }
+
+#[test]
+fn a_trial_goes_on_though_the_coordinator_is_killed_after_every_checkpoint() {
+    let expected = undisturbed::outcome(Ranks::One);
+    let mut cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    for step in (20..=STEPS - 80).step_by(40) {
+        cluster.wait_checkpoint(&train, step);
+        cluster.kill_coordinator();
+        cluster.start_coordinator();
+    }
+    expected.assert_same(&Outcome::of(&cluster, grid.name()));
+    let after = cluster.trial(&train);
+    assert_eq!((after.attempts, after.failures), (1, 0), "{after:#?}");
+    assert_rows_are_whole(&cluster, &train);
+    cluster.stop();
+}

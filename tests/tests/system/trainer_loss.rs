@@ -73,3 +73,22 @@ fn a_trial_whose_trainer_is_killed_again_and_again_fails_when_its_budget_is_spen
     assert!(evaluate.reason.contains(&train) && evaluate.reason.contains("signal 9"), "{}", evaluate.reason);
     cluster.stop();
 }
+
+#[test]
+fn a_trainer_that_hangs_is_ended_and_its_trial_goes_on_to_the_same_bits() {
+    let expected = undisturbed::outcome(Ranks::One);
+    let cluster = Cluster::with_workers(Lease::ShortWithStallLimit, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    cluster.wait_checkpoint(&train, 100);
+    let hung = cluster.trainers().remove(0);
+    cluster.freeze_trainer(&hung);
+
+    expected.assert_same(&Outcome::of(&cluster, grid.name()));
+    let after = cluster.trial(&train);
+    assert_eq!((after.attempts, after.failures), (2, 1), "{after:#?}");
+    assert!(after.history[0].failure.contains("no progress"), "{:?}", after.history);
+    assert_went_on_from(&cluster, &train, &after.history[1].id, 100);
+    cluster.stop();
+}

@@ -3,7 +3,7 @@
 //! Both methods draw random numbers in every forward pass, and images are cropped at random: a random state that is not
 //! restored shows in the bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use system_tests::{Cluster, Grid, Lease, MetricRow, StoredTensor, Trial, tensors_of};
@@ -66,7 +66,8 @@ impl Outcome {
     #[track_caller]
     pub fn assert_same(&self, disturbed: &Self) {
         let differs = |name: &&String| self.tensors.get(*name) != disturbed.tensors.get(*name);
-        let names: Vec<_> = self.tensors.keys().chain(disturbed.tensors.keys()).filter(differs).collect();
+        let names: BTreeSet<_> =
+            self.tensors.keys().chain(disturbed.tensors.keys()).filter(differs).collect();
         assert!(names.is_empty(), "tensors that differ from those of the undisturbed run: {names:?}");
         assert_eq!(self.scores, disturbed.scores, "scores (as bits)");
         assert_eq!(self.rows, disturbed.rows, "metric rows (as bits)");
@@ -114,4 +115,22 @@ fn the_values_of_every_step_are_kept_once() {
         let expected: Vec<u64> = (METRICS_STEPS..=STEPS).step_by(METRICS_STEPS as usize).collect();
         assert_eq!(steps, expected, "{ranks:?}");
     }
+}
+
+#[test]
+#[should_panic(expected = "tensors that differ from those of the undisturbed run")]
+fn one_bit_of_one_tensor_is_a_difference() {
+    let outcome = outcome(Ranks::One);
+    let mut other = outcome.clone();
+    other.tensors.values_mut().next().unwrap().bytes[0] ^= 1;
+    outcome.assert_same(&other);
+}
+
+#[test]
+#[should_panic(expected = "metric rows (as bits)")]
+fn a_metric_row_that_is_missing_is_a_difference() {
+    let outcome = outcome(Ranks::One);
+    let mut other = outcome.clone();
+    other.rows.pop_last();
+    outcome.assert_same(&other);
 }

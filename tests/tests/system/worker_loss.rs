@@ -84,3 +84,30 @@ fn an_agent_that_comes_back_takes_up_its_trial_before_the_lease_ends() {
     assert_eq!((after.attempts, after.failures), (2, 0), "{after:#?}");
     cluster.stop();
 }
+
+#[test]
+fn a_worker_that_was_silent_for_longer_than_its_lease_is_fenced() {
+    let expected = undisturbed::outcome(Ranks::One);
+    let mut cluster = Cluster::with_workers(Lease::Short, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    cluster.wait_checkpoint(&train, 60);
+    cluster.add_worker("beta", 1);
+    cluster.wait_connected("beta");
+    cluster.freeze_worker("alpha");
+    // Its trainer trains on, so two attempts of the trial run at once.
+    let second = cluster.wait_trial(&train, "it runs on the other worker", |trial| {
+        trial.history.len() == 2 && trial.state == "running"
+    });
+    assert_eq!(second.history[1].workers, ["beta"]);
+    cluster.thaw_worker("alpha");
+    assert_trainers_leave(&cluster, "alpha");
+    cluster.wait_connected("alpha");
+
+    expected.assert_same(&Outcome::of(&cluster, grid.name()));
+    let after = cluster.trial(&train);
+    assert_eq!((after.attempts, after.failures), (2, 0), "{after:#?}");
+    assert!(after.history[0].failure.contains("lost"), "{after:#?}");
+    cluster.stop();
+}
