@@ -12,24 +12,31 @@
 
 mod frame;
 mod parts;
+mod records;
 mod rows;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind as Io};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::result::MetricRow;
 use common::{AttemptId, Digest, TrialId};
-use coordinator_core::{Event, Millis};
+use coordinator_core::Event;
 use proto::status::{ErrorKind, Kind};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 pub use frame::FrameError;
 use parts::Records;
+pub use records::{Batch, MetricReport, StoredLog, Warning};
 
 /// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// How long to wait for whoever had the folder before.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Trees of the database.
 const EVENTS: &str = "events";
@@ -159,59 +166,6 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// A worker's report of measured values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MetricReport {
-    /// The trial.
-    pub trial: TrialId,
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// Counts the reports of the attempt. A report that is stored already is not stored again.
-    pub sequence: u64,
-    /// The values.
-    pub rows: Vec<MetricRow>,
-}
-
-/// Something that a user should know about a trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// The attempt that warned.
-    pub attempt: AttemptId,
-    /// One sentence.
-    pub message: String,
-    /// When it came first.
-    pub at: Millis,
-}
-
-/// Where the log of a rank is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredLog {
-    /// Its blob.
-    pub digest: Digest,
-    /// Its size.
-    pub bytes: u64,
-}
-
-/// What becomes durable together with one flush.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Facts, in order. Durable all or none.
-    pub events: Vec<Event>,
-    /// Measured values.
-    pub metrics: Vec<MetricReport>,
-    /// Warnings, each with its trial.
-    pub warnings: Vec<(TrialId, Warning)>,
-    /// Logs of ranks that ended.
-    pub logs: Vec<(AttemptId, u32, StoredLog)>,
-}
-
-impl Batch {
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.metrics.is_empty() && self.warnings.is_empty() && self.logs.is_empty()
-    }
-}
-
 /// The open database. There is one writer; see [`Store::reader`] for the others.
 #[derive(Debug)]
 pub struct Store {
@@ -247,13 +201,7 @@ impl Store {
         let folder = |source| folder_error(data_dir, source);
         fs::create_dir_all(data_dir).map_err(folder)?;
         let failed = |source| database_error(data_dir, source);
-        let db = sled::Config::new()
-            .path(data_dir.join(DATABASE))
-            .cache_capacity(CACHE_BYTES)
-            // Durability is decided by `commit` alone.
-            .flush_every_ms(None)
-            .open()
-            .map_err(failed)?;
+        let db = open_database(data_dir)?;
         fs::write(data_dir.join(PID_FILE), std::process::id().to_string()).map_err(folder)?;
         let tree = |name| db.open_tree(name).map_err(failed);
         let trees = Trees {
@@ -437,6 +385,22 @@ fn log_key(attempt: AttemptId, rank: u32) -> [u8; 12] {
     key[..8].copy_from_slice(&attempt.0.to_be_bytes());
     key[8..].copy_from_slice(&rank.to_be_bytes());
     key
+}
+
+/// A database that was closed lets go of its lock a moment later, from a thread of its own.
+fn open_database(data_dir: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new()
+        .path(data_dir.join(DATABASE))
+        .cache_capacity(CACHE_BYTES)
+        // Durability is decided by `commit` alone.
+        .flush_every_ms(None);
+    let start = Instant::now();
+    loop {
+        match config.open().map_err(|source| database_error(data_dir, source)) {
+            Err(StoreError::Locked { .. }) if start.elapsed() < HANDOVER => thread::sleep(HANDOVER / 50),
+            opened => return opened,
+        }
+    }
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {

@@ -25,7 +25,7 @@ pub(crate) enum RequestError {
     NothingToCancel,
     #[error(transparent)]
     UnknownColumn(#[from] UnknownColumn),
-    #[error("there is no table format {0}: ask for TEXT, MARKDOWN, CSV, JSON or LATEX")]
+    #[error("there is no table format {0}: ask for TEXT, TERMINAL, MARKDOWN, CSV, JSON or LATEX")]
     UnknownFormat(i32),
     #[error("trial {trial} has no artifact `{name}`: {hint}")]
     UnknownArtifact { trial: TrialId, name: String, hint: String },

@@ -1,4 +1,5 @@
 use common::WorkerId;
+use coordinator_core::Millis;
 use tempfile::TempDir;
 
 use super::*;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use common::WorkerId;
-use coordinator::store::{Batch, Store};
+use common::result::MetricRow;
+use common::{AttemptId, TrialId, WorkerId};
+use coordinator::store::{Batch, MetricReport, Store};
 use coordinator_core::{Event, Millis};
 use proto::v1;
 use tempfile::TempDir;
@@ -66,7 +67,35 @@ fn one_flush_carries_many_events() {
         }
         let flush = start.elapsed() / u32::try_from(turns).unwrap();
         let rate = (turns * events) as f64 / start.elapsed().as_secs_f64();
-        eprintln!("{events} events a flush: {flush:?} a flush, {rate:.0} events/s");
+        let file = std::fs::metadata(dir.path().join("state/db")).unwrap().len();
+        let size = file / (turns * events);
+        eprintln!(
+            "{events} events a flush: {flush:?} a flush, {rate:.0} events/s, {size} bytes on disk an event"
+        );
         assert!(flush < Duration::from_secs(1), "{flush:?}");
     }
+}
+
+#[test]
+#[ignore = "measures"]
+fn metric_reports_do_not_outgrow_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let start = Instant::now();
+    let reports = 20_000;
+    for sequence in 1..=reports {
+        let row = |name: &str| MetricRow { step: sequence, name: name.to_owned(), value: 0.1 };
+        let rows = vec![row("loss"), row("lr"), row("accuracy")];
+        let report = MetricReport { trial: TrialId(1), attempt: AttemptId(1), sequence, rows };
+        store.commit(&Batch { metrics: vec![report], ..Batch::default() }).unwrap();
+    }
+    let size = std::fs::metadata(dir.path().join("state/db")).unwrap().len() / reports;
+    eprintln!(
+        "{reports} reports of 3 rows, one a flush: {:?}, {size} bytes on disk a report",
+        start.elapsed()
+    );
+    let read = Instant::now();
+    assert_eq!(store.reader().metrics(TrialId(1)).unwrap().len() as u64, reports);
+    eprintln!("read in {:?}", read.elapsed());
+    assert!(size < 16 << 10, "{size}");
 }
