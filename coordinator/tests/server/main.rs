@@ -5,6 +5,7 @@ mod clients;
 mod cost;
 mod files;
 mod full_disk;
+mod killed;
 mod lifecycle;
 mod support;
 mod watch;
