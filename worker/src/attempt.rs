@@ -165,9 +165,14 @@ impl Attempt {
         }
         for (index, (key, checkpoint)) in self.launch.networks.iter().enumerate() {
             let target = folder.join(format!("network-{index}.safetensors"));
-            self.fetch(checkpoint.digest, &target).await.map_err(|error| FailureCause::LaunchFailed {
-                message: format!("the network of trial {key}: {}", chain(&error)),
-            })?;
+            if let Err(error) = self.fetch(checkpoint.digest, &target).await {
+                let message = format!("the network of trial {key}: {}", chain(&error));
+                if let BlobError::Damaged { digest, message } = error {
+                    // No other copy exists. Who is told can have the network trained again.
+                    self.tell(AttemptEvent::Damaged(digest, message)).await;
+                }
+                return Err(FailureCause::LaunchFailed { message });
+            }
             files.networks.push(target);
         }
         Ok(files)
