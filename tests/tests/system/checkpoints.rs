@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use proto::v1::GetTrialRequest;
 use proto::v1::credence_client::CredenceClient;
-use system_tests::{Cluster, Lease};
+use system_tests::{Cluster, Grid, Lease, PATIENCE, method, tensors_of};
 
 use crate::trainer_loss::assert_went_on_from;
 use crate::undisturbed::{self, Outcome, Ranks};
@@ -95,4 +96,32 @@ fn a_truncated_checkpoint_is_passed_over_for_the_one_before() {
 #[test]
 fn a_checkpoint_that_is_gone_is_passed_over_for_the_one_before() {
     assert_the_one_before_is_used(Damage::Removed);
+}
+
+/// Damage that comes after success: the trial that trained the network is run again, and who needs it waits.
+#[test]
+fn a_network_that_went_bad_is_trained_again_for_whoever_needs_it() {
+    let mut cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
+    let first = Grid::new("first").method(method::DETERMINISTIC);
+    cluster.submit(&first);
+    let train = cluster.finish("first").trial(&["train"]).id.clone();
+    let before = tensors_of(&cluster.artifact(&train, "checkpoint.safetensors"));
+    let worker = cluster.take_worker("alpha");
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.wait(PATIENCE).success());
+    let blobs = blobs(&cluster, &train);
+    let [(_, blob)] = &blobs[..] else { panic!("one checkpoint: {blobs:?}") };
+    Damage::FlippedByte.apply(blob);
+
+    // Its cache is not that of the worker that trained.
+    cluster.add_worker("beta", 1);
+    cluster.submit(&Grid::new("second").method(method::DETERMINISTIC).method(method::DEEP_ENSEMBLE));
+    cluster.finish("second");
+    let again = cluster.trial(&train);
+    assert_eq!((again.attempts, again.failures), (2, 0), "{again:#?}");
+    assert!(
+        before == tensors_of(&cluster.artifact(&train, "checkpoint.safetensors")),
+        "other weights than before"
+    );
+    cluster.stop();
 }
