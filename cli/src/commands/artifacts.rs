@@ -21,7 +21,7 @@ pub async fn run(client: &ClientArguments, arguments: ArtifactsArguments) -> Res
     };
     match output {
         Some(path) if path == Path::new("-") => {
-            download(&mut client, &trial, &name, |data| out::write(data)).await?;
+            download(&mut client, &trial, &name, out::write).await?;
         }
         output => {
             let path = output.unwrap_or_else(|| PathBuf::from(name.replace('/', "_")));
