@@ -238,6 +238,11 @@ impl Cluster {
         let trainers = self.trainers();
         let trainer = trainers.iter().find(|trainer| trainer.attempt == attempt && trainer.rank == rank);
         let trainer = trainer.unwrap_or_else(|| panic!("no rank {rank} of {attempt} runs: {trainers:?}"));
+        self.kill_process_of(trainer);
+    }
+
+    /// Kills a trainer at once, if it still runs.
+    pub fn kill_process_of(&self, trainer: &TrainerProcess) {
         send(trainer.pid, Signal::SIGKILL);
     }
 

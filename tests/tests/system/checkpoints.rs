@@ -125,3 +125,23 @@ fn a_network_that_went_bad_is_trained_again_for_whoever_needs_it() {
     );
     cluster.stop();
 }
+
+#[test]
+fn a_damaged_artifact_is_not_handed_out() {
+    let cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
+    cluster.submit(&Grid::new("fetched").method(method::DETERMINISTIC));
+    let train = cluster.finish("fetched").trial(&["train"]).id.clone();
+    let blobs = blobs(&cluster, &train);
+    let [(_, blob)] = &blobs[..] else { panic!("one checkpoint: {blobs:?}") };
+    Damage::FlippedByte.apply(blob);
+    let target = cluster.path("fetched.safetensors");
+    let arguments = ["artifacts", &train, "checkpoint.safetensors", "--output", target.to_str().unwrap()];
+    let errors = cluster.run(&arguments).failed_with(1);
+    assert!(errors.contains("damaged"), "{errors}");
+    let left: Vec<_> =
+        fs::read_dir(cluster.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        left.iter().filter(|name| name.to_string_lossy().starts_with("fetched.safe")).collect();
+    assert!(left.is_empty(), "a part of a damaged file is left: {left:?}");
+    cluster.stop();
+}
