@@ -25,7 +25,7 @@ pub fn write(bytes: &[u8]) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn line(text: &str) -> Result<(), Failure> {
     write(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
 }
@@ -34,7 +34,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn json(value: &impl Serialize) -> Result<ExitCode, Failure> {
     line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)?;
     Ok(ExitCode::SUCCESS)
@@ -44,7 +44,7 @@ pub fn json(value: &impl Serialize) -> Result<ExitCode, Failure> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).context("cannot write JSON")?)
 }
