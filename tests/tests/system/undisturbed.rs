@@ -32,7 +32,7 @@ pub fn grid(ranks: Ranks) -> Grid {
         .method(method)
         .recipe("epochs = 40\nlr = 0.05\nclip-norm = 1.0\naugmentation = [{ kind = \"crop\", padding = 1 }]")
         .run(&format!(
-            "checkpoint-steps = 20\ncheckpoint-interval = \"none\"\nmetrics-steps = {METRICS_STEPS}"
+            "checkpoint-steps = 20\ncheckpoint-interval = \"none\"\nmetrics-steps = {METRICS_STEPS}\nmax-failures = 100"
         ))
 }
 
