@@ -143,7 +143,8 @@ mod tests {
     fn sleeper(folder: &Path) -> Service {
         let marker = folder.join("marker").display().to_string();
         // The shell keeps its arguments in its command line as long as it waits for its child.
-        let script = "echo started; trap 'exit 5' INT; while :; do sleep 0.05; done".to_owned();
+        // Not SIGINT: a shell cannot trap what was ignored when it started, as it is in a background job.
+        let script = "trap 'exit 5' TERM; echo started; while :; do sleep 0.05; done".to_owned();
         let arguments = vec!["-c".to_owned(), script, marker];
         Service::start(ServiceCommand { program: Path::new("/bin/sh"), arguments, log: folder.join("log") })
     }
@@ -172,7 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let service = sleeper(folder.path());
         until("its first line", Duration::from_secs(10), || service.log().contains("started").then_some(()));
-        service.signal(Signal::SIGINT);
+        service.signal(Signal::SIGTERM);
         assert_eq!(service.wait(Duration::from_secs(10)).code(), Some(5));
     }
 }
