@@ -46,12 +46,17 @@ pub trait Kind: std::error::Error {
 
 /// The status of an error, with the whole chain of its sources as the message.
 pub fn to_status(error: &dyn Kind) -> Status {
-    let mut message = error.to_string();
+    Status::new(error.kind().into(), chain(error))
+}
+
+/// An error and all that led to it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
         source = cause.source();
     }
-    Status::new(error.kind().into(), message)
+    text
 }

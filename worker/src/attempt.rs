@@ -15,6 +15,7 @@ use common::report::{Command, Report};
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, Launch, Progress};
 use common::{AttemptId, Digest, FailureCause};
+use proto::status::chain;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -354,16 +355,4 @@ impl Gang<'_> {
             Report::Done { metrics } => self.outcomes.done(metrics),
         }
     }
-}
-
-/// An error with all that led to it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use common::AttemptId;
 use common::result::{Artifact, Checkpoint};
+use proto::status::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::{AttemptEvent, Context, chain};
+use super::{AttemptEvent, Context};
 
 /// A file to store.
 #[derive(Debug)]
