@@ -12,8 +12,8 @@ use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
-    BatchMode, DataSpec, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, TrainMethod, TrainSpec,
-    TrialSpec,
+    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, TrainMethod,
+    TrainSpec, TrialSpec,
 };
 use crate::{Digest, TrialKey};
 
@@ -130,11 +130,9 @@ impl<'a> Expansion<'a, '_> {
         }
     }
 
-    /// The place of the deterministic baseline beside a Deep Ensemble, whether or not it is itself excluded.
+    /// The place of the deterministic baseline that a method's networks are like, whether or not it is itself excluded.
     fn baseline(&self, place: &Place<'a>) -> Option<Place<'a>> {
-        if place.method.kind != Some(Kind::DeepEnsemble) {
-            return None;
-        }
+        place.method.kind.filter(|kind| kind.has_baseline())?;
         let label = place.method.baseline.as_ref().map(|label| label.value.as_str());
         let mut deterministic = self.file.methods.iter().filter(|entry| {
             entry.kind == Some(Kind::Deterministic) && label.is_none_or(|label| label == entry.label.value)
@@ -178,6 +176,7 @@ impl<'a> Expansion<'a, '_> {
             data: subject.data.clone(),
             model: subject.model,
             recipe: recipe.clone(),
+            pretrained: None,
             seed,
             world_size: subject.slots,
             numerics: NUMERICS,
@@ -214,7 +213,7 @@ impl<'a> Expansion<'a, '_> {
             ood: subject.ood.to_vec(),
             seed: place.seed,
             batch_size: self.file.evaluation_batch,
-            numerics: NUMERICS,
+            numerics: EVALUATION_NUMERICS,
         });
         let label = format!("evaluate {}", place.title());
         Cell {
@@ -273,9 +272,19 @@ impl Place<'_> {
     fn words(&self, method: &TrainMethod) -> String {
         match method {
             TrainMethod::Deterministic => self.with(Kind::Deterministic.name()),
-            TrainMethod::Dropout { .. } | TrainMethod::BatchEnsemble(_) | TrainMethod::LpBnn(_) => {
-                self.title()
-            }
+            TrainMethod::Dropout(_)
+            | TrainMethod::BatchEnsemble(_)
+            | TrainMethod::LpBnn(_)
+            | TrainMethod::RankOne(_)
+            | TrainMethod::Mimo(_)
+            | TrainMethod::Packed(_)
+            | TrainMethod::Masksembles(_)
+            | TrainMethod::Evidential(_)
+            | TrainMethod::Duq(_)
+            | TrainMethod::Sngp(_)
+            | TrainMethod::Tradi(_)
+            | TrainMethod::Swag(_)
+            | TrainMethod::Snapshots(_) => self.title(),
         }
     }
 
@@ -289,13 +298,8 @@ impl Place<'_> {
 }
 
 fn split_members(work: &Work) -> Option<u32> {
-    let Work::Network { train, .. } = work else {
-        return None;
-    };
-    let batch = match train {
-        TrainMethod::Deterministic | TrainMethod::Dropout { .. } => return None,
-        TrainMethod::BatchEnsemble(settings) => settings.batch,
-        TrainMethod::LpBnn(settings) => settings.batch,
-    };
-    (batch == BatchMode::Split).then(|| train.members())
+    match work {
+        Work::Network { train, .. } => train.split_members(),
+        Work::Ensemble { .. } => None,
+    }
 }

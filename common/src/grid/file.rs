@@ -230,9 +230,8 @@ fn check_baseline(log: &Log<'_>, method: &MethodEntry, methods: &[MethodEntry]) 
             let message = format!("no deterministic method is labelled `{}`", label.value);
             log.problem(&label.at, message, Some(suggest::hint(&label.value, deterministic)));
         }
-        None if method.kind == Some(Kind::DeepEnsemble) && deterministic.len() > 1 => {
-            let hint =
-                "set `baseline` to the label of the one that the members of the ensemble are like".to_owned();
+        None if method.kind.is_some_and(Kind::has_baseline) && deterministic.len() > 1 => {
+            let hint = "set `baseline` to the label of the one whose networks are meant".to_owned();
             log.problem(&method.at, "the grid has several deterministic methods", Some(hint));
         }
         Some(_) | None => {}

@@ -174,13 +174,28 @@ fn schedule(value: &Value<'_>) -> Option<Located<Schedule>> {
         Constant,
         Cosine,
         Step,
+        Cyclic,
     }
-    let kinds = [("constant", Kind::Constant), ("cosine", Kind::Cosine), ("step", Kind::Step)];
+    let kinds = [
+        ("constant", Kind::Constant),
+        ("cosine", Kind::Cosine),
+        ("step", Kind::Step),
+        ("cyclic", Kind::Cyclic),
+    ];
     let (kind, mut section) = kind(value, "schedule", &kinds)?;
     let schedule = match (kind, &mut section) {
         (Kind::Constant, _) => Some(Schedule::Constant),
         (Kind::Cosine, _) => Some(Schedule::Cosine),
         (Kind::Step, Some(section)) => step(section),
+        (Kind::Cyclic, Some(section)) => section
+            .require("cycles", "parts of training of one half cosine each, like 4")
+            .and_then(|v| v.integer(1..=1_000))
+            .map(|cycles| Schedule::Cyclic { cycles: cycles.value }),
+        (Kind::Cyclic, None) => {
+            let example = "write `{ kind = \"cyclic\", cycles = 4 }`".to_owned();
+            value.problem("a cyclic schedule needs a number of cycles", Some(example));
+            None
+        }
         (Kind::Step, None) => {
             let example = "write `{ kind = \"step\", milestones = [80, 160, 200], factor = 0.1 }`".to_owned();
             value.problem("a step schedule needs milestones and a factor", Some(example));

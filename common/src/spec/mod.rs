@@ -15,10 +15,13 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{DataSpec, DatasetName, OodSource};
 pub use method::{
-    BatchEnsembleSettings, BatchMode, KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnPreset,
-    LpBnnSettings, NormMode, Predictor, TrainMethod,
+    BatchEnsemblePreset, BatchEnsembleSettings, BatchMode, BiasMode, DropoutPlace, DropoutSettings,
+    DropoutUnit, DuqSettings, Encode, EvidenceActivation, EvidentialLoss, EvidentialSettings, KlReduction,
+    LaplaceCurvature, LaplaceSettings, LatentSampling, LogVariance, LossDivisor, LpBnnPreset, LpBnnSettings,
+    MasksemblesSettings, MimoSettings, NormMode, PackedSettings, Predictor, RankOneSettings, ScaleInit,
+    SnapshotPlace, SnapshotSettings, SngpSettings, SwagSettings, TradiSettings, TrainMethod,
 };
-pub use model::{ModelSpec, ParseModelError};
+pub use model::{MlpNorm, ModelSpec, ParseModelError, ResNetDepth, ResNetForm, WideResNetVariant};
 pub use recipe::{Augmentation, Recipe, Schedule};
 
 use crate::{Digest, TrialKey};
@@ -26,6 +29,9 @@ use crate::{Digest, TrialKey};
 /// Version of the trainer's arithmetic. Raised when the same specification would give other numbers, so
 /// that old results are not reused for new ones.
 pub const NUMERICS: u32 = 1;
+
+/// Version of what evaluations compute and report. Raised by itself: new scores are no reason to train again.
+pub const EVALUATION_NUMERICS: u32 = 2;
 
 /// One unit of scheduling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,12 +54,24 @@ pub struct TrainSpec {
     pub model: ModelSpec,
     /// Optimisation.
     pub recipe: Recipe,
+    /// Weights to start from instead of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<Pretrained>,
     /// Seed of every draw of the trial.
     pub seed: u64,
     /// Ranks. The global batch does not depend on it, the last bits of the sums do.
     pub world_size: u32,
     /// [`NUMERICS`] of the build that expanded the grid.
     pub numerics: u32,
+}
+
+/// A file of weights in torchvision's layout, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pretrained {
+    /// Name of the safetensors file in the folder `weights` of the workers' data folder.
+    pub file: String,
+    /// BLAKE3 digest of its bytes.
+    pub digest: Digest,
 }
 
 /// Predict on the test split and on out-of-distribution data.
@@ -70,7 +88,7 @@ pub struct EvaluateSpec {
     pub seed: u64,
     /// Images per forward pass and member. Fixed here, because it decides the draws of stochastic layers.
     pub batch_size: u32,
-    /// [`NUMERICS`] of the build that expanded the grid.
+    /// [`EVALUATION_NUMERICS`] of the build that expanded the grid.
     pub numerics: u32,
 }
 

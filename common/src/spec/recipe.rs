@@ -44,6 +44,11 @@ pub enum Schedule {
         /// Factor at each milestone.
         factor: f64,
     },
+    /// Half a cosine from 1 to 0 in each of so many equal parts of training; no warm-up after the first.
+    Cyclic {
+        /// Parts.
+        cycles: u32,
+    },
 }
 
 /// A random change of a training image that keeps its label.

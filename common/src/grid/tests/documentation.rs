@@ -35,7 +35,7 @@ METHOD
 "#;
 
 /// Headings of the documentation, and the place and kind of method under which their keys stand.
-const SECTIONS: [(&str, &str, &str); 14] = [
+const SECTIONS: [(&str, &str, &str); 26] = [
     ("Top level", "TOP", "mc-dropout"),
     ("`seeds` as a range", "SEEDS", "mc-dropout"),
     ("`[data.LABEL]`", "DATA", "mc-dropout"),
@@ -45,6 +45,18 @@ const SECTIONS: [(&str, &str, &str); 14] = [
     ("`[[method]]`, kind `deep-ensemble`", "METHOD", "deep-ensemble"),
     ("`[[method]]`, kind `batch-ensemble`", "METHOD", "batch-ensemble"),
     ("`[[method]]`, kind `lp-bnn`", "METHOD", "lp-bnn"),
+    ("`[[method]]`, kind `mimo`", "METHOD", "mimo"),
+    ("`[[method]]`, kind `packed-ensemble`", "METHOD", "packed-ensemble"),
+    ("`[[method]]`, kind `masksembles`", "METHOD", "masksembles"),
+    ("`[[method]]`, kind `rank-1-bnn`", "METHOD", "rank-1-bnn"),
+    ("`[[method]]`, kind `evidential`", "METHOD", "evidential"),
+    ("`[[method]]`, kind `duq`", "METHOD", "duq"),
+    ("`[[method]]`, kind `sngp`", "METHOD", "sngp"),
+    ("`[[method]]`, kind `tradi`", "METHOD", "tradi"),
+    ("`[[method]]`, kind `swag`", "METHOD", "swag"),
+    ("`[[method]]`, kind `laplace`", "METHOD", "laplace"),
+    ("`[[method]]`, kind `snapshot-ensemble`", "METHOD", "snapshot-ensemble"),
+    ("`[[method]]`, kind `checkpoint-ensemble`", "METHOD", "checkpoint-ensemble"),
     ("`[[override]]`", "OVERRIDE", "mc-dropout"),
     ("`[[exclude]]`", "EXCLUDE", "mc-dropout"),
     ("`where`", "WHERE", "mc-dropout"),
@@ -96,6 +108,8 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     }
     let step = "schedule = { kind = \"step\", milestones = [2], factor = 0.1, zzzzzzzz = 1 }";
     assert_same_keys("Step schedule", &file("RECIPE", "mc-dropout", step));
+    let cyclic = "schedule = { kind = \"cyclic\", cycles = 2, zzzzzzzz = 1 }";
+    assert_same_keys("Cyclic schedule", &file("RECIPE", "mc-dropout", cyclic));
     let crop = "augmentation = [{ kind = \"crop\", padding = 1, zzzzzzzz = 1 }]";
     assert_same_keys("Crop", &file("RECIPE", "mc-dropout", crop));
     let cutout = "augmentation = [{ kind = \"cutout\", size = 1, zzzzzzzz = 1 }]";

@@ -244,7 +244,13 @@ fn an_evaluation_names_its_networks_predictor_and_sources() {
         small("[[method]]\nkind = \"mc-dropout\"\nrate = 0.25\nsamples = 7\n[evaluate]\nbatch-size = 50\n");
     let TrialSpec::Evaluate(evaluate) = &plan.trials[1].spec else { panic!("expected an evaluation") };
     assert_eq!(evaluate.predictor, Predictor::McDropout { samples: 7 });
-    assert_eq!(evaluate.networks[0].method, TrainMethod::Dropout { rate: 0.25 });
+    assert_eq!(
+        evaluate.networks[0].method,
+        TrainMethod::Dropout(crate::spec::DropoutSettings {
+            rate: 0.25,
+            ..crate::spec::DropoutSettings::default()
+        })
+    );
     assert_eq!((evaluate.batch_size, evaluate.seed), (50, 0));
     assert_eq!(plan.trials[1].spec.needs(), [plan.trials[0].spec.key()]);
     assert_eq!(labels(&plan)[1], "evaluate mc-dropout wrn-10-1 cifar-10 seed 0");

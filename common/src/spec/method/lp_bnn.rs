@@ -1,82 +1,8 @@
-//! Uncertainty methods: what each changes in training ([`TrainMethod`]) and in prediction ([`Predictor`]).
+//! Settings of LP-BNN, and the presets that name them.
 
 use serde::{Deserialize, Serialize};
 
-/// What a method changes in training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum TrainMethod {
-    /// One ordinary network. Also the member of a Deep Ensemble.
-    Deterministic,
-    /// Element-wise dropout between the two convolutions of each residual block.
-    Dropout {
-        /// Probability of zeroing, in [0, 1).
-        rate: f64,
-    },
-    /// One shared weight and two rank-1 vectors per member and layer.
-    BatchEnsemble(BatchEnsembleSettings),
-    /// BatchEnsemble whose input-side vectors are decoded from a small VAE per layer.
-    LpBnn(LpBnnSettings),
-}
-
-impl TrainMethod {
-    /// Members that one network holds.
-    pub fn members(&self) -> u32 {
-        match self {
-            Self::Deterministic | Self::Dropout { .. } => 1,
-            Self::BatchEnsemble(settings) => settings.members,
-            Self::LpBnn(settings) => settings.members,
-        }
-    }
-}
-
-/// How a batch meets the members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BatchMode {
-    /// Every member sees the whole batch: J·B rows.
-    Repeat,
-    /// The batch is cut in J blocks, one for each member: B rows.
-    Split,
-}
-
-/// Whose statistics a batch normalisation keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NormMode {
-    /// One normalisation per member, with its own affine parameters and running statistics.
-    PerMember,
-    /// One for all members.
-    Shared,
-}
-
-/// Settings of BatchEnsemble.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BatchEnsembleSettings {
-    /// Members J.
-    pub members: u32,
-    /// Standard deviation of the Gaussian around 1 that initialises both rank-1 vectors.
-    pub scale_std: f64,
-    /// Whether the 1×1 convolutions of shortcuts get member-wise vectors too.
-    pub convert_shortcuts: bool,
-    /// How a batch meets the members.
-    pub batch: BatchMode,
-    /// Batch normalisation.
-    pub norm: NormMode,
-}
-
-impl Default for BatchEnsembleSettings {
-    /// The authors' version: shared normalisation, ordinary shortcuts, repeated batch.
-    fn default() -> Self {
-        Self {
-            members: 4,
-            scale_std: 0.5,
-            convert_shortcuts: false,
-            batch: BatchMode::Repeat,
-            norm: NormMode::Shared,
-        }
-    }
-}
+use super::{BatchMode, NormMode, is_default};
 
 /// Whether a layer's decoded vector is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +44,19 @@ pub enum LogVariance {
     MeanHead,
 }
 
+/// Which of a member's two vectors a layer's VAE encodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encode {
+    /// The input side, α, as in every published program.
+    #[default]
+    Alpha,
+    /// The output side, γ.
+    Gamma,
+    /// Both, each by a VAE of its own.
+    Both,
+}
+
 /// Settings of LP-BNN. See `docs/methods.md` for the equations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LpBnnSettings {
@@ -153,6 +92,9 @@ pub struct LpBnnSettings {
     pub norm: NormMode,
     /// How a batch meets the members.
     pub batch: BatchMode,
+    /// What is encoded. A vector that is not encoded is trained as in BatchEnsemble.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encode: Encode,
 }
 
 /// Named settings of LP-BNN.
@@ -203,6 +145,7 @@ impl LpBnnPreset {
             loss_divisor: LossDivisor::LayersPlusOne,
             norm: NormMode::PerMember,
             batch: BatchMode::Repeat,
+            encode: Encode::Alpha,
         };
         let official = LpBnnSettings {
             conv_sampling: LatentSampling::Autoencoder,
@@ -225,20 +168,4 @@ impl LpBnnPreset {
             },
         }
     }
-}
-
-/// How the members' predictions of an evaluation are made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Predictor {
-    /// One forward pass of each network; its members are the prediction's members.
-    Direct {
-        /// Latent draws per member, averaged into one prediction each. 1 for networks without draws.
-        samples_per_member: u32,
-    },
-    /// Dropout kept on, normalisation in evaluation mode.
-    McDropout {
-        /// Forward passes.
-        samples: u32,
-    },
 }
