@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::session::{FromWorker, Hello, Launch, ToWorker};
 use common::spec::{
     DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
-    TrialSpec,
+    TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, Digest};
 use futures::Stream;
@@ -251,7 +251,7 @@ pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) 
             test_limit: None,
             allow_subset: false,
         },
-        model: ModelSpec::WideResNet { depth: 10, widen: 1 },
+        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
             epochs: 1,
             batch_size: 32,
@@ -265,6 +265,7 @@ pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) 
             reset_momentum_each_epoch: false,
             augmentation: Vec::new(),
         },
+        pretrained: None,
         seed: 0,
         world_size,
         numerics: NUMERICS,

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use common::spec::NUMERICS;
 use common::{FailureCause, TrialKey};
 use datasets::ShardingError;
 use metrics::{PredictionsError, ReportError};
@@ -19,12 +18,14 @@ use crate::storage::StorageError;
 pub enum TrainerError {
     /// The specification was made for another trainer.
     #[error(
-        "the specification is of numerics {found}, this trainer computes numerics {NUMERICS}: \
+        "the specification is of numerics {found}, this trainer computes numerics {expected}: \
          use the trainer that belongs to the coordinator"
     )]
     Numerics {
         /// What the specification says.
         found: u32,
+        /// What this trainer computes.
+        expected: u32,
     },
     /// The launch starts another number of ranks than the trial has.
     #[error("the trial has {expected} ranks, but {found} were launched")]
@@ -102,7 +103,8 @@ impl TrainerError {
             | Self::Report(_) => self.spec_rejected(),
             Self::Model(error) => match error {
                 ModelError::Torch(error) => torch_cause(error),
-                ModelError::Input { .. }
+                ModelError::NotBuilt(_)
+                | ModelError::Input { .. }
                 | ModelError::Classes(_)
                 | ModelError::Members
                 | ModelError::LatentSize

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use common::spec::{LpBnnPreset, LpBnnSettings, ModelSpec, TrainMethod};
+use common::spec::{DropoutSettings, LpBnnPreset, LpBnnSettings, ModelSpec, TrainMethod, WideResNetVariant};
 use tch::{Device, Kind, Tensor, no_grad};
 use trainer::model::{Mode, Network};
 
@@ -15,7 +15,7 @@ fn generator() -> MutexGuard<'static, ()> {
 }
 
 fn build(method: &TrainMethod, seed: u64) -> Network {
-    let spec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+    let spec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
     Network::new(&spec, method, [1, 8, 8], 10, seed, Device::Cpu).expect("the specification is valid")
 }
 
@@ -30,8 +30,11 @@ fn logits(network: &Network, mode: Mode) -> Tensor {
 fn stochastic() -> Vec<(TrainMethod, Mode)> {
     let lp_bnn = |preset: LpBnnPreset| TrainMethod::LpBnn(preset.settings());
     vec![
-        (TrainMethod::Dropout { rate: 0.3 }, Mode::Train),
-        (TrainMethod::Dropout { rate: 0.3 }, Mode::SampleDropout),
+        (TrainMethod::Dropout(DropoutSettings { rate: 0.3, ..DropoutSettings::default() }), Mode::Train),
+        (
+            TrainMethod::Dropout(DropoutSettings { rate: 0.3, ..DropoutSettings::default() }),
+            Mode::SampleDropout,
+        ),
         (lp_bnn(LpBnnPreset::Paper), Mode::Train),
         (lp_bnn(LpBnnPreset::Paper), Mode::Evaluate),
         (lp_bnn(LpBnnPreset::Official), Mode::Evaluate),
@@ -87,7 +90,8 @@ fn building_a_network_does_not_move_the_generator_of_libtorch() {
 #[test]
 fn dropout_is_off_in_evaluation() {
     let _generator = generator();
-    let dropout = build(&TrainMethod::Dropout { rate: 0.5 }, 0);
+    let dropout =
+        build(&TrainMethod::Dropout(DropoutSettings { rate: 0.5, ..DropoutSettings::default() }), 0);
     let plain = build(&TrainMethod::Deterministic, 0);
     assert_eq!(logits(&dropout, Mode::Evaluate), logits(&plain, Mode::Evaluate));
     assert_ne!(logits(&dropout, Mode::SampleDropout), logits(&plain, Mode::SampleDropout));
@@ -96,7 +100,8 @@ fn dropout_is_off_in_evaluation() {
 #[test]
 fn sampling_dropout_leaves_running_statistics_alone() {
     let _generator = generator();
-    let network = build(&TrainMethod::Dropout { rate: 0.5 }, 0);
+    let network =
+        build(&TrainMethod::Dropout(DropoutSettings { rate: 0.5, ..DropoutSettings::default() }), 0);
     let statistics = || -> Vec<Tensor> {
         let named = network.named_tensors().into_iter();
         named.filter(|named| named.name.contains("running_")).map(|named| named.tensor.copy()).collect()

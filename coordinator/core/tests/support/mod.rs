@@ -7,7 +7,7 @@ use common::TrialKey;
 use common::plan::{Cell, Plan, PlannedTrial};
 use common::spec::{
     DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Predictor, Recipe, RunPolicy, Schedule,
-    TrainMethod, TrainSpec, TrialSpec,
+    TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use coordinator_core::Policy;
 
@@ -31,7 +31,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
             test_limit: None,
             allow_subset: false,
         },
-        model: ModelSpec::WideResNet { depth: 10, widen: 1 },
+        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
             epochs: 1,
             batch_size: 64,
@@ -46,6 +46,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
             reset_momentum_each_epoch: false,
             augmentation: Vec::new(),
         },
+        pretrained: None,
         seed,
         world_size,
         numerics: NUMERICS,

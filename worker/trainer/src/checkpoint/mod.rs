@@ -53,15 +53,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies the network and the optimizer to the host. Training may go on when it returns.
+    /// Copies network, optimizer and what the method tracks to the host. Training may go on when it returns.
     ///
     /// # Errors
     ///
     /// [`StorageError`] when a tensor cannot be copied.
-    pub fn take(header: Header, network: &[NamedTensor], optimizer: &Sgd) -> Result<Self, StorageError> {
+    pub fn take(
+        header: Header,
+        network: &[NamedTensor],
+        optimizer: &Sgd,
+        tracked: &[(String, Tensor)],
+    ) -> Result<Self, StorageError> {
         let model = network.iter().map(|named| (model_key(&named.name), &named.tensor));
         let momentum = optimizer.momentum().map(|(name, buffer)| (momentum_key(name), buffer));
-        let tensors = model.chain(momentum).map(|(name, tensor)| HostTensor::copy_of(name, tensor));
+        let tracked = tracked.iter().map(|(name, tensor)| (tracker_key(name), tensor));
+        let tensors =
+            model.chain(momentum).chain(tracked).map(|(name, tensor)| HostTensor::copy_of(name, tensor));
         Ok(Self { header, tensors: tensors.collect::<Result<_, _>>()? })
     }
 
@@ -77,6 +84,10 @@ fn model_key(name: &str) -> String {
 
 fn momentum_key(name: &str) -> String {
     format!("momentum/{name}")
+}
+
+fn tracker_key(name: &str) -> String {
+    format!("tracker/{name}")
 }
 
 /// A checkpoint that was read and is whole.
@@ -210,20 +221,31 @@ impl Checkpoint {
     /// [`CheckpointError::Incompatible`] when one is missing or has another shape; the network is then
     /// partly overwritten and must not be used.
     pub fn restore_network(&self, network: &[NamedTensor]) -> Result<(), CheckpointError> {
-        let _no_grad = tch::no_grad_guard();
-        for named in network {
-            let Some(stored) = self.tensors.get(&model_key(&named.name)) else {
-                return Err(self.incompatible(Difference::Missing { name: named.name.clone() }));
-            };
-            if (stored.size(), stored.kind()) != (named.tensor.size(), named.tensor.kind()) {
-                return Err(self.incompatible(Difference::Shape {
-                    name: named.name.clone(),
-                    found: describe(stored),
-                    expected: describe(&named.tensor),
-                }));
-            }
-            named.tensor.shallow_clone().copy_(stored);
+        network.iter().try_for_each(|named| self.overwrite(&model_key(&named.name), &named.tensor))
+    }
+
+    /// Overwrites what a method tracked.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore_network`](Self::restore_network).
+    pub fn restore_tracker(&self, tracked: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+        tracked.iter().try_for_each(|(name, tensor)| self.overwrite(&tracker_key(name), tensor))
+    }
+
+    fn overwrite(&self, key: &str, tensor: &Tensor) -> Result<(), CheckpointError> {
+        let Some(stored) = self.tensors.get(key) else {
+            return Err(self.incompatible(Difference::Missing { name: key.to_owned() }));
+        };
+        if (stored.size(), stored.kind()) != (tensor.size(), tensor.kind()) {
+            return Err(self.incompatible(Difference::Shape {
+                name: key.to_owned(),
+                found: describe(stored),
+                expected: describe(tensor),
+            }));
         }
+        let _no_grad = tch::no_grad_guard();
+        let _ = tensor.shallow_clone().copy_(stored);
         Ok(())
     }
 

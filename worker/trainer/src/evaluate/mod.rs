@@ -6,12 +6,13 @@
 
 mod artifact;
 mod predict;
+mod variants;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::report::{Launch, Report};
-use common::spec::{EvaluateSpec, NUMERICS, Predictor, TrainSpec};
+use common::spec::{EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, TrainSpec};
 use metrics::{ClassificationReport, Predictions};
 use tch::Device;
 
@@ -25,6 +26,7 @@ use crate::error::TrainerError;
 use crate::model::Network;
 use crate::train::Progress;
 use predict::{ImageSet, Pass, Recorder};
+use variants::Variants;
 
 /// Predicts and scores what `spec` asks for.
 ///
@@ -37,7 +39,8 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
     let mut sets = image_sets(launch, spec, first, device)?;
     let pass = Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size };
     let batches: u64 = sets.iter().map(|set| pass.batches(set)).sum();
-    let total = batches * pass.draws() * spec.networks.len() as u64;
+    let variants = Variants::count(&spec.predictor);
+    let total = batches * pass.draws() * variants * spec.networks.len() as u64;
     let mut recorder = Recorder::new(Progress::new(agent.reporter.clone(), total, 0));
 
     let mut parameters = 0;
@@ -48,9 +51,13 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
         let network = rebuild(network_spec, &checkpoint, device)?;
         parameters += network.parameter_count();
         train_seconds += checkpoint.header().train_seconds;
-        drop(checkpoint);
         let started = Instant::now();
-        pass.predict(index as u64, &network, &mut sets, &mut recorder);
+        let mut networks = Variants::new(&spec.predictor, &checkpoint, &network)?;
+        drop(checkpoint);
+        for variant in 0..variants {
+            networks.apply(variant, &network)?;
+            pass.predict(index as u64 * variants + variant, &network, &mut sets, &mut recorder);
+        }
         device::synchronize(device);
         seconds += started.elapsed();
     }
@@ -73,9 +80,12 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
 
 /// Checks what does not need data, and returns the first network's specification.
 fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, TrainerError> {
-    let numerics = spec.networks.iter().map(|network| network.numerics).chain([spec.numerics]);
-    if let Some(found) = numerics.into_iter().find(|&numerics| numerics != NUMERICS) {
-        return Err(TrainerError::Numerics { found });
+    if let Some(found) = spec.networks.iter().map(|network| network.numerics).find(|&found| found != NUMERICS)
+    {
+        return Err(TrainerError::Numerics { found, expected: NUMERICS });
+    }
+    if spec.numerics != EVALUATION_NUMERICS {
+        return Err(TrainerError::Numerics { found: spec.numerics, expected: EVALUATION_NUMERICS });
     }
     if launch.world_size != 1 {
         return Err(TrainerError::WorldSize { expected: 1, found: launch.world_size });
@@ -88,11 +98,9 @@ fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, T
     if spec.networks.iter().any(|other| other.data != first.data || other.model != first.model) {
         return Err(TrainerError::MixedEnsemble);
     }
-    let draws = match spec.predictor {
-        Predictor::Direct { samples_per_member } => samples_per_member,
-        Predictor::McDropout { samples } => samples,
-    };
-    for (what, count) in [("the number of samples", draws), ("the batch size", spec.batch_size)] {
+    let pass = Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size };
+    let samples = pass.draws().min(Variants::count(&spec.predictor));
+    for (what, count) in [("the number of samples", samples), ("the batch size", spec.batch_size.into())] {
         if count == 0 {
             return Err(TrainerError::Zero { what });
         }

@@ -16,8 +16,14 @@ pub struct ImageSet {
     name: Option<String>,
     batcher: Batcher,
     device: Device,
-    /// Probabilities on the host, `[J, N, K]` each, in the order of members.
-    members: Vec<Tensor>,
+    /// Of each network, in the order of members.
+    members: Vec<Members>,
+}
+
+/// Predictions on the host, `[J, N, K]` each.
+struct Members {
+    probabilities: Tensor,
+    logits: Tensor,
 }
 
 /// Predictions of a set of images, as they are stored.
@@ -30,6 +36,8 @@ pub struct Predicted {
     pub shape: Shape,
     /// Member-major.
     pub probabilities: Vec<f32>,
+    /// Of the same members; means where probabilities are means over draws.
+    pub logits: Vec<f32>,
     /// Numbered as the network's outputs in the test set, as in the data set elsewhere.
     pub labels: Vec<i64>,
     /// Positions in the official file.
@@ -49,18 +57,26 @@ impl ImageSet {
     /// Puts the predictions of all networks together.
     pub fn finish(self) -> Predicted {
         let images = self.batcher.images();
-        let all = Tensor::cat(&self.members, 0);
-        let [members, samples, classes] = [0, 1, 2].map(|axis| all.size()[axis] as usize);
-        let mut probabilities = vec![0.0; all.numel()];
-        all.copy_data(&mut probabilities, all.numel());
+        let all = |part: fn(&Members) -> &Tensor| {
+            Tensor::cat(&self.members.iter().map(part).collect::<Vec<_>>(), 0)
+        };
+        let [probabilities, logits] = [all(|members| &members.probabilities), all(|members| &members.logits)];
+        let [members, samples, classes] = [0, 1, 2].map(|axis| probabilities.size()[axis] as usize);
         Predicted {
             name: self.name,
             shape: Shape { members, samples, classes },
-            probabilities,
+            probabilities: host(&probabilities),
+            logits: host(&logits),
             labels: images.labels().iter().map(|&label| i64::from(label)).collect(),
             ids: images.ids().iter().map(|&id| u64::from(id)).collect(),
         }
     }
+}
+
+fn host(tensor: &Tensor) -> Vec<f32> {
+    let mut values = vec![0.0; tensor.numel()];
+    tensor.copy_data(&mut values, tensor.numel());
+    values
 }
 
 /// Counts batches for the progress reports.
@@ -99,15 +115,20 @@ impl Pass<'_> {
         set.len().div_ceil(u64::from(self.batch_size))
     }
 
-    /// Passes over each set.
+    /// Passes of one network over each set.
     pub fn draws(&self) -> u64 {
         u64::from(match *self.predictor {
             Predictor::Direct { samples_per_member } => samples_per_member,
             Predictor::McDropout { samples } => samples,
+            Predictor::Tradi { .. }
+            | Predictor::Swag { .. }
+            | Predictor::Snapshots { .. }
+            | Predictor::LastLayerLaplace(_) => 1,
         })
     }
 
-    /// Predicts all `sets` with one network, and adds the result to them.
+    /// Predicts all `sets` with one network, and adds the result to them. `network_index` counts all networks
+    /// that predict, variants included.
     pub fn predict(
         &self,
         network_index: u64,
@@ -117,7 +138,7 @@ impl Pass<'_> {
     ) {
         let _no_grad = tch::no_grad_guard();
         for (set_index, set) in sets.iter_mut().enumerate() {
-            let mut parts = Vec::new();
+            let (mut probabilities, mut logits) = (Vec::new(), Vec::new());
             let count = u32::try_from(set.batcher.images().len()).expect("images are counted in 32 bits");
             let indices: Vec<u32> = (0..count).collect();
             let mut batch = Batch::default();
@@ -125,16 +146,19 @@ impl Pass<'_> {
                 set.batcher.fill(indices, 0, &mut batch);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), set.device);
                 let place = [network_index, set_index as u64, batch_index as u64];
-                // sync: copies the batch's probabilities to the host.
-                parts.push(self.members(network, &images, place, recorder).to_device(Device::Cpu));
+                let members = self.members(network, &images, place, recorder);
+                // sync: copies the batch's predictions to the host.
+                probabilities.push(members.probabilities.to_device(Device::Cpu));
+                logits.push(members.logits.to_device(Device::Cpu));
             }
-            set.members.push(Tensor::cat(&parts, 1));
+            let [probabilities, logits] = [probabilities, logits].map(|parts| Tensor::cat(&parts, 1));
+            set.members.push(Members { probabilities, logits });
         }
     }
 
-    /// Probabilities of the members for one batch.
+    /// Predictions of the members for one batch.
     ///
-    /// Shapes: `images` `[B, C, H, W]`; returns `[J, B, K]`, where each pass of MC Dropout is a member, and
+    /// Shapes: `images` `[B, C, H, W]`; returns `[J, B, K]` each, where each pass of MC Dropout is a member, and
     /// the latent draws of a member are averaged.
     fn members(
         &self,
@@ -142,9 +166,13 @@ impl Pass<'_> {
         images: &Tensor,
         place: [u64; 3],
         recorder: &mut Recorder,
-    ) -> Tensor {
+    ) -> Members {
         let mode = match self.predictor {
-            Predictor::Direct { .. } => Mode::Evaluate,
+            Predictor::Direct { .. }
+            | Predictor::Tradi { .. }
+            | Predictor::Swag { .. }
+            | Predictor::Snapshots { .. }
+            | Predictor::LastLayerLaplace(_) => Mode::Evaluate,
             Predictor::McDropout { .. } => Mode::SampleDropout,
         };
         let [network_index, set, batch] = place;
@@ -153,14 +181,20 @@ impl Pass<'_> {
                 seed::reseed(self.seed, seed::PREDICT, &[network_index, set, batch, draw]);
                 let logits = network.forward(images, mode).logits;
                 recorder.batch_done();
-                logits.softmax(-1, Kind::Float).unflatten(0, [network.members(), -1])
+                logits.unflatten(0, [network.members(), -1])
             })
             .collect();
-        match self.predictor {
+        let probabilities: Vec<Tensor> = draws.iter().map(|logits| logits.softmax(-1, Kind::Float)).collect();
+        let join = |parts: &[Tensor]| match self.predictor {
             Predictor::Direct { .. } => {
-                Tensor::stack(&draws, 0).mean_dim([0i64].as_slice(), false, Kind::Float)
+                Tensor::stack(parts, 0).mean_dim([0i64].as_slice(), false, Kind::Float)
             }
-            Predictor::McDropout { .. } => Tensor::cat(&draws, 0),
-        }
+            Predictor::McDropout { .. }
+            | Predictor::Tradi { .. }
+            | Predictor::Swag { .. }
+            | Predictor::Snapshots { .. }
+            | Predictor::LastLayerLaplace(_) => Tensor::cat(parts, 0),
+        };
+        Members { probabilities: join(&probabilities), logits: join(&draws) }
     }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, KlReduction, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
-    TrainMethod,
+    BatchEnsembleSettings, BatchMode, DropoutSettings, KlReduction, LpBnnPreset, LpBnnSettings, ModelSpec,
+    NormMode, TrainMethod, WideResNetVariant,
 };
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
@@ -15,7 +15,7 @@ use super::builder::Builder;
 use super::layers::{Construction, Conv, ConvShape, LayerRole, Linear};
 use super::norm::{BatchNorm, Place, Statistics};
 use super::plan::Plan;
-use super::{Mode, NamedTensor, Network, Role};
+use super::{Dropout, Mode, NamedTensor, Network, Pass, Role};
 use crate::uq::lp_bnn::LatentSpace;
 
 /// Both sides compute in double precision, so they differ by the order of summation only: some 1e-15 of the
@@ -116,7 +116,7 @@ impl Case {
     fn new(name: &str, method: &TrainMethod, images: [i64; 4], kind: Kind) -> Self {
         const CLASSES: i64 = 5;
         let [batch, channels, height, width] = images;
-        let spec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+        let spec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
         let builder = Builder::new(0, kind, Device::Cpu);
         let network = Network::build(&spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
@@ -137,7 +137,7 @@ impl Case {
         self.golden.assert_close("train.logits", &pass.logits, TOLERANCE);
         // Not tch's `cross_entropy_for_logits`, which rounds to single precision.
         let cross_entropy = pass.logits.cross_entropy_loss::<&Tensor>(
-            &self.network.row_targets(&self.labels),
+            &self.network.training_batch(&self.images, &self.labels).1,
             None,
             Reduction::Mean,
             -100,
@@ -205,7 +205,10 @@ fn a_network_for_images_of_28_by_28_pools_over_what_is_left() {
 
 #[test]
 fn dropout_of_rate_zero_is_the_deterministic_network() {
-    check("wrn_deterministic", &TrainMethod::Dropout { rate: 0.0 });
+    check(
+        "wrn_deterministic",
+        &TrainMethod::Dropout(DropoutSettings { rate: 0.0, ..DropoutSettings::default() }),
+    );
 }
 
 #[test]
@@ -288,15 +291,16 @@ impl LayerCase {
     }
 
     /// Runs `layer` on rows made of members' inputs, and compares output and gradients.
-    fn check(self, shape: &[i64], layer: impl Fn(&Tensor, &[Tensor]) -> Tensor) {
+    fn check(self, shape: &[i64], layer: impl Fn(&Tensor, &Pass<'_>) -> Tensor) {
         let members = self.plan.members;
         let tensors = self.builder.finish();
         refill(&tensors);
         let x = fill("images", shape).set_requires_grad(true);
         let noise = fill("noise of layer", &[1, members, 5]);
         let decoded = self.latent.as_ref().map(|latent| latent.decode(&noise));
-        let scales = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
-        let y = layer(&x.transpose(0, 1).flatten(0, 1), scales);
+        let vectors = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
+        let pass = Pass { vectors, statistics: Statistics::Batch, dropout: Dropout::Off };
+        let y = layer(&x.transpose(0, 1).flatten(0, 1), &pass);
         let y = y.unflatten(0, [-1, members]).transpose(0, 1);
         self.golden.assert_close("y", &y, TOLERANCE);
         let mut total = (&y * fill("cotangent", &y.size())).sum(None);
@@ -317,13 +321,13 @@ fn check_conv(name: &str, method: &TrainMethod) {
     let mut case = LayerCase::new(name, method);
     let shape = ConvShape { inputs: 4, outputs: 3, kernel: 3, stride: 2, role: LayerRole::Main };
     let conv = Conv::new(&mut case.construction(), "layer", shape).unwrap();
-    case.check(&[3, 2, 4, 5, 5], |x, scales| conv.forward(x, scales));
+    case.check(&[3, 2, 4, 5, 5], |x, pass| conv.forward(x, pass));
 }
 
 fn check_linear(name: &str, method: &TrainMethod) {
     let mut case = LayerCase::new(name, method);
     let linear = Linear::new(&mut case.construction(), "layer", 4, 3).unwrap();
-    case.check(&[3, 3, 4], |x, scales| linear.forward(x, scales));
+    case.check(&[3, 3, 4], |x, pass| linear.forward(x, pass));
 }
 
 #[test]

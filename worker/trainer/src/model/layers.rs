@@ -1,9 +1,10 @@
 //! Convolutions and the last linear layer, ordinary or with members.
 
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
 use super::builder::{Builder, Init};
 use super::plan::{Conversion, Plan};
+use super::{ModelError, Pass};
 use crate::uq::batch_ensemble::{InputScale, MemberScales, ScaleShape, split_members};
 use crate::uq::lp_bnn::{LatentSpace, LayerKind};
 
@@ -23,19 +24,22 @@ enum Output {
 
 impl Construction<'_> {
     /// Creates what goes around the weight of the layer at `path`.
-    fn output(&mut self, path: &str, layer: Layer) -> Result<Output, TchError> {
+    fn output(&mut self, path: &str, layer: Layer) -> Result<Output, ModelError> {
         let Layer { kind, role, inputs, outputs, fan_in } = layer;
         let shape = ScaleShape { members: self.plan.members, outputs, fan_in };
         let (alpha, std) = match (&self.plan.conversion, &mut *self.latent, role) {
-            (Conversion::Ordinary, _, _)
-            | (Conversion::BatchEnsemble { shortcuts: false, .. }, _, LayerRole::Shortcut) => {
-                let bias = self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?;
-                return Ok(Output::Ordinary(bias));
+            (Conversion::Ordinary, _, _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::BatchEnsemble(settings), _, LayerRole::Shortcut) if !settings.convert_shortcuts => {
+                return self.ordinary(path, outputs, fan_in);
             }
-            (Conversion::BatchEnsemble { scale_std, .. }, _, _) => {
-                let init = Init::Normal { mean: 1.0, std: *scale_std };
+            (Conversion::RankOne(_), _, _) => return Err(not_built("rank-1-bnn")),
+            (Conversion::Masksembles { .. }, _, _) => return Err(not_built("masksembles")),
+            (Conversion::Packed(_), _, _) => return Err(not_built("packed-ensemble")),
+            (Conversion::Spectral { .. }, _, _) => return Err(not_built("sngp")),
+            (Conversion::BatchEnsemble(settings), _, _) => {
+                let init = Init::Normal { mean: 1.0, std: settings.scale_std };
                 let alpha = self.builder.scale(format!("{path}.alpha"), &[shape.members, inputs], init)?;
-                (InputScale::Stored(alpha), *scale_std)
+                (InputScale::Stored(alpha), settings.scale_std)
             }
             (Conversion::LpBnn(settings), latent, _) => {
                 let latent = latent.get_or_insert_with(|| LatentSpace::new(settings));
@@ -45,6 +49,15 @@ impl Construction<'_> {
         };
         Ok(Output::Members(MemberScales::new(self.builder, path, alpha, shape, std)?))
     }
+
+    fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
+        let bias = self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?;
+        Ok(Output::Ordinary(bias))
+    }
+}
+
+fn not_built(what: &'static str) -> ModelError {
+    ModelError::NotBuilt(what)
 }
 
 /// Whether BatchEnsemble may leave a layer as it is.
@@ -81,7 +94,7 @@ pub(crate) struct Conv {
 }
 
 impl Conv {
-    pub(crate) fn new(at: &mut Construction<'_>, path: &str, shape: ConvShape) -> Result<Self, TchError> {
+    pub(crate) fn new(at: &mut Construction<'_>, path: &str, shape: ConvShape) -> Result<Self, ModelError> {
         let ConvShape { inputs, outputs, kernel, stride, role } = shape;
         let fan_in = inputs * kernel * kernel;
         let weight = at.builder.weight(
@@ -95,11 +108,11 @@ impl Conv {
     }
 
     /// Shapes: `x` is `[N·J, I, H, W]`, example-major; returns `[N·J, O, H', W']`.
-    pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(x, Some(bias)),
             Output::Members(scales) => {
-                self.forward_members(&split_members(x, scales.members()), scales, decoded)
+                self.forward_members(&split_members(x, scales.members()), scales, pass)
             }
         }
     }
@@ -107,15 +120,15 @@ impl Conv {
     /// The first layer, whose input need not have a row for each member.
     ///
     /// Shapes: `x` is `[N, J, I, H, W]`, or `[N, 1, I, H, W]`; returns `[N·J, O, H', W']`.
-    pub(crate) fn forward_images(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
+    pub(crate) fn forward_images(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
-            Output::Members(scales) => self.forward_members(x, scales, decoded),
+            Output::Members(scales) => self.forward_members(x, scales, pass),
         }
     }
 
-    fn forward_members(&self, x: &Tensor, scales: &MemberScales, decoded: &[Tensor]) -> Tensor {
-        scales.scale_output(&self.convolve(&scales.scale_input(x, decoded), None))
+    fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
+        scales.scale_output(&self.convolve(&scales.scale_input(x, pass.vectors), None))
     }
 
     fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
@@ -134,18 +147,18 @@ impl Linear {
         path: &str,
         inputs: i64,
         outputs: i64,
-    ) -> Result<Self, TchError> {
+    ) -> Result<Self, ModelError> {
         let weight = at.builder.weight(format!("{path}.weight"), &[outputs, inputs], Init::fan_in(inputs))?;
         let layer = Layer { kind: LayerKind::Linear, role: LayerRole::Main, inputs, outputs, fan_in: inputs };
         Ok(Self { weight, output: at.output(path, layer)? })
     }
 
     /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
-    pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor]) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),
             Output::Members(scales) => {
-                let x = scales.scale_input(&split_members(x, scales.members()), decoded);
+                let x = scales.scale_input(&split_members(x, scales.members()), pass.vectors);
                 scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))
             }
         }

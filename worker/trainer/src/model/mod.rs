@@ -5,7 +5,9 @@
 //! seeds the draws of a forward pass. Dropout and latent noise come from libtorch's generator of the
 //! device; who wants them reproducible calls [`tch::manual_seed`] before [`Network::forward`].
 
+mod body;
 pub(crate) mod builder;
+mod head;
 mod layers;
 mod norm;
 mod plan;
@@ -23,11 +25,12 @@ pub use builder::{NamedTensor, Role};
 
 use crate::uq::lp_bnn::LatentSpace;
 use crate::uq::{DecodedPosterior, LatentLoss, LayerDiagnostics};
+use body::Body;
 use builder::Builder;
+use head::Head;
 use layers::Construction;
 use norm::Statistics;
 use plan::Plan;
-use wide_resnet::{Behaviour, Dropout, WideResNet};
 
 /// Why a network was not built, or cannot take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,9 @@ pub enum ModelError {
         /// Members J.
         members: i64,
     },
+    /// Temporary.
+    #[error("`{0}` is not built yet")]
+    NotBuilt(&'static str),
     /// libtorch refused, for instance because the device has no memory left.
     #[error("cannot create the network's tensors")]
     Torch(#[from] TchError),
@@ -86,18 +92,36 @@ pub enum Mode {
     SampleDropout,
 }
 
+/// How the layers behave in a pass, and the vectors that were drawn for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a> {
+    /// Member-wise vectors that are drawn or decoded for each pass, by the place that their layer knows.
+    pub(crate) vectors: &'a [Tensor],
+    pub(crate) statistics: Statistics,
+    pub(crate) dropout: Dropout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropout {
+    Drawn,
+    Off,
+}
+
 /// What a forward pass gives.
 #[derive(Debug)]
 pub struct Forward {
     /// `[rows, K]`, member-major: the first rows are those of the first member.
     pub logits: Tensor,
+    /// What the last layer saw: `[rows of activations, F]`, member-major.
+    pub features: Tensor,
     /// Latent loss, of LP-BNN in [`Mode::Train`].
     pub latent: Option<LatentLoss>,
 }
 
 /// A classifier with the members of its method.
 pub struct Network {
-    net: WideResNet,
+    body: Body,
+    head: Head,
     latent: Option<LatentSpace>,
     plan: Plan,
     tensors: Vec<NamedTensor>,
@@ -139,12 +163,9 @@ impl Network {
         let plan = Plan::of(method)?;
         let mut latent = None;
         let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut latent };
-        let net = match *spec {
-            ModelSpec::WideResNet { depth, widen } => {
-                WideResNet::new(&mut at, (i64::from(depth), i64::from(widen)), channels, classes)?
-            }
-        };
-        Ok(Self { net, latent, plan, tensors: builder.finish() })
+        let body = Body::new(&mut at, spec, [channels * plan.images, height, width])?;
+        let head = Head::new(&mut at, body.features(), classes)?;
+        Ok(Self { body, head, latent, plan, tensors: builder.finish() })
     }
 
     /// Classifies images.
@@ -153,7 +174,7 @@ impl Network {
     /// per member and layer, in every mode.
     ///
     /// Shapes: `x` is `[B, C, H, W]`, of distinct images. The logits have J·B rows, or B in training when
-    /// the method splits the batch; see [`Self::row_targets`].
+    /// the method splits the batch; see [`Self::training_batch`].
     ///
     /// # Panics
     ///
@@ -165,18 +186,21 @@ impl Network {
 
     fn forward_with(&self, x: &Tensor, mode: Mode, noise: Option<&Tensor>) -> Forward {
         let decoded = self.latent.as_ref().zip(noise).map(|(latent, noise)| latent.decode(noise));
-        let behaviour = match mode {
-            Mode::Train => Behaviour { statistics: Statistics::Batch, dropout: Dropout::Drawn },
-            Mode::Evaluate => Behaviour { statistics: Statistics::Running, dropout: Dropout::Off },
-            Mode::SampleDropout => Behaviour { statistics: Statistics::Running, dropout: Dropout::Drawn },
+        let (statistics, dropout) = match mode {
+            Mode::Train => (Statistics::Batch, Dropout::Drawn),
+            Mode::Evaluate => (Statistics::Running, Dropout::Off),
+            Mode::SampleDropout => (Statistics::Running, Dropout::Drawn),
         };
-        let scales = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
-        let logits = self.net.forward(&self.images(x, mode), scales, behaviour);
+        let vectors = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
+        let pass = Pass { vectors, statistics, dropout };
+        let features = self.body.forward(&self.images(x, mode), &pass);
+        let logits = self.head.forward(&features, &pass);
         let latent = match mode {
             Mode::Train => self.latent.as_ref().zip(decoded).map(|(latent, decoded)| latent.loss(&decoded)),
             Mode::Evaluate | Mode::SampleDropout => None,
         };
-        Forward { logits: self.member_major(&logits), latent }
+        let features = features.unflatten(0, [-1, self.plan.rows]).transpose(0, 1).flatten(0, 1);
+        Forward { logits: self.member_major(&logits), features, latent }
     }
 
     /// Images as the first layer takes them: `[N, J, C, H, W]`, or `[N, 1, C, H, W]` for all members.
@@ -185,12 +209,15 @@ impl Network {
             (BatchMode::Repeat, _) | (BatchMode::Split, Mode::Evaluate | Mode::SampleDropout) => {
                 x.unsqueeze(1)
             }
-            (BatchMode::Split, Mode::Train) => x.unflatten(0, [self.plan.members, -1]).transpose(0, 1),
+            (BatchMode::Split, Mode::Train) => x.unflatten(0, [self.plan.rows, -1]).transpose(0, 1),
         }
     }
 
     fn member_major(&self, rows: &Tensor) -> Tensor {
-        rows.unflatten(0, [-1, self.plan.members]).transpose(0, 1).flatten(0, 1)
+        // A row of an example holds the predictions of `members / rows` members, one behind the other.
+        let per_row = self.plan.members / self.plan.rows;
+        let classes = rows.size()[1] / per_row;
+        rows.view([-1, self.plan.members, classes]).transpose(0, 1).flatten(0, 1)
     }
 
     /// Members J that the network holds.
@@ -211,13 +238,16 @@ impl Network {
         }
     }
 
-    /// Labels of the rows of a forward pass in training: `[B]` to `[J·B]`, or `[B]` as it is when the
-    /// method splits the batch.
-    pub fn row_targets(&self, y: &Tensor) -> Tensor {
-        match self.plan.batch {
+    /// A training batch as the method shows it to the network, and the labels of the rows of its logits.
+    ///
+    /// Shapes: `x` `[B, C, H, W]`, `y` `[B]`. The labels are `[J·B]`, or `[B]` as they are when the method splits the
+    /// batch.
+    pub fn training_batch(&self, x: &Tensor, y: &Tensor) -> (Tensor, Tensor) {
+        let targets = match self.plan.batch {
             BatchMode::Repeat => y.repeat([self.plan.members]),
             BatchMode::Split => y.shallow_clone(),
-        }
+        };
+        (x.shallow_clone(), targets)
     }
 
     /// Every tensor of the network, in an order that only depends on specification and method: all that a

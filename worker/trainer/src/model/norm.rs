@@ -55,7 +55,7 @@ impl BatchNorm {
         let (shape, weight) = match plan.norm {
             NormMode::Shared => (vec![channels], Init::Constant(1.0)),
             NormMode::PerMember => {
-                (vec![plan.members, channels], Init::Normal { mean: 1.0, std: MEMBER_WEIGHT_STD })
+                (vec![plan.rows, channels], Init::Normal { mean: 1.0, std: MEMBER_WEIGHT_STD })
             }
         };
         Ok(Self {

@@ -1,6 +1,9 @@
-//! What a method changes in a network: which layers get members, how rows meet them, which normalisation.
+//! What a method changes in a network: which layers get members, how rows meet them, which normalisation, which head.
 
-use common::spec::{BatchMode, LpBnnSettings, NormMode, TrainMethod};
+use common::spec::{
+    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings, LpBnnSettings,
+    MasksemblesSettings, MimoSettings, NormMode, PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
+};
 
 use super::ModelError;
 
@@ -10,71 +13,157 @@ const MOMENTUM: f64 = 0.1;
 /// The authors' networks have this in the last normalisation, except in LP-BNN.
 const LAST_MOMENTUM: f64 = 0.9;
 
-/// Which layers get member-wise scales.
+/// What becomes of the layers.
 #[derive(Clone, Debug)]
 pub(crate) enum Conversion {
-    /// None.
+    /// Nothing.
     Ordinary,
-    /// BatchEnsemble.
-    BatchEnsemble { scale_std: f64, shortcuts: bool },
-    /// Every layer, with decoded input-side vectors.
+    BatchEnsemble(BatchEnsembleSettings),
+    /// Every layer, with decoded vectors.
     LpBnn(LpBnnSettings),
+    RankOne(RankOneSettings),
+    Masksembles {
+        scale: f64,
+    },
+    Packed(PackedSettings),
+    /// Hidden layers have a bounded spectral norm.
+    Spectral {
+        bound: f64,
+        iterations: u32,
+    },
+}
+
+/// What stands on the features.
+#[derive(Clone, Debug)]
+pub(crate) enum HeadPlan {
+    Linear,
+    Duq(DuqSettings),
+    GaussianProcess(SngpSettings),
+}
+
+/// Dropout of a network; a rate of 0 for none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropoutPlan {
+    pub(crate) rate: f64,
+    pub(crate) place: DropoutPlace,
+    pub(crate) unit: DropoutUnit,
 }
 
 /// A method, as the construction of a network needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Predictions of a forward pass.
     pub(crate) members: i64,
+    /// Rows of activations that an example has: as many as members, or 1 where the members share rows.
+    pub(crate) rows: i64,
+    /// Images that stand side by side in the channels of an input.
+    pub(crate) images: i64,
     pub(crate) batch: BatchMode,
     pub(crate) norm: NormMode,
     pub(crate) conversion: Conversion,
-    /// Rate of the dropout in residual blocks; 0 for none.
-    pub(crate) dropout: f64,
+    pub(crate) head: HeadPlan,
+    pub(crate) dropout: DropoutPlan,
     pub(crate) momentum: f64,
     pub(crate) last_momentum: f64,
 }
 
 impl Plan {
     pub(crate) fn of(method: &TrainMethod) -> Result<Self, ModelError> {
-        let single = Self {
+        match method {
+            TrainMethod::Deterministic
+            | TrainMethod::Evidential(_)
+            | TrainMethod::Tradi(_)
+            | TrainMethod::Swag(_)
+            | TrainMethod::Snapshots(_) => Ok(Self::single()),
+            TrainMethod::Dropout(settings) => Self::dropout(settings),
+            TrainMethod::BatchEnsemble(settings) => Self::batch_ensemble(settings),
+            TrainMethod::LpBnn(settings) => Self::lp_bnn(settings),
+            TrainMethod::RankOne(settings) => Self::rank_one(settings),
+            TrainMethod::Mimo(settings) => Self::mimo(settings),
+            TrainMethod::Packed(settings) => Self::packed(settings),
+            TrainMethod::Masksembles(settings) => Self::masksembles(settings),
+            TrainMethod::Duq(settings) => Self::duq(settings),
+            TrainMethod::Sngp(settings) => Self::sngp(settings),
+        }
+    }
+
+    fn single() -> Self {
+        Self {
             members: 1,
+            rows: 1,
+            images: 1,
             batch: BatchMode::Repeat,
             norm: NormMode::Shared,
             conversion: Conversion::Ordinary,
-            dropout: 0.0,
+            head: HeadPlan::Linear,
+            dropout: DropoutPlan { rate: 0.0, place: DropoutPlace::Residual, unit: DropoutUnit::Element },
             momentum: MOMENTUM,
             last_momentum: LAST_MOMENTUM,
-        };
-        match method {
-            TrainMethod::Deterministic => Ok(single),
-            TrainMethod::Dropout { rate } => {
-                if !(0.0..1.0).contains(rate) {
-                    return Err(ModelError::DropoutRate(*rate));
-                }
-                Ok(Self { dropout: *rate, ..single })
-            }
-            TrainMethod::BatchEnsemble(settings) => Ok(Self {
-                members: members(settings.members)?,
-                batch: settings.batch,
-                norm: settings.norm,
-                conversion: Conversion::BatchEnsemble {
-                    scale_std: deviation("scale-std", settings.scale_std)?,
-                    shortcuts: settings.convert_shortcuts,
-                },
-                ..single
-            }),
-            TrainMethod::LpBnn(settings) => {
-                check_latent(settings)?;
-                Ok(Self {
-                    members: members(settings.members)?,
-                    batch: settings.batch,
-                    norm: settings.norm,
-                    conversion: Conversion::LpBnn(settings.clone()),
-                    last_momentum: MOMENTUM,
-                    ..single
-                })
-            }
         }
+    }
+
+    fn dropout(settings: &DropoutSettings) -> Result<Self, ModelError> {
+        let &DropoutSettings { rate, place, unit, .. } = settings;
+        if !(0.0..1.0).contains(&rate) {
+            return Err(ModelError::DropoutRate(rate));
+        }
+        Ok(Self { dropout: DropoutPlan { rate, place, unit }, ..Self::single() })
+    }
+
+    /// Members with rows of their own.
+    fn ensemble(
+        count: u32,
+        batch: BatchMode,
+        norm: NormMode,
+        conversion: Conversion,
+    ) -> Result<Self, ModelError> {
+        let members = members(count)?;
+        Ok(Self { members, rows: members, batch, norm, conversion, ..Self::single() })
+    }
+
+    fn batch_ensemble(settings: &BatchEnsembleSettings) -> Result<Self, ModelError> {
+        non_negative("scale-std", settings.scale_std)?;
+        let conversion = Conversion::BatchEnsemble(settings.clone());
+        Self::ensemble(settings.members, settings.batch, settings.norm, conversion)
+    }
+
+    fn lp_bnn(settings: &LpBnnSettings) -> Result<Self, ModelError> {
+        check_latent(settings)?;
+        let conversion = Conversion::LpBnn(settings.clone());
+        let plan = Self::ensemble(settings.members, settings.batch, settings.norm, conversion)?;
+        Ok(Self { last_momentum: MOMENTUM, ..plan })
+    }
+
+    fn rank_one(settings: &RankOneSettings) -> Result<Self, ModelError> {
+        let conversion = Conversion::RankOne(settings.clone());
+        Self::ensemble(settings.members, settings.batch, settings.norm, conversion)
+    }
+
+    fn masksembles(settings: &MasksemblesSettings) -> Result<Self, ModelError> {
+        let conversion = Conversion::Masksembles { scale: settings.scale };
+        Self::ensemble(settings.members, settings.batch, NormMode::Shared, conversion)
+    }
+
+    fn mimo(settings: &MimoSettings) -> Result<Self, ModelError> {
+        let members = members(settings.members)?;
+        Ok(Self { members, images: members, ..Self::single() })
+    }
+
+    fn packed(settings: &PackedSettings) -> Result<Self, ModelError> {
+        let members = members(settings.members)?;
+        Ok(Self { members, conversion: Conversion::Packed(settings.clone()), ..Self::single() })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
+    fn duq(settings: &DuqSettings) -> Result<Self, ModelError> {
+        Ok(Self { head: HeadPlan::Duq(settings.clone()), ..Self::single() })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
+    fn sngp(settings: &SngpSettings) -> Result<Self, ModelError> {
+        let conversion =
+            Conversion::Spectral { bound: settings.spectral_bound, iterations: settings.power_iterations };
+        Ok(Self { conversion, head: HeadPlan::GaussianProcess(settings.clone()), ..Self::single() })
     }
 }
 
@@ -82,7 +171,7 @@ fn members(count: u32) -> Result<i64, ModelError> {
     if count == 0 { Err(ModelError::Members) } else { Ok(i64::from(count)) }
 }
 
-fn deviation(setting: &'static str, value: f64) -> Result<f64, ModelError> {
+fn non_negative(setting: &'static str, value: f64) -> Result<f64, ModelError> {
     if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(ModelError::Negative { setting, value }) }
 }
 
@@ -90,10 +179,10 @@ fn check_latent(settings: &LpBnnSettings) -> Result<(), ModelError> {
     if settings.latent == 0 {
         return Err(ModelError::LatentSize);
     }
-    deviation("std-factor", settings.std_factor)?;
-    deviation("code-std", settings.code_std)?;
-    deviation("scale-std", settings.scale_std)?;
-    deviation("kl-weight", settings.kl_weight)?;
-    deviation("reconstruction-weight", settings.reconstruction_weight)?;
+    non_negative("std-factor", settings.std_factor)?;
+    non_negative("code-std", settings.code_std)?;
+    non_negative("scale-std", settings.scale_std)?;
+    non_negative("kl-weight", settings.kl_weight)?;
+    non_negative("reconstruction-weight", settings.reconstruction_weight)?;
     Ok(())
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
-    TrainMethod,
+    BatchEnsembleSettings, BatchMode, DropoutSettings, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec,
+    NormMode, TrainMethod, WideResNetVariant,
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::builder::Builder;
 use super::{Mode, ModelError, Network, Role};
 
-const SMALL: ModelSpec = ModelSpec::WideResNet { depth: 10, widen: 1 };
+const SMALL: ModelSpec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
 
 /// Double precision, ten layers, values of order 1: rounding is near 1e-14.
 const TOLERANCE: f64 = 1e-10;
@@ -105,7 +105,7 @@ fn ensembles() -> Vec<(TrainMethod, NormMode)> {
 fn wide_resnet_28_10_has_the_parameters_of_the_published_networks() {
     let counts = |method: &TrainMethod| {
         [10, 100].map(|classes| {
-            let spec = ModelSpec::WideResNet { depth: 28, widen: 10 };
+            let spec = ModelSpec::WideResNet { depth: 28, widen: 10, variant: WideResNetVariant::Authors };
             Network::new(&spec, method, [3, 32, 32], classes, 0, Device::Cpu).unwrap().parameter_count()
         })
     };
@@ -118,7 +118,7 @@ fn wide_resnet_28_10_has_the_parameters_of_the_published_networks() {
 
 #[test]
 fn wide_resnet_28_10_converts_the_layers_of_the_published_networks() {
-    let spec = ModelSpec::WideResNet { depth: 28, widen: 10 };
+    let spec = ModelSpec::WideResNet { depth: 28, widen: 10, variant: WideResNetVariant::Authors };
     let build = |method: &TrainMethod| Network::new(&spec, method, [3, 32, 32], 10, 0, Device::Cpu).unwrap();
     let official = build(&TrainMethod::LpBnn(LpBnnPreset::Official.settings()));
     assert_eq!(converted(&official).len(), 29);
@@ -190,7 +190,7 @@ fn extract(all: &Network, method: &TrainMethod, norm: NormMode, member: i64) -> 
             batch_ensemble(BatchEnsembleSettings { members: 1, ..settings })
         }
         TrainMethod::LpBnn(settings) => TrainMethod::LpBnn(LpBnnSettings { members: 1, ..settings }),
-        TrainMethod::Deterministic | TrainMethod::Dropout { .. } => panic!("has one member"),
+        other => panic!("{other:?} has no members of this kind"),
     };
     let one = build(&method);
     let converted = converted(all);
@@ -247,7 +247,7 @@ fn a_repeated_batch_has_a_row_for_each_member_and_image() {
     assert_eq!(network.members(), 3);
     assert_eq!(logits(&network, Mode::Train).size(), [18, 4]);
     assert_eq!(logits(&network, Mode::Evaluate).size(), [18, 4]);
-    assert_eq!(network.row_targets(&y), Tensor::cat(&[&y, &y, &y], 0));
+    assert_eq!(network.training_batch(&images(), &y).1, Tensor::cat(&[&y, &y, &y], 0));
     assert!(network.check_batch(7).is_ok());
 }
 
@@ -257,7 +257,7 @@ fn a_split_batch_has_a_row_for_each_image() {
     let network = build(&TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Official2020)));
     assert_eq!(logits(&network, Mode::Train).size(), [6, 4]);
     assert_eq!(logits(&network, Mode::Evaluate).size(), [18, 4]);
-    assert_eq!(network.row_targets(&y), y);
+    assert_eq!(network.training_batch(&images(), &y).1, y);
     assert!(network.check_batch(6).is_ok());
     assert!(matches!(network.check_batch(7), Err(ModelError::Split { batch: 7, members: 3 })));
 }
@@ -457,7 +457,14 @@ fn settings_that_make_no_network_are_refused_by_name() {
         error(&TrainMethod::Deterministic, [1, 8, 8], 1),
         "a classifier needs at least 2 classes, not 1"
     );
-    assert_eq!(error(&TrainMethod::Dropout { rate: 1.0 }, [1, 8, 8], 10), "dropout rate 1 is not in [0, 1)");
+    assert_eq!(
+        error(
+            &TrainMethod::Dropout(DropoutSettings { rate: 1.0, ..DropoutSettings::default() }),
+            [1, 8, 8],
+            10
+        ),
+        "dropout rate 1 is not in [0, 1)"
+    );
     assert_eq!(
         lp_bnn(LpBnnSettings { members: 0, ..paper.clone() }),
         "an ensemble needs at least 1 member: set `members`"

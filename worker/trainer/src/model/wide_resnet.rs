@@ -4,29 +4,17 @@
 //!
 //! Source: Zagoruyko, Komodakis, *Wide Residual Networks*, BMVC 2016, for the family.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Kind, Tensor};
 
-use super::layers::{Construction, Conv, ConvShape, LayerRole, Linear};
-use super::norm::{BatchNorm, Place, Statistics};
+use super::layers::{Construction, Conv, ConvShape, LayerRole};
+use super::norm::{BatchNorm, Place};
+use super::{Dropout, ModelError, Pass};
 
 /// Channels after the first convolution.
 const STEM: i64 = 16;
 
 /// Channels of the three groups before widening, and the stride of each group's first block.
 const GROUPS: [(i64, i64); 3] = [(16, 1), (32, 2), (64, 2)];
-
-/// How stochastic and normalising layers behave in a pass.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Behaviour {
-    pub(crate) statistics: Statistics,
-    pub(crate) dropout: Dropout,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropout {
-    Drawn,
-    Off,
-}
 
 /// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input.
 struct Block {
@@ -46,12 +34,12 @@ impl Block {
         inputs: i64,
         outputs: i64,
         stride: i64,
-    ) -> Result<Self, TchError> {
+    ) -> Result<Self, ModelError> {
         let main = ConvShape { inputs, outputs, kernel: 3, stride: 1, role: LayerRole::Main };
         Ok(Self {
             bn1: BatchNorm::new(at.builder, &format!("{path}.bn1"), at.plan, Place::Block, inputs)?,
             conv1: Conv::new(at, &format!("{path}.conv1"), main)?,
-            dropout: at.plan.dropout,
+            dropout: at.plan.dropout.rate,
             bn2: BatchNorm::new(at.builder, &format!("{path}.bn2"), at.plan, Place::Block, outputs)?,
             conv2: Conv::new(at, &format!("{path}.conv2"), ConvShape { inputs: outputs, stride, ..main })?,
             shortcut: if stride == 1 && inputs == outputs {
@@ -63,16 +51,16 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, decoded: &[Tensor], behaviour: Behaviour) -> Tensor {
-        let y = self.conv1.forward(&self.bn1.forward_relu(x, behaviour.statistics), decoded);
-        let y = if self.dropout > 0.0 && behaviour.dropout == Dropout::Drawn {
+    fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        let y = self.conv1.forward(&self.bn1.forward_relu(x, pass.statistics), pass);
+        let y = if self.dropout > 0.0 && pass.dropout == Dropout::Drawn {
             y.dropout(self.dropout, true)
         } else {
             y
         };
-        let y = self.conv2.forward(&self.bn2.forward_relu(&y, behaviour.statistics), decoded);
+        let y = self.conv2.forward(&self.bn2.forward_relu(&y, pass.statistics), pass);
         match &self.shortcut {
-            Some(shortcut) => y + shortcut.forward(x, decoded),
+            Some(shortcut) => y + shortcut.forward(x, pass),
             None => y + x,
         }
     }
@@ -82,7 +70,7 @@ pub(crate) struct WideResNet {
     stem: Conv,
     blocks: Vec<Block>,
     bn: BatchNorm,
-    linear: Linear,
+    features: i64,
 }
 
 impl WideResNet {
@@ -90,8 +78,7 @@ impl WideResNet {
         at: &mut Construction<'_>,
         (depth, widen): (i64, i64),
         channels: i64,
-        classes: i64,
-    ) -> Result<Self, TchError> {
+    ) -> Result<Self, ModelError> {
         let stem = ConvShape { inputs: channels, outputs: STEM, kernel: 3, stride: 1, role: LayerRole::Main };
         let stem = Conv::new(at, "stem", stem)?;
         let mut blocks = Vec::new();
@@ -105,30 +92,34 @@ impl WideResNet {
             }
         }
         let bn = BatchNorm::new(at.builder, "bn", at.plan, Place::Last, inputs)?;
-        let linear = Linear::new(at, "linear", inputs, classes)?;
-        Ok(Self { stem, blocks, bn, linear })
+        Ok(Self { stem, blocks, bn, features: inputs })
+    }
+
+    /// Features that an example has.
+    pub(crate) fn features(&self) -> i64 {
+        self.features
     }
 
     /// Shapes: `x` is `[N, J, C, H, W]`, or `[N, 1, C, H, W]` when the members see the same images;
-    /// returns logits `[N·J, K]`, example-major.
-    pub(crate) fn forward(&self, x: &Tensor, decoded: &[Tensor], behaviour: Behaviour) -> Tensor {
-        let mut rows = self.stem.forward_images(x, decoded);
+    /// returns features `[N·J, F]`, example-major.
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        let mut rows = self.stem.forward_images(x, pass);
         for block in &self.blocks {
-            rows = block.forward(&rows, decoded, behaviour);
+            rows = block.forward(&rows, pass);
         }
-        let rows = self.bn.forward_relu(&rows, behaviour.statistics);
+        let rows = self.bn.forward_relu(&rows, pass.statistics);
         // Over what is left of the image, 8×8 for the 32×32 images that the network was made for.
-        let pooled = rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
-        self.linear.forward(&pooled, decoded)
+        rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use common::spec::TrainMethod;
+    use common::spec::{DropoutSettings, TrainMethod};
     use tch::{Device, no_grad};
 
     use super::super::builder::{Builder, NamedTensor};
+    use super::super::norm::Statistics;
     use super::super::plan::Plan;
     use super::*;
 
@@ -140,7 +131,9 @@ mod tests {
 
     impl Lone {
         fn new(rate: f64) -> Self {
-            let plan = Plan::of(&TrainMethod::Dropout { rate }).unwrap();
+            let plan =
+                Plan::of(&TrainMethod::Dropout(DropoutSettings { rate, ..DropoutSettings::default() }))
+                    .unwrap();
             let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
             let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut None };
             let block = Block::new(&mut at, "block", 1, 1, 1).unwrap();
@@ -158,8 +151,8 @@ mod tests {
         /// What the block adds to its input.
         fn residual(&self) -> Tensor {
             let x = Tensor::arange(2 * 64, (Kind::Double, Device::Cpu)).view([2, 1, 8, 8]) / 64.0;
-            let behaviour = Behaviour { statistics: Statistics::Running, dropout: Dropout::Drawn };
-            no_grad(|| self.block.forward(&x, &[], behaviour)) - x
+            let pass = Pass { vectors: &[], statistics: Statistics::Running, dropout: Dropout::Drawn };
+            no_grad(|| self.block.forward(&x, &pass)) - x
         }
     }
 

@@ -17,10 +17,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 pub struct Row {
     /// What was minimised.
     pub loss: f64,
-    /// Mean over the rows, in nats.
-    pub cross_entropy: f64,
-    /// Weighted latent loss, of methods that have one.
-    pub latent: Option<f64>,
+    /// Name and value of the data term.
+    pub data: (&'static str, f64),
+    /// Name and weighted value of what is added to it, of methods that have such a term.
+    pub regulariser: Option<(&'static str, f64)>,
     /// Global L2 norm of the gradient before clipping, without weight decay.
     pub grad_norm: f64,
     /// Learning rate.
@@ -29,14 +29,8 @@ pub struct Row {
 
 impl Row {
     fn values(self) -> impl Iterator<Item = (String, f64)> {
-        let latent = self.latent.map(|latent| ("latent_loss", latent));
-        let values = [
-            ("loss", self.loss),
-            ("cross_entropy", self.cross_entropy),
-            ("grad_norm", self.grad_norm),
-            ("lr", self.lr),
-        ];
-        values.into_iter().chain(latent).map(|(name, value)| (name.to_owned(), value))
+        let values = [("loss", self.loss), self.data, ("grad_norm", self.grad_norm), ("lr", self.lr)];
+        values.into_iter().chain(self.regulariser).map(|(name, value)| (name.to_owned(), value))
     }
 }
 

@@ -10,10 +10,12 @@
 mod golden;
 mod latent;
 mod meter;
+mod objective;
 mod restore;
 mod schedule;
 mod sgd;
 mod step;
+mod tracker;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -38,8 +40,9 @@ use crate::group::{Group, GroupError};
 use crate::model::Network;
 use latent::CollapseWatch;
 use meter::Meter;
-use restore::Start;
+use restore::{Start, State};
 use step::Stepper;
+use tracker::Tracker;
 
 /// Trains the network of `spec` and leaves its final checkpoint.
 ///
@@ -66,7 +69,7 @@ struct Prepared {
 impl Prepared {
     fn new(launch: &Launch, spec: &TrainSpec) -> Result<Self, TrainerError> {
         if spec.numerics != NUMERICS {
-            return Err(TrainerError::Numerics { found: spec.numerics });
+            return Err(TrainerError::Numerics { found: spec.numerics, expected: NUMERICS });
         }
         if launch.world_size != spec.world_size {
             return Err(TrainerError::WorldSize { expected: spec.world_size, found: launch.world_size });
@@ -130,7 +133,9 @@ impl<'a> Training<'a> {
             },
         );
         optimizer.materialise_gradients();
-        let start = restore::restore(launch, key, &network, &mut optimizer, &group, &agent.reporter)?;
+        let tracker = Tracker::new(&spec.method, &network.named_tensors())?;
+        let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
+        let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
         let weights = optimizer.weights();
         let reducer =
@@ -144,7 +149,8 @@ impl<'a> Training<'a> {
             "training starts"
         );
         let batches = Prefetch::start(batcher.clone(), course, done);
-        let stepper = Stepper::new(network, optimizer, reducer, spec, course, batcher.shape(), launch.rank);
+        let stepper =
+            Stepper::new(network, optimizer, tracker, reducer, spec, course, batcher.shape(), launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {
@@ -192,7 +198,7 @@ impl<'a> Training<'a> {
         let metrics_steps = self.launch.policy.metrics_steps.max(1);
         let last = self.done == self.course.total_steps;
         if self.done.is_multiple_of(metrics_steps) || last {
-            let row = self.stepper.row(self.done, &self.group)?;
+            let row = self.stepper.row(&self.group)?;
             if last {
                 self.final_loss = Some(row.loss);
             }
@@ -248,7 +254,8 @@ impl<'a> Training<'a> {
             final_loss: self.final_loss,
         };
         let network = self.stepper.network().named_tensors();
-        Ok(Snapshot::take(header, &network, self.stepper.optimizer())?)
+        let tracked = self.stepper.tracker().named_tensors();
+        Ok(Snapshot::take(header, &network, self.stepper.optimizer(), &tracked)?)
     }
 
     fn train_seconds(&self) -> f64 {

@@ -11,6 +11,7 @@ use common::spec::NUMERICS;
 use tch::Tensor;
 
 use super::Sgd;
+use super::tracker::Tracker;
 use crate::agent::Reporter;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::device;
@@ -28,7 +29,17 @@ pub struct Start {
     pub final_loss: Option<f64>,
 }
 
-/// Restores network and optimizer on all ranks. A collective.
+/// What is restored.
+pub struct State<'a> {
+    /// Network.
+    pub network: &'a Network,
+    /// Optimizer.
+    pub optimizer: &'a mut Sgd,
+    /// What the method remembers.
+    pub tracker: &'a Tracker,
+}
+
+/// Restores the state of training on all ranks. A collective.
 ///
 /// # Errors
 ///
@@ -36,12 +47,12 @@ pub struct Start {
 pub fn restore(
     launch: &Launch,
     key: TrialKey,
-    network: &Network,
-    optimizer: &mut Sgd,
+    State { network, optimizer, tracker }: State<'_>,
     group: &Group,
     reporter: &Reporter,
 ) -> Result<Start, TrainerError> {
     let tensors = network.named_tensors();
+    let tracked = tracker.named_tensors();
     let mut start = Start { step: 0, train_seconds: 0.0, final_loss: None };
     if group.is_first()
         && let Some(checkpoint) = newest_whole(&launch.restore, reporter)?
@@ -49,6 +60,7 @@ pub fn restore(
         checkpoint.belongs_to(key, NUMERICS)?;
         checkpoint.restore_network(&tensors)?;
         checkpoint.restore_momentum(optimizer);
+        checkpoint.restore_tracker(&tracked)?;
         let header = checkpoint.header();
         warn_if_computed_elsewhere(&header.computed_on, launch, reporter);
         start =
@@ -64,6 +76,7 @@ pub fn restore(
     }
     group.broadcast(tensors.iter().map(|named| &named.tensor))?;
     group.broadcast(optimizer.momentum().map(|(_, buffer)| buffer))?;
+    group.broadcast(tracked.iter().map(|(_, tensor)| tensor))?;
     Ok(start)
 }
 

@@ -60,6 +60,12 @@ impl LearningRate {
                 let progress = (done - self.warmup) as f64 / length as f64;
                 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
+            Schedule::Cyclic { cycles } => {
+                // Huang et al., *Snapshot ensembles*, ICLR 2017, eq. 2, with the rate falling step by step.
+                let length = self.total.div_ceil(u64::from(*cycles).max(1)).max(1);
+                let progress = (done % length) as f64 / length as f64;
+                0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
             Schedule::Step { milestones, factor } => {
                 let epoch = done / self.steps_per_epoch;
                 let passed = milestones.iter().filter(|&&milestone| u64::from(milestone) <= epoch).count();

@@ -6,8 +6,10 @@ use datasets::{Batch, Shape};
 use tch::{Device, Kind, Tensor};
 
 use super::meter::Row;
+use super::objective::{Objective, Position, TermNames, Terms};
 use super::schedule::LearningRate;
 use super::sgd::Sgd;
+use super::tracker::Tracker;
 use super::watch::Watch;
 use crate::data::{self, Course};
 use crate::device;
@@ -20,12 +22,17 @@ use crate::seed;
 pub struct Stepper {
     network: Network,
     optimizer: Sgd,
+    objective: Objective,
+    names: TermNames,
+    tracker: Tracker,
     reducer: Reducer,
     rate: LearningRate,
     watch: Watch,
-    /// Values of the last step, still on the device: loss, cross-entropy, latent loss.
+    /// Values of the last step, still on the device: loss, data term, regulariser.
     losses: Tensor,
     grad_norm: Tensor,
+    lr: f64,
+    epoch_images: u64,
     clip_norm: Option<f64>,
     reset_momentum_each_epoch: bool,
     course: Course,
@@ -39,6 +46,7 @@ impl Stepper {
     pub fn new(
         network: Network,
         optimizer: Sgd,
+        tracker: Tracker,
         reducer: Reducer,
         spec: &TrainSpec,
         course: Course,
@@ -46,14 +54,20 @@ impl Stepper {
         rank: u32,
     ) -> Self {
         let device = device::of_rank();
+        let objective = Objective::of(&spec.method);
         Self {
+            names: objective.names(&network),
             network,
             optimizer,
+            objective,
+            tracker,
             reducer,
             rate: LearningRate::new(&spec.recipe, course.steps_per_epoch),
             watch: Watch::new(device),
             losses: Tensor::zeros([3], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
+            lr: 0.0,
+            epoch_images: course.steps_per_epoch * u64::from(spec.recipe.batch_size),
             clip_norm: spec.recipe.clip_norm,
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
@@ -73,9 +87,23 @@ impl Stepper {
         &self.optimizer
     }
 
+    /// What the method remembers beside the network.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    fn position(&self, done: u64) -> Position {
+        Position {
+            done,
+            steps_per_epoch: self.course.steps_per_epoch,
+            total_steps: self.course.total_steps,
+            epoch_images: self.epoch_images,
+        }
+    }
+
     /// Makes the step after `done` steps.
     ///
-    /// The loss is the mean cross-entropy over the rank's rows plus the latent loss. Ranks have equal shares
+    /// The loss is the sum of the objective's terms over the rank's rows. Ranks have equal shares
     /// and gradients are averaged over them, so the gradient is that of the mean over the global batch.
     ///
     /// # Errors
@@ -89,13 +117,13 @@ impl Stepper {
         let (images, labels) = data::tensors(batch, self.image, self.device);
         self.optimizer.zero_grad();
 
+        let (images, targets) = self.network.training_batch(&images, &labels);
         let forward = self.network.forward(&images, Mode::Train);
-        let targets = self.network.row_targets(&labels);
-        let cross_entropy = forward.logits.cross_entropy_for_logits(&targets);
-        let latent = forward.latent.map(|latent| latent.total);
-        let loss = match &latent {
-            Some(latent) => &cross_entropy + latent,
-            None => cross_entropy.shallow_clone(),
+        let position = self.position(done);
+        let Terms { data, regulariser } = self.objective.terms(&images, &targets, &forward, position);
+        let loss = match &regulariser {
+            Some(regulariser) => &data + regulariser,
+            None => data.shallow_clone(),
         };
         self.reducer.backward(&loss).map_err(GroupError::from)?;
 
@@ -104,9 +132,11 @@ impl Stepper {
         if let Some(limit) = self.clip_norm {
             self.optimizer.clip_grad_norm(&self.grad_norm, limit);
         }
-        self.optimizer.step(self.rate.at(done));
-        let latent = latent.unwrap_or_else(|| cross_entropy.zeros_like());
-        self.losses = Tensor::stack(&[&loss, &cross_entropy, &latent], 0).detach();
+        self.lr = self.tracker.learning_rate(self.rate.at(done), position);
+        self.optimizer.step(self.lr);
+        self.tracker.after_step(&self.network.named_tensors(), self.lr, position);
+        let regulariser = regulariser.unwrap_or_else(|| data.zeros_like());
+        self.losses = Tensor::stack(&[&loss, &data, &regulariser], 0).detach();
         Ok(())
     }
 
@@ -128,21 +158,21 @@ impl Stepper {
         self.losses.double_value(&[0])
     }
 
-    /// Values of the last of `done` steps, means over the ranks. A collective.
+    /// Values of the last step, means over the ranks. A collective.
     ///
     /// # Errors
     ///
     /// [`TrainerError::NonFiniteLoss`], and [`TrainerError::Group`] when another rank is lost.
-    pub fn row(&self, done: u64, group: &Group) -> Result<Row, TrainerError> {
+    pub fn row(&self, group: &Group) -> Result<Row, TrainerError> {
         self.check_finite()?;
         let losses = group.mean(&self.losses)?;
         // sync: copies four numbers to the host.
         Ok(Row {
             loss: losses.double_value(&[0]),
-            cross_entropy: losses.double_value(&[1]),
-            latent: self.network.latent_layers().next().is_some().then(|| losses.double_value(&[2])),
+            data: (self.names.data, losses.double_value(&[1])),
+            regulariser: self.names.regulariser.map(|name| (name, losses.double_value(&[2]))),
             grad_norm: self.grad_norm.double_value(&[]),
-            lr: self.rate.at(done - 1),
+            lr: self.lr,
         })
     }
 

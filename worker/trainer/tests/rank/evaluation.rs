@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use common::FailureCause;
 use common::report::{Launch, Report};
 use common::spec::{
-    DatasetName, EvaluateSpec, NUMERICS, OodSource, Predictor, TrainMethod, TrainSpec, TrialSpec,
+    DatasetName, DropoutSettings, EVALUATION_NUMERICS, EvaluateSpec, OodSource, Predictor, TrainMethod,
+    TrainSpec, TrialSpec,
 };
 use metrics::{ClassificationReport, Predictions, Shape};
 use safetensors::SafeTensors;
@@ -25,7 +26,7 @@ fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
         ood: vec![OodSource::HeldOut],
         seed: 5,
         batch_size: 50,
-        numerics: NUMERICS,
+        numerics: EVALUATION_NUMERICS,
     }
 }
 
@@ -139,7 +140,7 @@ fn draws_depend_on_the_seed_and_nothing_else() {
 #[test]
 fn each_pass_of_mc_dropout_is_a_member() {
     let folder = tempfile::tempdir().unwrap();
-    let train = train_spec(TrainMethod::Dropout { rate: 0.3 });
+    let train = train_spec(TrainMethod::Dropout(DropoutSettings { rate: 0.3, ..DropoutSettings::default() }));
     let paths = [trained(&train, folder.path())];
     let sampled = evaluation(vec![train.clone()], Predictor::McDropout { samples: 5 });
     let sampled = evaluate(&sampled, &paths, &folder.path().join("sampled"));

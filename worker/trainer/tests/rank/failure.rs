@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use common::FailureCause;
 use common::report::{Launch, Report, exit};
-use common::spec::{Augmentation, DatasetName, ModelSpec, NUMERICS, TrainMethod, TrialSpec};
+use common::spec::{
+    Augmentation, DatasetName, DropoutSettings, ModelSpec, NUMERICS, TrainMethod, TrialSpec,
+    WideResNetVariant,
+};
 
 use crate::support::{Rank, launch, lp_bnn, run, run_gang, train_spec};
 
@@ -75,7 +78,7 @@ fn a_rank_that_waits_for_the_rendezvous_leaves_with_its_agent() {
 fn a_lack_of_memory_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let mut spec = train_spec(TrainMethod::Deterministic);
-    spec.model = ModelSpec::WideResNet { depth: 28, widen: 4 };
+    spec.model = ModelSpec::WideResNet { depth: 28, widen: 4, variant: WideResNetVariant::Authors };
     spec.data.train_limit = None;
     spec.data.held_out = Vec::new();
     spec.recipe.batch_size = 1_297;
@@ -110,7 +113,11 @@ fn a_specification_that_makes_no_sense_is_rejected_in_words() {
     assert!(with_spec(|spec| spec.recipe.batch_size = 101).contains("100 images"));
     assert!(with_spec(|spec| spec.data.held_out = vec![10]).contains("held out"));
     assert!(with_spec(|spec| spec.data.train_limit = Some(0)).contains("limit"));
-    assert!(with_spec(|spec| spec.method = TrainMethod::Dropout { rate: 1.0 }).contains("dropout"));
+    assert!(
+        with_spec(|spec| spec.method =
+            TrainMethod::Dropout(DropoutSettings { rate: 1.0, ..DropoutSettings::default() }))
+        .contains("dropout")
+    );
     let two_flips = vec![Augmentation::Flip, Augmentation::Flip];
     assert!(with_spec(|spec| spec.recipe.augmentation = two_flips).contains("augmentations"));
     assert!(rejected(|launch| launch.world_size = 2).contains("2 were launched"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::report::{Command, Launch, Report};
-use common::spec::{TrainMethod, TrialSpec};
+use common::spec::{DropoutSettings, TrainMethod, TrialSpec};
 
 use crate::support::{
     Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run, run_gang, start_gang, train_spec,
@@ -52,7 +52,11 @@ fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) {
 
 #[test]
 fn a_deterministic_trial_that_was_killed_ends_with_the_same_bits() {
-    survives_kills(TrainMethod::Dropout { rate: 0.3 }, false, &[1, 3, 10]);
+    survives_kills(
+        TrainMethod::Dropout(DropoutSettings { rate: 0.3, ..DropoutSettings::default() }),
+        false,
+        &[1, 3, 10],
+    );
 }
 
 #[test]

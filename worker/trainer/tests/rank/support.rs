@@ -15,7 +15,7 @@ use common::report::{Command as AgentCommand, Launch, NetworkFile, Report};
 use common::result::MetricRow;
 use common::spec::{
     BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Recipe,
-    RunPolicy, Schedule, TrainMethod, TrainSpec, TrialSpec,
+    RunPolicy, Schedule, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, FailureCause};
 
@@ -33,7 +33,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             test_limit: Some(120),
             allow_subset: false,
         },
-        model: ModelSpec::WideResNet { depth: 10, widen: 1 },
+        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
             epochs: 6,
             batch_size: 32,
@@ -47,6 +47,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             reset_momentum_each_epoch: false,
             augmentation: vec![common::spec::Augmentation::Crop { padding: 1 }],
         },
+        pretrained: None,
         seed: 1,
         world_size: 1,
         numerics: NUMERICS,

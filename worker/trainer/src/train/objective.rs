@@ -1,0 +1,120 @@
+//! What is minimised: from a forward pass to the terms of the loss.
+
+use common::spec::TrainMethod;
+use tch::{Kind, Reduction, Tensor};
+
+use crate::model::{Forward, Network};
+
+/// Where a step stands in training.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// Steps done before it.
+    pub done: u64,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps in all.
+    pub total_steps: u64,
+    /// Images of an epoch, over all ranks.
+    pub epoch_images: u64,
+}
+
+impl Position {
+    /// Epochs done, with their fraction.
+    pub fn epoch(self) -> f64 {
+        self.done as f64 / self.steps_per_epoch.max(1) as f64
+    }
+
+    /// Part of training done, from 0 to 1.
+    pub fn part(self) -> f64 {
+        self.done as f64 / self.total_steps.max(1) as f64
+    }
+}
+
+/// Terms of the loss of one step; both scalars on the device.
+pub struct Terms {
+    /// How well the labels are predicted.
+    pub data: Tensor,
+    /// What is added to it, weighted.
+    pub regulariser: Option<Tensor>,
+}
+
+/// Names of the terms in metric rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TermNames {
+    /// Of the data term.
+    pub data: &'static str,
+    /// Of the regulariser, of methods that have one.
+    pub regulariser: Option<&'static str>,
+}
+
+/// The loss of a method.
+#[derive(Clone, Debug)]
+pub enum Objective {
+    /// Mean cross-entropy over all rows, plus the latent loss of methods that have one.
+    CrossEntropy,
+    /// Cross-entropy summed over heads, mean over the batch.
+    SummedCrossEntropy {
+        /// Heads.
+        heads: i64,
+    },
+}
+
+impl Objective {
+    /// The loss of `method`.
+    pub fn of(method: &TrainMethod) -> Self {
+        match method {
+            TrainMethod::Deterministic
+            | TrainMethod::Dropout(_)
+            | TrainMethod::BatchEnsemble(_)
+            | TrainMethod::LpBnn(_)
+            | TrainMethod::RankOne(_)
+            | TrainMethod::Packed(_)
+            | TrainMethod::Masksembles(_)
+            | TrainMethod::Evidential(_)
+            | TrainMethod::Duq(_)
+            | TrainMethod::Sngp(_)
+            | TrainMethod::Tradi(_)
+            | TrainMethod::Swag(_)
+            | TrainMethod::Snapshots(_) => Self::CrossEntropy,
+            TrainMethod::Mimo(settings) => Self::SummedCrossEntropy { heads: i64::from(settings.members) },
+        }
+    }
+
+    /// Names of the terms.
+    pub fn names(&self, network: &Network) -> TermNames {
+        let latent = network.latent_layers().next().is_some();
+        match self {
+            Self::CrossEntropy => {
+                TermNames { data: "cross_entropy", regulariser: latent.then_some("latent_loss") }
+            }
+            Self::SummedCrossEntropy { .. } => TermNames { data: "cross_entropy", regulariser: None },
+        }
+    }
+
+    /// Terms of a step.
+    ///
+    /// Shapes: `images` as the network took them, `targets` one for each row of the logits.
+    pub fn terms(&self, _images: &Tensor, targets: &Tensor, forward: &Forward, _position: Position) -> Terms {
+        let regulariser = forward.latent.as_ref().map(|latent| latent.total.shallow_clone());
+        match self {
+            Self::CrossEntropy => {
+                Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
+            }
+            Self::SummedCrossEntropy { heads } => {
+                let sum = forward.logits.log_softmax(-1, Kind::Float).nll_loss(targets);
+                Terms { data: sum * *heads as f64, regulariser }
+            }
+        }
+    }
+}
+
+/// Mean negative log-likelihood of the targets, which tch's method of the name takes as a sum.
+trait NllLoss {
+    fn nll_loss(&self, targets: &Tensor) -> Tensor;
+}
+
+impl NllLoss for Tensor {
+    fn nll_loss(&self, targets: &Tensor) -> Tensor {
+        self.g_nll_loss::<&Tensor>(targets, None, Reduction::Mean, -100)
+    }
+}
