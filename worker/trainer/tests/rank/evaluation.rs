@@ -9,7 +9,7 @@ use common::spec::{
     DatasetName, DropoutSettings, EVALUATION_NUMERICS, EvaluateSpec, OodSource, Predictor, TrainMethod,
     TrainSpec, TrialSpec,
 };
-use metrics::{ClassificationReport, Predictions, Shape};
+use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 use safetensors::SafeTensors;
 
 use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, train_spec};
@@ -95,7 +95,8 @@ fn the_stored_predictions_give_the_reported_metrics() {
     assert!(ood.labels.iter().all(|&label| label == 8 || label == 9));
     let id = Predictions::new(id.shape, id.probabilities, id.ids).unwrap().with_labels(id.labels).unwrap();
     let ood = Predictions::new(ood.shape, ood.probabilities, ood.ids).unwrap();
-    let report = ClassificationReport::compute(&id, &[("held-out", &ood)]).unwrap();
+    let report =
+        ClassificationReport::compute(&Evaluation::new(&id).with_ood(&[("held-out", &ood)])).unwrap();
     assert!(report.entries().len() > 20);
     for (name, value) in report {
         assert_eq!(reported[&name.to_string()].to_bits(), value.to_bits(), "{name}");
