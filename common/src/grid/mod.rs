@@ -15,6 +15,7 @@ mod file;
 mod method;
 mod read;
 mod recipe;
+mod shift;
 #[cfg(test)]
 mod tests;
 

@@ -253,7 +253,14 @@ mod tests {
     use super::*;
 
     fn digits(held_out: Vec<u32>) -> DataSpec {
-        DataSpec { set: Name::Digits, held_out, train_limit: None, test_limit: None, allow_subset: false }
+        DataSpec {
+            set: Name::Digits,
+            held_out,
+            train_limit: None,
+            test_limit: None,
+            allow_subset: false,
+            validation: 0,
+        }
     }
 
     #[test]

@@ -217,6 +217,7 @@ mod tests {
             train_limit: None,
             test_limit: None,
             allow_subset: true,
+            validation: 0,
         };
         let missing = TrainerError::from(crate::data::test(&data, folder).unwrap_err());
         assert!(matches!(missing.cause(0), FailureCause::DataMissing { .. }));

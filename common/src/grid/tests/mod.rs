@@ -387,6 +387,60 @@ fn held_out_classes_are_sorted_and_are_the_default_source() {
     assert_eq!(plan.cells.iter().map(|cell| cell.seed).collect::<Vec<_>>(), [0, 1]);
 }
 
+/// The evaluation of the only cell of a grid with these settings of `[data.cifar-10]`.
+fn evaluation_with(settings: &str) -> crate::spec::EvaluateSpec {
+    let text = SMALL.replace("data = [\"cifar-10\"]", "").replace("seeds = [0, 1]", "seeds = [0]");
+    let text = format!("{text}[[method]]\nkind = \"deterministic\"\n[data.cifar-10]\n{settings}\n");
+    let plan = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let TrialSpec::Evaluate(evaluate) = &plan.trials[1].spec else { panic!("expected an evaluation") };
+    evaluate.clone()
+}
+
+#[test]
+fn a_shift_is_a_word_or_a_table_with_defaults() {
+    use crate::spec::{Corruption, ShiftSource, ShiftSpec};
+    let files = evaluation_with("shift = \"files\"").shift.unwrap();
+    assert_eq!(files.corruptions, Corruption::MAIN);
+    assert_eq!((files.source, files.severities.len(), files.limit), (ShiftSource::Files, 5, None));
+    let generated = evaluation_with("shift = \"generated\"").shift.unwrap();
+    assert_eq!(generated.corruptions.len(), 14);
+    assert!(!generated.corruptions.contains(&Corruption::Frost));
+    assert_eq!(generated.pairs().count(), 70);
+    let table = "shift = { source = \"generated\", corruptions = [\"fog\", \"shot_noise\"], severities = [5, 1], limit = 9 }";
+    let expected = ShiftSpec {
+        source: ShiftSource::Generated,
+        corruptions: vec![Corruption::ShotNoise, Corruption::Fog],
+        severities: vec![1, 5],
+        limit: Some(9),
+    };
+    assert_eq!(evaluation_with(table).shift, Some(expected));
+}
+
+#[test]
+fn sources_of_another_shape_are_resized_only_when_the_grid_says_so() {
+    use crate::spec::{DatasetName, OodSource};
+    let ood =
+        "ood = [\"svhn\", { set = \"textures\", resize = true }, { set = \"cifar-100\", resize = true }]";
+    let expected = [
+        OodSource::Set(DatasetName::Svhn),
+        OodSource::Resized(DatasetName::Textures),
+        OodSource::Set(DatasetName::Cifar100),
+    ];
+    assert_eq!(evaluation_with(ood).ood, expected);
+}
+
+/// Names of trials are digests of this text: what is not asked for must not appear in it.
+#[test]
+fn validation_and_shift_are_in_the_json_only_when_they_are_asked_for() {
+    let json = |settings: &str| TrialSpec::Evaluate(evaluation_with(settings)).to_json();
+    let plain = json("");
+    assert!(!plain.contains("validation") && !plain.contains("shift"), "{plain}");
+    let asked = json("validation = 5000\nshift = \"files\"");
+    assert!(asked.contains("\"validation\":5000") && asked.contains("\"gaussian_noise\""), "{asked}");
+    let back: TrialSpec = serde_json::from_str(&asked).unwrap();
+    assert_eq!(back.to_json(), asked);
+}
+
 #[test]
 fn a_larger_grid_keeps_the_trials_of_the_smaller_one() {
     let method = "[[method]]\nkind = \"deterministic\"\n";

@@ -24,6 +24,7 @@ fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
         predictor,
         networks,
         ood: vec![OodSource::HeldOut],
+        shift: None,
         seed: 5,
         batch_size: 50,
         numerics: EVALUATION_NUMERICS,

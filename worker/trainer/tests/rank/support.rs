@@ -32,6 +32,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             train_limit: Some(100),
             test_limit: Some(120),
             allow_subset: false,
+            validation: 0,
         },
         model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
