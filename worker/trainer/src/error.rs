@@ -4,7 +4,7 @@ use std::error::Error;
 
 use common::{FailureCause, TrialKey};
 use datasets::ShardingError;
-use metrics::{PredictionsError, ReportError};
+use metrics::{PredictionsError, ReportError, ShiftNameError};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
@@ -85,6 +85,9 @@ pub enum TrainerError {
     /// The network's outputs are no probabilities.
     #[error("the predictions cannot be scored")]
     Predictions(#[from] PredictionsError),
+    /// A corrupted test set has a name or a severity that no table has.
+    #[error("the corrupted test images are refused")]
+    Shift(#[from] ShiftNameError),
     /// The metrics cannot be computed.
     #[error("the predictions cannot be compared")]
     Report(#[from] ReportError),
@@ -100,6 +103,7 @@ impl TrainerError {
             | Self::MixedEnsemble
             | Self::Zero { .. }
             | Self::Sharding(_)
+            | Self::Shift(_)
             | Self::Report(_) => self.spec_rejected(),
             Self::Model(error) => match error {
                 ModelError::Torch(error) => torch_cause(error),
