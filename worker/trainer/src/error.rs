@@ -114,7 +114,13 @@ impl TrainerError {
                 | ModelError::LatentSize
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
-                | ModelError::Split { .. } => self.spec_rejected(),
+                | ModelError::Split { .. }
+                | ModelError::MaskScale(_)
+                | ModelError::MaskChannels { .. }
+                | ModelError::Masks { .. }
+                | ModelError::Probability { .. }
+                | ModelError::Packing
+                | ModelError::PackedWidth { .. } => self.spec_rejected(),
             },
             Self::Data(problem) => match problem {
                 DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },

@@ -94,6 +94,26 @@ impl Builder {
         self.create(name, shape, init, Role::Buffer)
     }
 
+    /// A tensor that training leaves as it is, with values of the caller's; [`Self::stream`] draws for them.
+    pub(crate) fn frozen_values(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        values: &[f32],
+    ) -> Result<Tensor, TchError> {
+        self.insert(name, shape, values, Role::Frozen)
+    }
+
+    /// Random numbers that belong to the tensor called `name`.
+    pub(crate) fn stream(&self, name: &str) -> Stream {
+        Stream::new(self.seed, name)
+    }
+
+    /// Whether no tensor was created yet. Bodies begin with their first layer, which some methods treat apart.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
     pub(crate) fn finish(self) -> Vec<NamedTensor> {
         self.tensors
     }
@@ -101,8 +121,18 @@ impl Builder {
     fn create(&mut self, name: String, shape: &[i64], init: Init, role: Role) -> Result<Tensor, TchError> {
         // Drawn on the host whatever the device, so that the bits do not depend on it.
         let values = draw(self.seed, &name, shape.iter().product::<i64>() as usize, init);
+        self.insert(name, shape, &values, role)
+    }
+
+    fn insert(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        values: &[f32],
+        role: Role,
+    ) -> Result<Tensor, TchError> {
         let tensor =
-            Tensor::f_from_slice(&values)?.f_view_(shape)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
+            Tensor::f_from_slice(values)?.f_view_(shape)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
         let tensor = match role {
             Role::Weight { .. } => tensor.f_set_requires_grad(true)?,
             Role::Frozen | Role::Buffer => tensor,
@@ -129,7 +159,7 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
 /// SplitMix64: the n-th number is a mix of key + n·γ, so the stream is a function of key and position only.
 ///
 /// Source: Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
-struct Stream {
+pub(crate) struct Stream {
     state: u64,
 }
 
@@ -152,6 +182,12 @@ impl Stream {
     /// Uniform in (0, 1): the middle of one of 2⁵³ cells, so that its logarithm is finite.
     fn uniform(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Uniform in 0..`bound`, which is far below 2⁵³.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // The middle of a cell lies below 1 by 2⁻⁵⁴, so the product rounds to less than `bound`.
+        (self.uniform() * bound as f64) as usize
     }
 
     /// Standard normal, by Box and Muller's transform; the second number of each pair is left unused, which

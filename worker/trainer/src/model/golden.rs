@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutSettings, KlReduction, LpBnnPreset, LpBnnSettings, ModelSpec,
-    NormMode, TrainMethod, WideResNetVariant,
+    BatchEnsembleSettings, BatchMode, DropoutSettings, KlReduction, LpBnnPreset, LpBnnSettings,
+    MasksemblesSettings, MimoSettings, ModelSpec, NormMode, PackedSettings, TrainMethod, WideResNetVariant,
 };
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
@@ -17,6 +17,7 @@ use super::norm::{BatchNorm, Place, Statistics};
 use super::plan::Plan;
 use super::{Dropout, Mode, NamedTensor, Network, Pass, Role};
 use crate::uq::lp_bnn::LatentSpace;
+use crate::uq::mimo;
 
 /// Both sides compute in double precision, so they differ by the order of summation only: some 1e-15 of the
 /// largest term, amplified where few values are normalised and added up over ten layers. 1e-13 was seen to
@@ -47,6 +48,7 @@ fn fill(name: &str, shape: &[i64]) -> Tensor {
     match last {
         "alpha" | "gamma" | "running_var" => 1.0 + 0.5 * values,
         "weight" if norm => 1.0 + 0.5 * values,
+        "mask" => values.gt(-0.2).to_kind(Kind::Double),
         "weight" => values * (3.0 / shape[1..].iter().product::<i64>() as f64).sqrt(),
         "bias" | "running_mean" => 0.2 * values,
         _ => 1.5 * values,
@@ -110,6 +112,8 @@ struct Case {
     network: Network,
     images: Tensor,
     labels: Tensor,
+    /// What is trained on instead, with the labels of all rows.
+    mixed: Option<(Tensor, Tensor)>,
 }
 
 impl Case {
@@ -121,7 +125,8 @@ impl Case {
         let network = Network::build(&spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
         let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);
-        Self { golden: Golden::load(name), network, images: fill("images", &images).to_kind(kind), labels }
+        let images = fill("images", &images).to_kind(kind);
+        Self { golden: Golden::load(name), network, images, labels, mixed: None }
     }
 
     fn noise(&self) -> Option<Tensor> {
@@ -133,16 +138,15 @@ impl Case {
     }
 
     fn train(&self) -> Tensor {
-        let pass = self.network.forward_with(&self.images, Mode::Train, self.noise().as_ref());
+        let batch = || self.network.training_batch(&self.images, &self.labels);
+        let (images, targets) =
+            self.mixed.as_ref().map_or_else(batch, |(x, y)| (x.shallow_clone(), y.shallow_clone()));
+        let pass = self.network.forward_with(&images, Mode::Train, self.noise().as_ref());
         self.golden.assert_close("train.logits", &pass.logits, TOLERANCE);
         // Not tch's `cross_entropy_for_logits`, which rounds to single precision.
-        let cross_entropy = pass.logits.cross_entropy_loss::<&Tensor>(
-            &self.network.training_batch(&self.images, &self.labels).1,
-            None,
-            Reduction::Mean,
-            -100,
-            0.0,
-        );
+        let cross_entropy =
+            pass.logits.cross_entropy_loss::<&Tensor>(&targets, None, Reduction::Mean, -100, 0.0)
+                * self.network.plan.images as f64;
         let Some(latent) = pass.latent else { return cross_entropy };
         self.assert_latent(&latent.kl, &latent.reconstruction);
         self.golden.assert_close("latent.total", &latent.total, TOLERANCE);
@@ -257,6 +261,38 @@ fn weights_of_the_latent_loss_and_trained_codes_match_pytorch() {
         ..lp_bnn(LpBnnPreset::Paper)
     };
     check("wrn_lp_bnn_weighted", &TrainMethod::LpBnn(settings));
+}
+
+#[test]
+fn mimo_matches_pytorch() {
+    let settings = MimoSettings { members: 3, input_repetition: 0.25, batch_repetitions: 2 };
+    let mut case = Case::new("wrn_mimo", &TrainMethod::Mimo(settings), [6, 1, 8, 8], Kind::Double);
+    // As `MIXTURE` of `make_golden_ensembles.py`.
+    let mixture = [
+        [3i64, 0, 5, 1, 1, 4, 2, 0, 5, 2, 3, 4],
+        [1, 5, 0, 4, 3, 2, 1, 5, 0, 2, 3, 4],
+        [0, 4, 1, 5, 2, 1, 5, 3, 0, 2, 3, 4],
+    ];
+    let mixture = Tensor::from_slice2(&mixture);
+    case.mixed = Some(mimo::assemble(&case.images, &case.labels, &mixture));
+    case.check();
+}
+
+#[test]
+fn packed_ensembles_match_members_one_by_one_in_pytorch() {
+    let settings = PackedSettings { members: 2, alpha: 4, gamma: 2, min_channels: 24 };
+    check("wrn_packed", &TrainMethod::Packed(settings));
+    let settings = PackedSettings { members: 3, alpha: 3, gamma: 3, min_channels: 1 };
+    check("wrn_packed_reduced", &TrainMethod::Packed(settings));
+}
+
+#[test]
+fn masksembles_match_pytorch_with_both_kinds_of_batch() {
+    for (name, batch) in [("wrn_masksembles", BatchMode::Repeat), ("wrn_masksembles_split", BatchMode::Split)]
+    {
+        let settings = MasksemblesSettings { members: 3, batch, ..MasksemblesSettings::default() };
+        check(name, &TrainMethod::Masksembles(settings));
+    }
 }
 
 #[test]

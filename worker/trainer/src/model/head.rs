@@ -19,7 +19,7 @@ impl Head {
         // Members that share rows have their outputs side by side.
         let classes = classes * (at.plan.members / at.plan.rows);
         match &at.plan.head {
-            HeadPlan::Linear => Ok(Self::Linear(Linear::new(at, "linear", features, classes)?)),
+            HeadPlan::Linear => Ok(Self::Linear(Linear::last(at, "linear", features, classes)?)),
             HeadPlan::Duq(_) => Err(ModelError::NotBuilt("duq")),
             HeadPlan::GaussianProcess(_) => Err(ModelError::NotBuilt("sngp")),
         }

@@ -7,6 +7,8 @@ use super::plan::{Conversion, Plan};
 use super::{ModelError, Pass};
 use crate::uq::batch_ensemble::{InputScale, MemberScales, ScaleShape, split_members};
 use crate::uq::lp_bnn::{LatentSpace, LayerKind};
+use crate::uq::masksembles::MaskedRows;
+use crate::uq::packed::{self, Place, Widths};
 
 /// Where layers are created: the tensors so far, the method, and the VAEs so far.
 pub(crate) struct Construction<'a> {
@@ -20,12 +22,14 @@ enum Output {
     /// A bias, `[O]`.
     Ordinary(Tensor),
     Members(MemberScales),
+    /// A bias, behind an input that members see parts of.
+    Masked(MaskedRows, Tensor),
 }
 
 impl Construction<'_> {
     /// Creates what goes around the weight of the layer at `path`.
     fn output(&mut self, path: &str, layer: Layer) -> Result<Output, ModelError> {
-        let Layer { kind, role, inputs, outputs, fan_in } = layer;
+        let Layer { kind, role, place, inputs, outputs, fan_in } = layer;
         let shape = ScaleShape { members: self.plan.members, outputs, fan_in };
         let (alpha, std) = match (&self.plan.conversion, &mut *self.latent, role) {
             (Conversion::Ordinary, _, _) => return self.ordinary(path, outputs, fan_in),
@@ -33,8 +37,12 @@ impl Construction<'_> {
                 return self.ordinary(path, outputs, fan_in);
             }
             (Conversion::RankOne(_), _, _) => return Err(not_built("rank-1-bnn")),
-            (Conversion::Masksembles { .. }, _, _) => return Err(not_built("masksembles")),
-            (Conversion::Packed(_), _, _) => return Err(not_built("packed-ensemble")),
+            (Conversion::Masksembles { scale }, _, _) => {
+                let rows = MaskedRows::new(self.builder, path, place, (shape.members, inputs), *scale)?;
+                return Ok(Output::Masked(rows, self.bias(path, outputs, fan_in)?));
+            }
+            // What it changes is the shape of the weight.
+            (Conversion::Packed(_), _, _) => return self.ordinary(path, outputs, fan_in),
             (Conversion::Spectral { .. }, _, _) => return Err(not_built("sngp")),
             (Conversion::BatchEnsemble(settings), _, _) => {
                 let init = Init::Normal { mean: 1.0, std: settings.scale_std };
@@ -51,8 +59,16 @@ impl Construction<'_> {
     }
 
     fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
-        let bias = self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?;
-        Ok(Output::Ordinary(bias))
+        Ok(Output::Ordinary(self.bias(path, outputs, fan_in)?))
+    }
+
+    fn bias(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Tensor, ModelError> {
+        Ok(self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?)
+    }
+
+    /// Place of a layer that is not the head's.
+    fn place(&self) -> Place {
+        if self.builder.is_empty() { Place::First } else { Place::Hidden }
     }
 }
 
@@ -70,6 +86,7 @@ pub(crate) enum LayerRole {
 struct Layer {
     kind: LayerKind,
     role: LayerRole,
+    place: Place,
     inputs: i64,
     outputs: i64,
     fan_in: i64,
@@ -91,20 +108,23 @@ pub(crate) struct Conv {
     output: Output,
     stride: i64,
     padding: i64,
+    groups: i64,
 }
 
 impl Conv {
     pub(crate) fn new(at: &mut Construction<'_>, path: &str, shape: ConvShape) -> Result<Self, ModelError> {
         let ConvShape { inputs, outputs, kernel, stride, role } = shape;
-        let fan_in = inputs * kernel * kernel;
+        let place = at.place();
+        let Widths { inputs, outputs, groups } = packed::widths(at.plan, path, place, (inputs, outputs))?;
+        let fan_in = inputs / groups * kernel * kernel;
         let weight = at.builder.weight(
             format!("{path}.weight"),
-            &[outputs, inputs, kernel, kernel],
+            &[outputs, inputs / groups, kernel, kernel],
             Init::fan_in(fan_in),
         )?;
-        let layer = Layer { kind: LayerKind::Convolution, role, inputs, outputs, fan_in };
+        let layer = Layer { kind: LayerKind::Convolution, role, place, inputs, outputs, fan_in };
         let output = at.output(path, layer)?;
-        Ok(Self { weight, output, stride, padding: kernel / 2 })
+        Ok(Self { weight, output, stride, padding: kernel / 2, groups })
     }
 
     /// Shapes: `x` is `[N·J, I, H, W]`, example-major; returns `[N·J, O, H', W']`.
@@ -114,6 +134,7 @@ impl Conv {
             Output::Members(scales) => {
                 self.forward_members(&split_members(x, scales.members()), scales, pass)
             }
+            Output::Masked(rows, bias) => self.convolve(&rows.mask(x), Some(bias)),
         }
     }
 
@@ -124,6 +145,10 @@ impl Conv {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
             Output::Members(scales) => self.forward_members(x, scales, pass),
+            // The first layer is not masked, so what all members see is convolved once.
+            Output::Masked(rows, bias) => {
+                rows.spread(&self.convolve(&x.flatten(0, 1), Some(bias)), x.size()[0])
+            }
         }
     }
 
@@ -132,13 +157,15 @@ impl Conv {
     }
 
     fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        x.conv2d(&self.weight, bias, self.stride, self.padding, 1, 1)
+        x.conv2d(&self.weight, bias, self.stride, self.padding, 1, self.groups)
     }
 }
 
 pub(crate) struct Linear {
+    /// `[O, I / groups]`.
     weight: Tensor,
     output: Output,
+    groups: i64,
 }
 
 impl Linear {
@@ -148,15 +175,39 @@ impl Linear {
         inputs: i64,
         outputs: i64,
     ) -> Result<Self, ModelError> {
-        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, inputs], Init::fan_in(inputs))?;
-        let layer = Layer { kind: LayerKind::Linear, role: LayerRole::Main, inputs, outputs, fan_in: inputs };
-        Ok(Self { weight, output: at.output(path, layer)? })
+        let place = at.place();
+        Self::build(at, path, place, (inputs, outputs))
+    }
+
+    /// The last layer, whose outputs are the logits of a row.
+    pub(crate) fn last(
+        at: &mut Construction<'_>,
+        path: &str,
+        inputs: i64,
+        outputs: i64,
+    ) -> Result<Self, ModelError> {
+        Self::build(at, path, Place::Last, (inputs, outputs))
+    }
+
+    fn build(
+        at: &mut Construction<'_>,
+        path: &str,
+        place: Place,
+        widths: (i64, i64),
+    ) -> Result<Self, ModelError> {
+        let Widths { inputs, outputs, groups } = packed::widths(at.plan, path, place, widths)?;
+        let fan_in = inputs / groups;
+        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, fan_in], Init::fan_in(fan_in))?;
+        let layer = Layer { kind: LayerKind::Linear, role: LayerRole::Main, place, inputs, outputs, fan_in };
+        Ok(Self { weight, output: at.output(path, layer)?, groups })
     }
 
     /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
+            Output::Ordinary(bias) if self.groups > 1 => packed::linear(x, &self.weight, self.groups) + bias,
             Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),
+            Output::Masked(rows, bias) => rows.mask(x).linear(&self.weight, Some(bias)),
             Output::Members(scales) => {
                 let x = scales.scale_input(&split_members(x, scales.members()), pass.vectors);
                 scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))

@@ -10,7 +10,7 @@ pub(crate) mod builder;
 mod head;
 mod layers;
 mod norm;
-mod plan;
+pub(crate) mod plan;
 mod wide_resnet;
 
 #[cfg(test)]
@@ -25,6 +25,7 @@ pub use builder::{NamedTensor, Role};
 
 use crate::uq::lp_bnn::LatentSpace;
 use crate::uq::{DecodedPosterior, LatentLoss, LayerDiagnostics};
+use crate::uq::{dropout, mimo};
 use body::Body;
 use builder::Builder;
 use head::Head;
@@ -71,6 +72,62 @@ pub enum ModelError {
         /// Images.
         batch: i64,
         /// Members J.
+        members: i64,
+    },
+    /// Masks for which there is no recipe.
+    #[error("scale {0} is not between 1 and 6, where masks of Masksembles can be made: set `scale`")]
+    MaskScale(f64),
+    /// Too few channels to mask.
+    #[error(
+        "Masksembles needs at least {least} channels, and layer `{layer}` has {channels}: take a wider network"
+    )]
+    MaskChannels {
+        /// Path of the layer.
+        layer: String,
+        /// Its inputs.
+        channels: i64,
+        /// Fewest that there are masks for.
+        least: i64,
+    },
+    /// No masks of these numbers.
+    #[error(
+        "no {members} masks of scale {scale} cover the {channels} channels of layer `{layer}`: change `scale` or \
+         `members`"
+    )]
+    Masks {
+        /// Path of the layer.
+        layer: String,
+        /// Its inputs.
+        channels: i64,
+        /// Members M.
+        members: i64,
+        /// Scale S.
+        scale: f64,
+    },
+    /// A setting that must be a probability.
+    #[error("`{setting}` is {value}: it must be a number from 0 to 1")]
+    Probability {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A width of nothing.
+    #[error("a packed ensemble needs `alpha` and `gamma` of at least 1")]
+    Packing,
+    /// A layer that members cannot share evenly.
+    #[error(
+        "layer `{layer}` has {inputs} inputs and {outputs} outputs, which {members} members cannot share evenly: \
+         choose `alpha` such that `members` divides alpha times every width"
+    )]
+    PackedWidth {
+        /// Path of the layer.
+        layer: String,
+        /// Inputs, widened.
+        inputs: i64,
+        /// Outputs, widened.
+        outputs: i64,
+        /// Members M.
         members: i64,
     },
     /// Temporary.
@@ -173,8 +230,8 @@ impl Network {
     /// Draws come from libtorch's generator of the device: dropout masks, and for LP-BNN one latent draw
     /// per member and layer, in every mode.
     ///
-    /// Shapes: `x` is `[B, C, H, W]`, of distinct images. The logits have J·B rows, or B in training when
-    /// the method splits the batch; see [`Self::training_batch`].
+    /// Shapes: `x` is `[B, C, H, W]`, of distinct images, or in training what [`Self::training_batch`] made of them.
+    /// The logits have J·B rows, or B in training when the method splits the batch.
     ///
     /// # Panics
     ///
@@ -205,6 +262,12 @@ impl Network {
 
     /// Images as the first layer takes them: `[N, J, C, H, W]`, or `[N, 1, C, H, W]` for all members.
     fn images(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let tiled = match mode {
+            // Mixed by `training_batch`.
+            Mode::Train => x.shallow_clone(),
+            Mode::Evaluate | Mode::SampleDropout => mimo::tile(x, self.plan.images),
+        };
+        let x = &tiled;
         match (self.plan.batch, mode) {
             (BatchMode::Repeat, _) | (BatchMode::Split, Mode::Evaluate | Mode::SampleDropout) => {
                 x.unsqueeze(1)
@@ -240,14 +303,20 @@ impl Network {
 
     /// A training batch as the method shows it to the network, and the labels of the rows of its logits.
     ///
+    /// Draws of methods that mix images come from libtorch's generator of the device.
+    ///
     /// Shapes: `x` `[B, C, H, W]`, `y` `[B]`. The labels are `[J·B]`, or `[B]` as they are when the method splits the
-    /// batch.
+    /// batch; B is R times as large where images are repeated. With M images in an input, they are `[B, M·C, H, W]`.
     pub fn training_batch(&self, x: &Tensor, y: &Tensor) -> (Tensor, Tensor) {
+        if let Some(mixing) = &self.plan.mixing {
+            return mixing.batch(x, y);
+        }
+        let (x, y) = dropout::repeat_batch(x, y, self.plan.repetitions);
         let targets = match self.plan.batch {
             BatchMode::Repeat => y.repeat([self.plan.members]),
-            BatchMode::Split => y.shallow_clone(),
+            BatchMode::Split => y,
         };
-        (x.shallow_clone(), targets)
+        (x, targets)
     }
 
     /// Every tensor of the network, in an order that only depends on specification and method: all that a

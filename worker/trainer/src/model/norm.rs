@@ -5,6 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::builder::{Builder, Init};
 use super::plan::Plan;
+use crate::uq::packed;
 
 const EPS: f64 = 1e-5;
 
@@ -52,6 +53,7 @@ impl BatchNorm {
         place: Place,
         channels: i64,
     ) -> Result<Self, TchError> {
+        let channels = packed::widened(plan, channels);
         let (shape, weight) = match plan.norm {
             NormMode::Shared => (vec![channels], Init::Constant(1.0)),
             NormMode::PerMember => {

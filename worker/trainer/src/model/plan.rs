@@ -6,6 +6,8 @@ use common::spec::{
 };
 
 use super::ModelError;
+use crate::uq::masksembles::MASK_SCALES;
+use crate::uq::mimo::Mixing;
 
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
@@ -58,6 +60,10 @@ pub(crate) struct Plan {
     pub(crate) rows: i64,
     /// Images that stand side by side in the channels of an input.
     pub(crate) images: i64,
+    /// How a training batch becomes such inputs.
+    pub(crate) mixing: Option<Mixing>,
+    /// How often each image stands in a training batch, without mixing.
+    pub(crate) repetitions: i64,
     pub(crate) batch: BatchMode,
     pub(crate) norm: NormMode,
     pub(crate) conversion: Conversion,
@@ -92,6 +98,8 @@ impl Plan {
             members: 1,
             rows: 1,
             images: 1,
+            mixing: None,
+            repetitions: 1,
             batch: BatchMode::Repeat,
             norm: NormMode::Shared,
             conversion: Conversion::Ordinary,
@@ -103,11 +111,12 @@ impl Plan {
     }
 
     fn dropout(settings: &DropoutSettings) -> Result<Self, ModelError> {
-        let &DropoutSettings { rate, place, unit, .. } = settings;
+        let &DropoutSettings { rate, place, unit, repetitions } = settings;
         if !(0.0..1.0).contains(&rate) {
             return Err(ModelError::DropoutRate(rate));
         }
-        Ok(Self { dropout: DropoutPlan { rate, place, unit }, ..Self::single() })
+        let repetitions = i64::from(repetitions.max(1));
+        Ok(Self { dropout: DropoutPlan { rate, place, unit }, repetitions, ..Self::single() })
     }
 
     /// Members with rows of their own.
@@ -140,17 +149,24 @@ impl Plan {
     }
 
     fn masksembles(settings: &MasksemblesSettings) -> Result<Self, ModelError> {
+        if !MASK_SCALES.contains(&settings.scale) {
+            return Err(ModelError::MaskScale(settings.scale));
+        }
         let conversion = Conversion::Masksembles { scale: settings.scale };
         Self::ensemble(settings.members, settings.batch, NormMode::Shared, conversion)
     }
 
     fn mimo(settings: &MimoSettings) -> Result<Self, ModelError> {
         let members = members(settings.members)?;
-        Ok(Self { members, images: members, ..Self::single() })
+        let mixing = Mixing::new(settings)?;
+        Ok(Self { members, images: members, mixing: Some(mixing), ..Self::single() })
     }
 
     fn packed(settings: &PackedSettings) -> Result<Self, ModelError> {
         let members = members(settings.members)?;
+        if settings.alpha == 0 || settings.gamma == 0 {
+            return Err(ModelError::Packing);
+        }
         Ok(Self { members, conversion: Conversion::Packed(settings.clone()), ..Self::single() })
     }
 

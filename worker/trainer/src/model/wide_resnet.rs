@@ -8,7 +8,8 @@ use tch::{Kind, Tensor};
 
 use super::layers::{Construction, Conv, ConvShape, LayerRole};
 use super::norm::{BatchNorm, Place};
-use super::{Dropout, ModelError, Pass};
+use super::plan::DropoutPlan;
+use super::{ModelError, Pass};
 
 /// Channels after the first convolution.
 const STEM: i64 = 16;
@@ -16,11 +17,11 @@ const STEM: i64 = 16;
 /// Channels of the three groups before widening, and the stride of each group's first block.
 const GROUPS: [(i64, i64); 3] = [(16, 1), (32, 2), (64, 2)];
 
-/// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input.
+/// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input. Dropout stands elsewhere when it is behind every layer.
 struct Block {
     bn1: BatchNorm,
     conv1: Conv,
-    dropout: f64,
+    dropout: DropoutPlan,
     bn2: BatchNorm,
     conv2: Conv,
     /// `None` where the shapes agree: the identity.
@@ -39,7 +40,7 @@ impl Block {
         Ok(Self {
             bn1: BatchNorm::new(at.builder, &format!("{path}.bn1"), at.plan, Place::Block, inputs)?,
             conv1: Conv::new(at, &format!("{path}.conv1"), main)?,
-            dropout: at.plan.dropout.rate,
+            dropout: at.plan.dropout,
             bn2: BatchNorm::new(at.builder, &format!("{path}.bn2"), at.plan, Place::Block, outputs)?,
             conv2: Conv::new(at, &format!("{path}.conv2"), ConvShape { inputs: outputs, stride, ..main })?,
             shortcut: if stride == 1 && inputs == outputs {
@@ -52,15 +53,13 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
-        let y = self.conv1.forward(&self.bn1.forward_relu(x, pass.statistics), pass);
-        let y = if self.dropout > 0.0 && pass.dropout == Dropout::Drawn {
-            y.dropout(self.dropout, true)
-        } else {
-            y
-        };
-        let y = self.conv2.forward(&self.bn2.forward_relu(&y, pass.statistics), pass);
+        let dropout = self.dropout;
+        let y = dropout.behind_layer(self.bn1.forward_relu(x, pass.statistics), pass);
+        let y = dropout.in_residual(self.conv1.forward(&y, pass), pass);
+        let y = dropout.behind_layer(self.bn2.forward_relu(&y, pass.statistics), pass);
+        let y = dropout.behind_layer(self.conv2.forward(&y, pass), pass);
         match &self.shortcut {
-            Some(shortcut) => y + shortcut.forward(x, pass),
+            Some(shortcut) => y + dropout.behind_layer(shortcut.forward(x, pass), pass),
             None => y + x,
         }
     }
@@ -68,6 +67,7 @@ impl Block {
 
 pub(crate) struct WideResNet {
     stem: Conv,
+    dropout: DropoutPlan,
     blocks: Vec<Block>,
     bn: BatchNorm,
     features: i64,
@@ -92,7 +92,7 @@ impl WideResNet {
             }
         }
         let bn = BatchNorm::new(at.builder, "bn", at.plan, Place::Last, inputs)?;
-        Ok(Self { stem, blocks, bn, features: inputs })
+        Ok(Self { stem, dropout: at.plan.dropout, blocks, bn, features: inputs })
     }
 
     /// Features that an example has.
@@ -103,7 +103,7 @@ impl WideResNet {
     /// Shapes: `x` is `[N, J, C, H, W]`, or `[N, 1, C, H, W]` when the members see the same images;
     /// returns features `[N·J, F]`, example-major.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
-        let mut rows = self.stem.forward_images(x, pass);
+        let mut rows = self.dropout.behind_layer(self.stem.forward_images(x, pass), pass);
         for block in &self.blocks {
             rows = block.forward(&rows, pass);
         }
@@ -118,6 +118,7 @@ mod tests {
     use common::spec::{DropoutSettings, TrainMethod};
     use tch::{Device, no_grad};
 
+    use super::super::Dropout;
     use super::super::builder::{Builder, NamedTensor};
     use super::super::norm::Statistics;
     use super::super::plan::Plan;

@@ -1,7 +1,7 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
 use common::spec::TrainMethod;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
 use crate::model::{Forward, Network};
 
@@ -101,7 +101,7 @@ impl Objective {
                 Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
             }
             Self::SummedCrossEntropy { heads } => {
-                let sum = forward.logits.log_softmax(-1, Kind::Float).nll_loss(targets);
+                let sum = forward.logits.log_softmax(-1, None).nll_loss(targets);
                 Terms { data: sum * *heads as f64, regulariser }
             }
         }
