@@ -108,6 +108,7 @@ impl TrainerError {
                 | ModelError::Classes(_)
                 | ModelError::Members
                 | ModelError::LatentSize
+                | ModelError::PriorStd
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
                 | ModelError::Split { .. } => self.spec_rejected(),

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::builder::Builder;
 use super::{Mode, ModelError, Network, Role};
+use crate::uq::posterior::VectorSource;
 
 const SMALL: ModelSpec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
 
@@ -39,7 +40,10 @@ fn images() -> Tensor {
 }
 
 fn noise(network: &Network) -> Option<Tensor> {
-    network.latent.as_ref().map(|latent| wave(&latent.noise_shape(), 0.7))
+    network.latent.as_ref().map(|source| match source {
+        VectorSource::LpBnn(latent) => wave(&latent.noise_shape(), 0.7),
+        VectorSource::RankOne(space) => wave(&space.noise_shape(6), 0.7),
+    })
 }
 
 fn logits(network: &Network, mode: Mode) -> Tensor {
@@ -145,7 +149,7 @@ fn only_scales_and_codes_escape_weight_decay() {
             let scale = named.name.ends_with(".alpha") || named.name.ends_with(".gamma");
             let running = named.name.contains(".running_");
             match named.role {
-                Role::Weight { decay } => assert_eq!(decay, !scale, "{}", named.name),
+                Role::Weight { decay, .. } => assert_eq!(decay, !scale, "{}", named.name),
                 Role::Frozen => assert!(named.name.ends_with(".alpha"), "{}", named.name),
                 Role::Buffer => assert!(running, "{}", named.name),
             }
@@ -304,14 +308,14 @@ fn the_divergence_is_zero_only_at_the_prior() {
 fn decoded_vectors_are_gaussian_of_rank_at_most_the_latent_size() {
     let settings = LpBnnSettings { std_factor: 0.7, ..lp_bnn(LpBnnPreset::Paper) };
     let network = build(&TrainMethod::LpBnn(settings));
-    let latent = network.latent.as_ref().unwrap();
+    let latent = network.vaes().unwrap();
     let [layers, members, size] = latent.noise_shape();
     let zero = Tensor::zeros([layers, members, size], (Kind::Double, Device::Cpu));
     // A decoded vector is affine in its noise: its value at zero is the mean, the change along each axis
     // a column of a root of the covariance.
     let at = |noise: &Tensor| no_grad(|| latent.decode(noise)).scales;
     let center = at(&zero);
-    for (place, path) in latent.paths().enumerate() {
+    for (place, path) in latent.names().enumerate() {
         let posterior = network.decoded_posterior(path).unwrap();
         assert_close(&posterior.mean, &center[place]);
         let columns: Vec<Tensor> = (0..size)
