@@ -5,6 +5,7 @@
 //! `metrics`; it is given the very numbers that are stored, so anyone can compute them again.
 
 mod artifact;
+mod posterior;
 mod predict;
 mod variants;
 
@@ -17,6 +18,7 @@ use metrics::{ClassificationReport, Predictions};
 use tch::Device;
 
 pub use artifact::PREDICTIONS;
+pub use posterior::POSTERIOR;
 
 use crate::agent::Agent;
 use crate::checkpoint::{self, Checkpoint};
@@ -45,12 +47,14 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
 
     let mut parameters = 0;
     let mut train_seconds = 0.0;
+    let mut posteriors = Vec::new();
     let mut seconds = Duration::ZERO;
     for (index, network_spec) in spec.networks.iter().enumerate() {
         let checkpoint = open(launch, spec, index)?;
         let network = rebuild(network_spec, &checkpoint, device)?;
         parameters += network.parameter_count();
         train_seconds += checkpoint.header().train_seconds;
+        posteriors.extend(posterior::tensors(&network, index, spec.networks.len())?);
         let started = Instant::now();
         let mut networks = Variants::new(&spec.predictor, &checkpoint, &network)?;
         drop(checkpoint);
@@ -65,6 +69,10 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
     let sets: Vec<_> = sets.into_iter().map(ImageSet::finish).collect();
     let path = artifact::write(&launch.work_dir, launch, spec, &sets)?;
     agent.reporter.send(&Report::Artifact { name: PREDICTIONS.to_owned(), path });
+    if !posteriors.is_empty() {
+        let path = posterior::write(&launch.work_dir, launch, &posteriors)?;
+        agent.reporter.send(&Report::Artifact { name: POSTERIOR.to_owned(), path });
+    }
 
     let mut metrics = scores(&sets)?;
     metrics.extend([

@@ -197,7 +197,8 @@ impl Case {
             for named in weights() {
                 let _ = named.tensor.shallow_clone().subtract_(&(named.tensor.grad() * 0.05));
             }
-            let pass = self.network.forward_with(&self.images, Mode::Evaluate, self.noise(Mode::Evaluate).as_ref());
+            let pass =
+                self.network.forward_with(&self.images, Mode::Evaluate, self.noise(Mode::Evaluate).as_ref());
             self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
         });
     }

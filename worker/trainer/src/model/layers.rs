@@ -113,9 +113,7 @@ impl Conv {
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(x, Some(bias)),
-            Output::Members(scales) => {
-                self.forward_members(&split_members(x, scales.members), scales, pass)
-            }
+            Output::Members(scales) => self.forward_members(&split_members(x, scales.members), scales, pass),
         }
     }
 

@@ -18,6 +18,8 @@ mod wide_resnet;
 mod golden;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vector_tests;
 
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
 use tch::{Device, Kind, TchError, Tensor};

@@ -113,7 +113,8 @@ impl Network {
                 let mean = side.mean.to_kind(Kind::Double);
                 mean.unsqueeze(0) * mean.unsqueeze(1)
             });
-            let inner = (gamma.matmul(&squares) * alpha).sum_dim_intlist([2i64].as_slice(), false, None::<Kind>);
+            let inner =
+                (gamma.matmul(&squares) * alpha).sum_dim_intlist([2i64].as_slice(), false, None::<Kind>);
             let norms = inner.diagonal(0, 0, 1).sqrt();
             let cosine = inner / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp_min(f64::MIN_POSITIVE);
             // sync: one number a layer.
@@ -130,7 +131,7 @@ impl Network {
         Some([sides.next()?, sides.next()?])
     }
 
-    fn tensor(&self, name: &str) -> Option<&Tensor> {
+    pub(super) fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|named| named.name == name).map(|named| &named.tensor)
     }
 }

@@ -47,7 +47,8 @@ fn optimizer(case: &Case, initial: &[Vec<f64>]) -> (Sgd, Vec<NamedTensor>) {
         })
         .collect();
     let Recipe { momentum, nesterov, weight_decay, .. } = case.recipe;
-    let mut optimizer = Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay, member_lr_factor: 1.0 });
+    let mut optimizer =
+        Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay, member_lr_factor: 1.0 });
     optimizer.materialise_gradients();
     (optimizer, tensors)
 }
