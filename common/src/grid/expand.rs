@@ -172,6 +172,10 @@ impl<'a> Expansion<'a, '_> {
         }
         let subject = Subject { data, ood, shift, model: place.model.model?, slots: slots.or(1)? };
         let recipe = layer.recipe()?;
+        if let Work::Network { train, .. } = work {
+            let at = layer.clip_norm.at().unwrap_or(&place.method.at);
+            super::method::warn(self.log, at, &place.method.label.value, train, &recipe);
+        }
         let train = |method: TrainMethod, seed: u64| TrainSpec {
             method,
             data: subject.data.clone(),

@@ -112,6 +112,7 @@ impl TrainerError {
                 | ModelError::Classes(_)
                 | ModelError::Members
                 | ModelError::LatentSize
+                | ModelError::PriorStd
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
                 | ModelError::Split { .. }

@@ -462,3 +462,49 @@ fn how_a_number_is_written_does_not_change_a_trial() {
     assert_eq!(with("weight-decay = -0.0\nbatch-size = 1_28"), with("weight-decay = 0\nbatch-size = 0x80"));
     assert_eq!(with("schedule = { kind = \"cosine\" }"), with(""));
 }
+
+#[test]
+fn latent_sizes_are_swept_in_one_grid_by_their_labels() {
+    let methods = [2, 8, 32, 64].map(|latent| {
+        format!("[[method]]\nkind = \"lp-bnn\"\nlabel = \"LP-BNN d={latent}\"\nlatent = {latent}\n")
+    });
+    let plan = small(&methods.concat());
+    let found: Vec<(String, u32)> = networks(&plan)
+        .into_iter()
+        .map(|spec| match &spec.method {
+            TrainMethod::LpBnn(settings) => settings.latent,
+            other => panic!("{other:?}"),
+        })
+        .zip(plan.cells.iter())
+        .map(|(latent, cell)| (cell.method.clone(), latent))
+        .collect();
+    // Two seeds of each.
+    let expected = [2, 2, 8, 8, 32, 32, 64, 64].map(|latent| (format!("LP-BNN d={latent}"), latent));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn draws_at_full_scale_without_a_bound_on_the_gradient_are_warned_about_and_allowed() {
+    let warned = |rest: &str| {
+        let text = format!("name = \"g\"\nmodels = [\"wrn-10-1\"]\nseeds = [0, 1]\n[data.digits]\n{rest}");
+        let (plan, warnings) = check(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(plan.cells.len(), 2);
+        warnings.in_file("grid.toml").to_string()
+    };
+    let recipe = "[recipe]\nepochs = 2\nbatch-size = 32\n";
+    let paper = "[[method]]\nkind = \"lp-bnn\"\n";
+    assert_eq!(warned(&format!("{recipe}{paper}")), "");
+    let said = warned(&format!("{recipe}{paper}recipe = {{ clip-norm = \"none\" }}\n"));
+    // Once, though two cells have it.
+    assert_eq!(said.matches("warning: `lp-bnn-paper` samples its convolutions").count(), 1, "{said}");
+    assert!(said.contains("--> grid.toml:10:24") && said.contains("keep `clip-norm = 1.0`"), "{said}");
+    for calm in ["std-factor = 0.01", "conv-sampling = \"autoencoder\"", "preset = \"official\""] {
+        assert_eq!(
+            warned(&format!("{recipe}{paper}{calm}\nrecipe = {{ clip-norm = \"none\" }}\n")),
+            "",
+            "{calm}"
+        );
+    }
+    let slow = "recipe = { clip-norm = \"none\", lr = 0.01 }\n";
+    assert_eq!(warned(&format!("{recipe}{paper}{slow}")), "");
+}

@@ -5,6 +5,7 @@
 //! `metrics`; it is given the very numbers that are stored, so anyone can compute them again.
 
 mod artifact;
+mod posterior;
 mod predict;
 mod scores;
 mod sets;
@@ -18,6 +19,7 @@ use datasets::Batcher;
 use tch::Device;
 
 pub use artifact::PREDICTIONS;
+pub use posterior::POSTERIOR;
 
 use crate::agent::Agent;
 use crate::checkpoint::{self, Checkpoint};
@@ -25,6 +27,7 @@ use crate::data::{self, ShiftedTests};
 use crate::device;
 use crate::error::TrainerError;
 use crate::model::Network;
+use crate::storage::HostTensor;
 use crate::train::Progress;
 use predict::{Pass, Recorder};
 use sets::{ImageSet, Predicted, SetKind};
@@ -51,9 +54,13 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
         sets.extend(evaluation.predict(shifted)?);
     }
 
-    let Evaluation { costs, seconds, .. } = evaluation;
+    let Evaluation { costs, seconds, posteriors, .. } = evaluation;
     let path = artifact::write(&launch.work_dir, launch, spec, &sets, costs.weight_cosine)?;
     agent.reporter.send(&Report::Artifact { name: PREDICTIONS.to_owned(), path });
+    if !posteriors.is_empty() {
+        let path = posterior::write(&launch.work_dir, launch, &posteriors)?;
+        agent.reporter.send(&Report::Artifact { name: POSTERIOR.to_owned(), path });
+    }
 
     let mut metrics = scores::of(&sets, costs.weight_cosine)?;
     metrics.extend([
@@ -83,6 +90,8 @@ struct Evaluation<'a> {
     device: Device,
     recorder: Option<Recorder>,
     costs: Costs,
+    /// Posteriors over members' vectors, of networks that have one.
+    posteriors: Vec<HostTensor>,
     /// Time of predicting.
     seconds: Duration,
     /// Sets made so far.
@@ -98,6 +107,7 @@ impl<'a> Evaluation<'a> {
             device: device::of_rank(),
             recorder: None,
             costs: Costs::default(),
+            posteriors: Vec::new(),
             seconds: Duration::ZERO,
             sets: 0,
         }
@@ -151,11 +161,15 @@ impl<'a> Evaluation<'a> {
         let pass = self.pass();
         let variants = Variants::count(&self.spec.predictor);
         let mut costs = Costs::default();
+        let mut cosines = Vec::new();
+        self.posteriors.clear();
         for (index, network_spec) in self.spec.networks.iter().enumerate() {
             let checkpoint = open(self.launch, self.spec, index)?;
             let network = rebuild(network_spec, &checkpoint, self.device)?;
             costs.parameters += network.parameter_count();
             costs.train_seconds += checkpoint.header().train_seconds;
+            cosines.extend(network.weight_cosine());
+            self.posteriors.extend(posterior::tensors(&network, index, self.spec.networks.len())?);
             let started = Instant::now();
             let mut networks = Variants::new(&self.spec.predictor, &checkpoint, &network)?;
             drop(checkpoint);
@@ -167,6 +181,8 @@ impl<'a> Evaluation<'a> {
             device::synchronize(self.device);
             self.seconds += started.elapsed();
         }
+        costs.weight_cosine =
+            (!cosines.is_empty()).then(|| cosines.iter().sum::<f64>() / cosines.len() as f64);
         // The same networks for each lot.
         self.costs = costs;
         Ok(sets.into_iter().map(ImageSet::finish).collect())

@@ -13,11 +13,22 @@ pub enum Role {
     Weight {
         /// Whether weight decay applies. The member-wise scales and trained codes have none.
         decay: bool,
+        /// Whose it is.
+        owner: Owner,
     },
     /// Part of the model that training leaves as it was drawn.
     Frozen,
     /// Running statistics of batch normalisation, changed by forward passes in training mode.
     Buffer,
+}
+
+/// Whose a trained tensor is, for methods that train what is a member's own at another rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Shared by the members, or a normalisation.
+    Network,
+    /// Rows of rank-1 vectors or biases, one for each member.
+    Member,
 }
 
 /// A tensor of a network, with its name and use.
@@ -52,6 +63,15 @@ pub(crate) enum Init {
         mean: f64,
         std: f64,
     },
+    /// Normal, drawn again where it lies more than two standard deviations from the mean.
+    TruncatedNormal {
+        mean: f64,
+        std: f64,
+    },
+    /// +1 with this probability, else −1.
+    Sign {
+        probability: f64,
+    },
 }
 
 impl Init {
@@ -77,13 +97,23 @@ impl Builder {
 
     /// A trained tensor that weight decay pulls to zero.
     pub(crate) fn weight(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
-        self.create(name, shape, init, Role::Weight { decay: true })
+        self.create(name, shape, init, Role::Weight { decay: true, owner: Owner::Network })
     }
 
-    /// A trained tensor without weight decay: pulling a factor towards zero would shrink the layer, not its
+    /// As [`Self::weight`], with a row for each member.
+    pub(crate) fn member_weight(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        init: Init,
+    ) -> Result<Tensor, TchError> {
+        self.create(name, shape, init, Role::Weight { decay: true, owner: Owner::Member })
+    }
+
+    /// A member-wise tensor without weight decay: pulling a factor towards zero would shrink the layer, not its
     /// complexity.
     pub(crate) fn scale(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
-        self.create(name, shape, init, Role::Weight { decay: false })
+        self.create(name, shape, init, Role::Weight { decay: false, owner: Owner::Member })
     }
 
     pub(crate) fn frozen(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
@@ -153,6 +183,14 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
             let mut stream = Stream::new(seed, name);
             (0..count).map(|_| (mean + std * stream.normal()) as f32).collect()
         }
+        Init::TruncatedNormal { mean, std } => {
+            let mut stream = Stream::new(seed, name);
+            (0..count).map(|_| (mean + std * stream.truncated_normal()) as f32).collect()
+        }
+        Init::Sign { probability } => {
+            let mut stream = Stream::new(seed, name);
+            (0..count).map(|_| if stream.uniform() < probability { 1.0 } else { -1.0 }).collect()
+        }
     }
 }
 
@@ -196,6 +234,16 @@ impl Stream {
         let radius = (-2.0 * self.uniform().ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
+
+    /// Standard normal within ±2, by rejection: one draw in 22 is made again.
+    fn truncated_normal(&mut self) -> f64 {
+        loop {
+            let draw = self.normal();
+            if draw.abs() <= 2.0 {
+                return draw;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,6 +276,26 @@ mod tests {
         assert!((std - 0.5).abs() < 0.006, "standard deviation {std}");
         let beyond = values.iter().filter(|&&value| (value - 1.0).abs() > 1.0).count() as f64 / 1e5;
         assert!((beyond - 0.0455).abs() < 0.0035, "{beyond} beyond two standard deviations");
+    }
+
+    #[test]
+    fn truncated_draws_stay_within_two_deviations() {
+        let values = draw(7, "rho", 100_000, Init::TruncatedNormal { mean: -3.0, std: 0.1 });
+        let (mean, std) = moments(&values);
+        // The deviation of a normal that is cut at ±2 is 0.8796 of what it was.
+        assert!((mean + 3.0).abs() < 0.0015, "mean {mean}");
+        assert!((std - 0.08796).abs() < 0.001, "standard deviation {std}");
+        assert!(values.iter().all(|value| (value + 3.0).abs() <= 0.2 + 1e-6));
+    }
+
+    #[test]
+    fn signs_are_positive_with_their_probability() {
+        let values = draw(7, "alpha", 100_000, Init::Sign { probability: 0.3 });
+        let positive = values.iter().filter(|&&value| value == 1.0).count() as f64 / 1e5;
+        assert!((positive - 0.3).abs() < 0.0073, "{positive} are +1");
+        assert!(values.iter().all(|value| value.abs() == 1.0));
+        assert!(draw(7, "alpha", 1000, Init::Sign { probability: 1.0 }).iter().all(|&value| value == 1.0));
+        assert!(draw(7, "alpha", 1000, Init::Sign { probability: 0.0 }).iter().all(|&value| value == -1.0));
     }
 
     #[test]

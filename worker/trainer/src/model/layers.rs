@@ -5,16 +5,18 @@ use tch::Tensor;
 use super::builder::{Builder, Init};
 use super::plan::{Conversion, Plan};
 use super::{ModelError, Pass};
-use crate::uq::batch_ensemble::{InputScale, MemberScales, ScaleShape, split_members};
-use crate::uq::lp_bnn::{LatentSpace, LayerKind};
+use crate::uq::batch_ensemble::{LayerKind, MemberScales, ScaleShape, split_members};
+use crate::uq::lp_bnn::LatentSpace;
 use crate::uq::masksembles::MaskedRows;
 use crate::uq::packed::{self, Place, Widths};
+use crate::uq::posterior::VectorSource;
+use crate::uq::rank_one::RankOneSpace;
 
-/// Where layers are created: the tensors so far, the method, and the VAEs so far.
+/// Where layers are created: the tensors so far, the method, and the posteriors over vectors so far.
 pub(crate) struct Construction<'a> {
     pub(crate) builder: &'a mut Builder,
     pub(crate) plan: &'a Plan,
-    pub(crate) latent: &'a mut Option<LatentSpace>,
+    pub(crate) latent: &'a mut Option<VectorSource>,
 }
 
 /// What becomes of a layer's output.
@@ -30,32 +32,32 @@ impl Construction<'_> {
     /// Creates what goes around the weight of the layer at `path`.
     fn output(&mut self, path: &str, layer: Layer) -> Result<Output, ModelError> {
         let Layer { kind, role, place, inputs, outputs, fan_in } = layer;
-        let shape = ScaleShape { members: self.plan.members, outputs, fan_in };
-        let (alpha, std) = match (&self.plan.conversion, &mut *self.latent, role) {
-            (Conversion::Ordinary, _, _) => return self.ordinary(path, outputs, fan_in),
-            (Conversion::BatchEnsemble(settings), _, LayerRole::Shortcut) if !settings.convert_shortcuts => {
+        let shape = ScaleShape { kind, members: self.plan.members, inputs, outputs, fan_in };
+        let scales = match (&self.plan.conversion, role) {
+            (Conversion::Ordinary, _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::BatchEnsemble(settings), LayerRole::Shortcut) if !settings.convert_shortcuts => {
                 return self.ordinary(path, outputs, fan_in);
             }
-            (Conversion::RankOne(_), _, _) => return Err(not_built("rank-1-bnn")),
-            (Conversion::Masksembles { scale }, _, _) => {
+            (Conversion::Masksembles { scale }, _) => {
                 let rows = MaskedRows::new(self.builder, path, place, (shape.members, inputs), *scale)?;
                 return Ok(Output::Masked(rows, self.bias(path, outputs, fan_in)?));
             }
             // What it changes is the shape of the weight.
-            (Conversion::Packed(_), _, _) => return self.ordinary(path, outputs, fan_in),
-            (Conversion::Spectral { .. }, _, _) => return Err(not_built("sngp")),
-            (Conversion::BatchEnsemble(settings), _, _) => {
-                let init = Init::Normal { mean: 1.0, std: settings.scale_std };
-                let alpha = self.builder.scale(format!("{path}.alpha"), &[shape.members, inputs], init)?;
-                (InputScale::Stored(alpha), settings.scale_std)
+            (Conversion::Packed(_), _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::Spectral { .. }, _) => return Err(not_built("sngp")),
+            (Conversion::BatchEnsemble(settings), _) => {
+                MemberScales::new(self.builder, settings, path, shape)?
             }
-            (Conversion::LpBnn(settings), latent, _) => {
-                let latent = latent.get_or_insert_with(|| LatentSpace::new(settings));
-                let place = latent.add(self.builder, path, kind, inputs)?;
-                (InputScale::Decoded(place), settings.scale_std)
+            (Conversion::LpBnn(settings), _) => {
+                let new = || VectorSource::LpBnn(LatentSpace::new(settings));
+                self.latent.get_or_insert_with(new).scales(self.builder, path, shape)?
+            }
+            (Conversion::RankOne(settings), _) => {
+                let new = || VectorSource::RankOne(RankOneSpace::new(settings));
+                self.latent.get_or_insert_with(new).scales(self.builder, path, shape)?
             }
         };
-        Ok(Output::Members(MemberScales::new(self.builder, path, alpha, shape, std)?))
+        Ok(Output::Members(scales))
     }
 
     fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
@@ -131,9 +133,7 @@ impl Conv {
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(x, Some(bias)),
-            Output::Members(scales) => {
-                self.forward_members(&split_members(x, scales.members()), scales, pass)
-            }
+            Output::Members(scales) => self.forward_members(&split_members(x, scales.members), scales, pass),
             Output::Masked(rows, bias) => self.convolve(&rows.mask(x), Some(bias)),
         }
     }
@@ -153,7 +153,8 @@ impl Conv {
     }
 
     fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
-        scales.scale_output(&self.convolve(&scales.scale_input(x, pass.vectors), None))
+        let y = self.convolve(&scales.scale_input(x, pass.vectors), None);
+        scales.scale_output(&y, pass.vectors)
     }
 
     fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
@@ -209,8 +210,8 @@ impl Linear {
             Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),
             Output::Masked(rows, bias) => rows.mask(x).linear(&self.weight, Some(bias)),
             Output::Members(scales) => {
-                let x = scales.scale_input(&split_members(x, scales.members()), pass.vectors);
-                scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))
+                let x = scales.scale_input(&split_members(x, scales.members), pass.vectors);
+                scales.scale_output(&x.linear::<&Tensor>(&self.weight, None), pass.vectors)
             }
         }
     }

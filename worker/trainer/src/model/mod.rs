@@ -11,19 +11,24 @@ mod head;
 mod layers;
 mod norm;
 pub(crate) mod plan;
+mod posterior;
 mod wide_resnet;
 
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vector_tests;
 
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
 use tch::{Device, Kind, TchError, Tensor};
 
-pub use builder::{NamedTensor, Role};
+pub use builder::{NamedTensor, Owner, Role};
+pub use posterior::WeightPosterior;
 
 use crate::uq::lp_bnn::LatentSpace;
+use crate::uq::posterior::{Drawn, VectorSource};
 use crate::uq::{DecodedPosterior, LatentLoss, LayerDiagnostics};
 use crate::uq::{dropout, mimo};
 use body::Body;
@@ -55,6 +60,9 @@ pub enum ModelError {
     /// A VAE without latent dimensions.
     #[error("the latent size is 0: set `latent` to at least 1")]
     LatentSize,
+    /// A prior that allows one value alone.
+    #[error("the prior of the rank-1 vectors has no width: set `prior-std` above 0")]
+    PriorStd,
     /// No probability of zeroing, or one that leaves nothing.
     #[error("dropout rate {0} is not in [0, 1)")]
     DropoutRate(f64),
@@ -173,13 +181,16 @@ pub struct Forward {
     pub features: Tensor,
     /// Latent loss, of LP-BNN in [`Mode::Train`].
     pub latent: Option<LatentLoss>,
+    /// Divergence of the posterior over the rank-1 vectors from its prior, of rank-1 BNN in [`Mode::Train`]: a scalar,
+    /// in nats, summed over everything that is drawn.
+    pub kl: Option<Tensor>,
 }
 
 /// A classifier with the members of its method.
 pub struct Network {
     body: Body,
     head: Head,
-    latent: Option<LatentSpace>,
+    latent: Option<VectorSource>,
     plan: Plan,
     tensors: Vec<NamedTensor>,
 }
@@ -227,8 +238,8 @@ impl Network {
 
     /// Classifies images.
     ///
-    /// Draws come from libtorch's generator of the device: dropout masks, and for LP-BNN one latent draw
-    /// per member and layer, in every mode.
+    /// Draws come from libtorch's generator of the device: dropout masks; for LP-BNN one latent draw per member and
+    /// layer, for rank-1 BNN one draw of the vectors per example, member and layer, both in every mode.
     ///
     /// Shapes: `x` is `[B, C, H, W]`, of distinct images, or in training what [`Self::training_batch`] made of them.
     /// The logits have J·B rows, or B in training when the method splits the batch.
@@ -237,27 +248,30 @@ impl Network {
     ///
     /// When libtorch refuses (shapes, memory), and where [`Self::check_batch`] gives an error.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Forward {
-        let noise = self.latent.as_ref().map(LatentSpace::draw_noise);
+        let noise = self.latent.as_ref().map(|source| source.draw_noise(self.images(x, mode).size()[0]));
         self.forward_with(x, mode, noise.as_ref())
     }
 
     fn forward_with(&self, x: &Tensor, mode: Mode, noise: Option<&Tensor>) -> Forward {
-        let decoded = self.latent.as_ref().zip(noise).map(|(latent, noise)| latent.decode(noise));
+        let drawn = self.latent.as_ref().zip(noise).map(|(source, noise)| source.draw(noise));
         let (statistics, dropout) = match mode {
             Mode::Train => (Statistics::Batch, Dropout::Drawn),
             Mode::Evaluate => (Statistics::Running, Dropout::Off),
             Mode::SampleDropout => (Statistics::Running, Dropout::Drawn),
         };
-        let vectors = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
+        let vectors = drawn.as_ref().map_or(&[][..], Drawn::vectors);
         let pass = Pass { vectors, statistics, dropout };
         let features = self.body.forward(&self.images(x, mode), &pass);
         let logits = self.head.forward(&features, &pass);
-        let latent = match mode {
-            Mode::Train => self.latent.as_ref().zip(decoded).map(|(latent, decoded)| latent.loss(&decoded)),
-            Mode::Evaluate | Mode::SampleDropout => None,
+        let (latent, kl) = match (mode, &self.latent, &drawn) {
+            (Mode::Train, Some(VectorSource::LpBnn(latent)), Some(Drawn::LpBnn(decoded))) => {
+                (Some(latent.loss(decoded)), None)
+            }
+            (Mode::Train, Some(VectorSource::RankOne(space)), _) => (None, Some(space.divergence())),
+            (Mode::Train | Mode::Evaluate | Mode::SampleDropout, _, _) => (None, None),
         };
         let features = features.unflatten(0, [-1, self.plan.rows]).transpose(0, 1).flatten(0, 1);
-        Forward { logits: self.member_major(&logits), features, latent }
+        Forward { logits: self.member_major(&logits), features, latent, kl }
     }
 
     /// Images as the first layer takes them: `[N, J, C, H, W]`, or `[N, 1, C, H, W]` for all members.
@@ -337,20 +351,25 @@ impl Network {
             .sum()
     }
 
-    /// State of the latent posterior of each layer; empty for methods without one.
+    /// State of the latent posterior of each VAE; empty for methods without one.
     ///
     /// Draws nothing, so that asking for it does not change what comes after.
     pub fn diagnostics(&self) -> Vec<LayerDiagnostics> {
-        self.latent.as_ref().map_or_else(Vec::new, LatentSpace::diagnostics)
+        self.vaes().map_or_else(Vec::new, LatentSpace::diagnostics)
     }
 
-    /// Paths of the layers with a latent posterior, as [`Self::decoded_posterior`] takes them.
+    /// Names of the VAEs, as [`Self::decoded_posterior`] takes them: the path of the layer, with `/gamma` behind it
+    /// for the output side.
     pub fn latent_layers(&self) -> impl Iterator<Item = &str> {
-        self.latent.iter().flat_map(LatentSpace::paths)
+        self.vaes().into_iter().flat_map(LatentSpace::names)
     }
 
-    /// Analytic posterior over the input-side vectors of the layer at `path`, if it has one.
-    pub fn decoded_posterior(&self, path: &str) -> Option<DecodedPosterior> {
-        self.latent.as_ref()?.decoded_posterior(path)
+    /// Analytic posterior over the vectors that the VAE called `name` decodes, if there is one.
+    pub fn decoded_posterior(&self, name: &str) -> Option<DecodedPosterior> {
+        self.vaes()?.decoded_posterior(name)
+    }
+
+    fn vaes(&self) -> Option<&LatentSpace> {
+        self.latent.as_ref().and_then(VectorSource::latent)
     }
 }

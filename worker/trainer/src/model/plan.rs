@@ -12,7 +12,7 @@ use crate::uq::mimo::Mixing;
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
 
-/// The authors' networks have this in the last normalisation, except in LP-BNN.
+/// The authors' networks have this in the last normalisation, except in LP-BNN; that of rank-1 BNN is not theirs.
 const LAST_MOMENTUM: f64 = 0.9;
 
 /// What becomes of the layers.
@@ -144,8 +144,10 @@ impl Plan {
     }
 
     fn rank_one(settings: &RankOneSettings) -> Result<Self, ModelError> {
+        check_rank_one(settings)?;
         let conversion = Conversion::RankOne(settings.clone());
-        Self::ensemble(settings.members, settings.batch, settings.norm, conversion)
+        let plan = Self::ensemble(settings.members, settings.batch, settings.norm, conversion)?;
+        Ok(Self { last_momentum: MOMENTUM, ..plan })
     }
 
     fn masksembles(settings: &MasksemblesSettings) -> Result<Self, ModelError> {
@@ -200,5 +202,17 @@ fn check_latent(settings: &LpBnnSettings) -> Result<(), ModelError> {
     non_negative("scale-std", settings.scale_std)?;
     non_negative("kl-weight", settings.kl_weight)?;
     non_negative("reconstruction-weight", settings.reconstruction_weight)?;
+    Ok(())
+}
+
+fn check_rank_one(settings: &RankOneSettings) -> Result<(), ModelError> {
+    non_negative("kl-weight", settings.kl_weight)?;
+    non_negative("kl-annealing", settings.kl_annealing)?;
+    if non_negative("prior-std", settings.prior_std)? == 0.0 {
+        return Err(ModelError::PriorStd);
+    }
+    if !(0.0..1.0).contains(&settings.initial_dropout_rate) {
+        return Err(ModelError::DropoutRate(settings.initial_dropout_rate));
+    }
     Ok(())
 }

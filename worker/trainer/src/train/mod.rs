@@ -88,7 +88,8 @@ impl Prepared {
         let batcher = data::training(spec, &launch.data_dir)?;
         let steps_per_epoch = sharding.steps_per_epoch(batcher.images().len())? as u64;
         let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);
-        let course = Course { seed: spec.seed, sharding, steps_per_epoch, total_steps };
+        let images = batcher.images().len() as u64;
+        let course = Course { seed: spec.seed, sharding, images, steps_per_epoch, total_steps };
         Ok(Self { device, batcher, course, network })
     }
 }
@@ -124,14 +125,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainerError> {
         let Prepared { device, batcher, course, network } = prepared;
         let key = launch.spec.key();
-        let mut optimizer = Sgd::new(
-            &network.named_tensors(),
-            SgdSettings {
-                momentum: spec.recipe.momentum,
-                nesterov: spec.recipe.nesterov,
-                weight_decay: spec.recipe.weight_decay,
-            },
-        );
+        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
         optimizer.materialise_gradients();
         let tracker = Tracker::new(&spec.method, &network.named_tensors())?;
         let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };

@@ -98,6 +98,7 @@ impl Stepper {
             steps_per_epoch: self.course.steps_per_epoch,
             total_steps: self.course.total_steps,
             epoch_images: self.epoch_images,
+            train_images: self.course.images,
         }
     }
 

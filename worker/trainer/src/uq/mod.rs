@@ -1,8 +1,7 @@
 //! Uncertainty methods, as far as they change a network's layers. One file a method.
 //!
-//! The equations are in `docs/methods.md` and `docs/methods/`. What a method changes in prediction (how many
-//! passes, how members are averaged) is not decided here, and Deep Ensembles need nothing here at all: they are several
-//! networks.
+//! The equations are in `docs/methods/`. What a method changes in prediction (how many passes, how members are
+//! averaged) is not decided here, and Deep Ensembles need nothing here at all: they are several networks.
 
 pub(crate) mod batch_ensemble;
 pub(crate) mod dropout;
@@ -10,5 +9,8 @@ pub(crate) mod lp_bnn;
 pub(crate) mod masksembles;
 pub(crate) mod mimo;
 pub(crate) mod packed;
+pub(crate) mod posterior;
+pub(crate) mod rank_one;
 
 pub use lp_bnn::{DecodedPosterior, LatentLoss, LayerDiagnostics};
+pub use posterior::{Side, Spread, VectorPosterior};
