@@ -110,6 +110,8 @@ impl TrainerError {
                 | ModelError::LatentSize
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
+                | ModelError::NotPositive { .. }
+                | ModelError::Momentum(_)
                 | ModelError::Split { .. } => self.spec_rejected(),
             },
             Self::Data(problem) => match problem {

@@ -370,7 +370,7 @@ fn normalisation_per_member_matches_one_normalisation_after_the_other() {
             Role::Buffer => {
                 case.golden.assert_close(&format!("buffer.{}", named.name), &named.tensor, TOLERANCE);
             }
-            Role::Frozen => panic!("`{}` is frozen", named.name),
+            Role::Frozen | Role::State => panic!("`{}` is neither", named.name),
         }
     }
     case.golden.assert_close("evaluate.y", &forward(Statistics::Running), TOLERANCE);

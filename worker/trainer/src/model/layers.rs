@@ -4,9 +4,11 @@ use tch::Tensor;
 
 use super::builder::{Builder, Init};
 use super::plan::{Conversion, Plan};
+use super::norm::Statistics;
 use super::{ModelError, Pass};
 use crate::uq::batch_ensemble::{InputScale, MemberScales, ScaleShape, split_members};
 use crate::uq::lp_bnn::{LatentSpace, LayerKind};
+use crate::uq::spectral::{ConvOperator, Keep, LinearOperator, SpectralNorm};
 
 /// Where layers are created: the tensors so far, the method, and the VAEs so far.
 pub(crate) struct Construction<'a> {
@@ -20,6 +22,8 @@ enum Output {
     /// A bias, `[O]`.
     Ordinary(Tensor),
     Members(MemberScales),
+    /// A bias, and the bound of the weight.
+    Spectral(Tensor, SpectralNorm),
 }
 
 impl Construction<'_> {
@@ -35,7 +39,10 @@ impl Construction<'_> {
             (Conversion::RankOne(_), _, _) => return Err(not_built("rank-1-bnn")),
             (Conversion::Masksembles { .. }, _, _) => return Err(not_built("masksembles")),
             (Conversion::Packed(_), _, _) => return Err(not_built("packed-ensemble")),
-            (Conversion::Spectral { .. }, _, _) => return Err(not_built("sngp")),
+            (Conversion::Spectral(bound), _, _) => {
+                let bias = self.bias(path, outputs, fan_in)?;
+                return Ok(Output::Spectral(bias, SpectralNorm::new(self.builder, path, *bound)));
+            }
             (Conversion::BatchEnsemble(settings), _, _) => {
                 let init = Init::Normal { mean: 1.0, std: settings.scale_std };
                 let alpha = self.builder.scale(format!("{path}.alpha"), &[shape.members, inputs], init)?;
@@ -51,8 +58,11 @@ impl Construction<'_> {
     }
 
     fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
-        let bias = self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?;
-        Ok(Output::Ordinary(bias))
+        Ok(Output::Ordinary(self.bias(path, outputs, fan_in)?))
+    }
+
+    fn bias(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Tensor, ModelError> {
+        Ok(self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?)
     }
 }
 
@@ -114,6 +124,7 @@ impl Conv {
             Output::Members(scales) => {
                 self.forward_members(&split_members(x, scales.members()), scales, pass)
             }
+            Output::Spectral(bias, norm) => self.forward_bounded(x, bias, norm, pass),
         }
     }
 
@@ -124,7 +135,17 @@ impl Conv {
         match &self.output {
             Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
             Output::Members(scales) => self.forward_members(x, scales, pass),
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias, norm, pass),
         }
+    }
+
+    fn forward_bounded(&self, x: &Tensor, bias: &Tensor, norm: &SpectralNorm, pass: &Pass<'_>) -> Tensor {
+        let Self { weight, stride, padding, .. } = self;
+        let shape = x.size();
+        let (stride, padding, size) = (*stride, *padding, [shape[2], shape[3]]);
+        let operator = ConvOperator { weight, stride, padding, size };
+        let weight = norm.normalise(weight, &operator, &operator.output_shape(), keep(pass));
+        x.conv2d(&weight, Some(bias), stride, padding, 1, 1)
     }
 
     fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
@@ -133,6 +154,13 @@ impl Conv {
 
     fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(&self.weight, bias, self.stride, self.padding, 1, 1)
+    }
+}
+
+fn keep(pass: &Pass<'_>) -> Keep {
+    match pass.statistics {
+        Statistics::Batch => Keep::Vector,
+        Statistics::Running => Keep::Nothing,
     }
 }
 
@@ -160,6 +188,11 @@ impl Linear {
             Output::Members(scales) => {
                 let x = scales.scale_input(&split_members(x, scales.members()), pass.vectors);
                 scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))
+            }
+            Output::Spectral(bias, norm) => {
+                let operator = LinearOperator(&self.weight);
+                let shape = [1, self.weight.size()[0]];
+                x.linear(&norm.normalise(&self.weight, &operator, &shape, keep(pass)), Some(bias))
             }
         }
     }

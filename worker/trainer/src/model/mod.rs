@@ -19,10 +19,11 @@ mod golden;
 mod tests;
 
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 pub use builder::{NamedTensor, Role};
 
+use crate::group::{Group, GroupError};
 use crate::uq::lp_bnn::LatentSpace;
 use crate::uq::{DecodedPosterior, LatentLoss, LayerDiagnostics};
 use body::Body;
@@ -65,6 +66,17 @@ pub enum ModelError {
         /// Its value.
         value: f64,
     },
+    /// A setting that must be a finite number above 0.
+    #[error("`{setting}` is {value}: it must be finite and above 0")]
+    NotPositive {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// Centroids that would never move, or never settle.
+    #[error("`centroid-momentum` is {0}: it must be at least 0 and below 1")]
+    Momentum(f64),
     /// A batch that cannot be cut in equal blocks.
     #[error("a batch of {batch} cannot be split among {members} members: make it a multiple of {members}")]
     Split {
@@ -90,6 +102,35 @@ pub enum Mode {
     Evaluate,
     /// As `Evaluate`, with dropout: one pass of MC Dropout.
     SampleDropout,
+}
+
+/// Whether an epoch is the last of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epoch {
+    /// There are more to come.
+    Earlier,
+    /// None comes after it.
+    Last,
+}
+
+impl Epoch {
+    /// The epoch of the step after `done` of `total_steps` steps.
+    pub fn of(done: u64, steps_per_epoch: u64, total_steps: u64) -> Self {
+        if done + steps_per_epoch >= total_steps { Self::Last } else { Self::Earlier }
+    }
+}
+
+/// What a rank's network has seen in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// As [`Network::training_batch`] gave them.
+    pub images: &'a Tensor,
+    /// Labels of the rows of the logits.
+    pub targets: &'a Tensor,
+    /// Of the forward pass.
+    pub features: &'a Tensor,
+    /// Where training stands.
+    pub epoch: Epoch,
 }
 
 /// How the layers behave in a pass, and the vectors that were drawn for it.
@@ -165,6 +206,11 @@ impl Network {
         let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut latent };
         let body = Body::new(&mut at, spec, [channels * plan.images, height, width])?;
         let head = Head::new(&mut at, body.features(), classes)?;
+        builder.create_deferred(|options| {
+            let image = Tensor::zeros([1, 1, channels * plan.images, height, width], options);
+            let pass = Pass { vectors: &[], statistics: Statistics::Running, dropout: Dropout::Off };
+            let _ = no_grad(|| body.forward(&image, &pass));
+        })?;
         Ok(Self { body, head, latent, plan, tensors: builder.finish() })
     }
 
@@ -220,6 +266,25 @@ impl Network {
         rows.view([-1, self.plan.members, classes]).transpose(0, 1).flatten(0, 1)
     }
 
+    /// What the method does between an optimizer's step and the next pass: moves centroids, adds to sums over the
+    /// training images. A collective for the methods that do something.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] when another rank is lost.
+    pub fn after_step(&self, seen: &Seen<'_>, group: &Group) -> Result<(), GroupError> {
+        match (&self.head, seen.epoch) {
+            (Head::Duq(duq), _) => {
+                let features = no_grad(|| self.forward(seen.images, Mode::Evaluate).features);
+                duq.update(&features, seen.targets, group)
+            }
+            (Head::GaussianProcess(process), Epoch::Last) => process.accumulate(seen.features, group),
+            (Head::GaussianProcess(_), Epoch::Earlier) | (Head::Linear(_) | Head::Evidential(..), _) => {
+                Ok(())
+            }
+        }
+    }
+
     /// Members J that the network holds.
     pub fn members(&self) -> i64 {
         self.plan.members
@@ -262,7 +327,7 @@ impl Network {
             .iter()
             .filter(|named| match named.role {
                 Role::Weight { .. } | Role::Frozen => true,
-                Role::Buffer => false,
+                Role::Buffer | Role::State => false,
             })
             .map(|named| named.tensor.numel() as i64)
             .sum()

@@ -44,7 +44,7 @@ impl Sgd {
                 decay: if decay { settings.weight_decay } else { 0.0 },
                 momentum: None,
             }),
-            Role::Frozen | Role::Buffer => None,
+            Role::Frozen | Role::Buffer | Role::State => None,
         });
         Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
     }

@@ -5,6 +5,10 @@
 //! the first are several networks, the second is a layer that libtorch has.
 
 pub(crate) mod batch_ensemble;
+pub(crate) mod duq;
+pub(crate) mod evidential;
 pub(crate) mod lp_bnn;
+pub(crate) mod sngp;
+pub(crate) mod spectral;
 
 pub use lp_bnn::{DecodedPosterior, LatentLoss, LayerDiagnostics};
