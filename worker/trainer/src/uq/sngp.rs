@@ -153,3 +153,88 @@ fn orthogonal_features(builder: &Builder, features: i64, inputs: i64) -> Result<
     let lengths = lengths.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Double).sqrt();
     Ok(Tensor::cat(&blocks, 0) * lengths)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    fn process(settings: SngpSettings, inputs: i64) -> GaussianProcess {
+        let mut builder = Builder::new(5, Kind::Double, Device::Cpu);
+        GaussianProcess::new(&mut builder, &settings, inputs, 3).unwrap()
+    }
+
+    fn inputs(rows: i64, columns: i64) -> Tensor {
+        (Tensor::arange(rows * columns, (Kind::Double, Device::Cpu)) * 78.233).sin().view([rows, columns])
+    }
+
+    #[test]
+    fn frequencies_are_orthogonal_in_blocks_and_as_long_as_gaussian_vectors() {
+        let builder = Builder::new(1, Kind::Double, Device::Cpu);
+        let frequencies = orthogonal_features(&builder, 40, 16).unwrap();
+        assert_eq!(frequencies.size(), [40, 16]);
+        let lengths = frequencies.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
+        let directions = &frequencies / lengths.sqrt();
+        for (start, rows) in [(0, 16), (16, 16), (32, 8)] {
+            let block = directions.narrow(0, start, rows);
+            let error = block.matmul(&block.tr()) - Tensor::eye(rows, (Kind::Double, Device::Cpu));
+            assert!(error.abs().max().double_value(&[]) < 1e-12);
+        }
+        let across = directions.narrow(0, 0, 16).matmul(&directions.narrow(0, 16, 16).tr());
+        assert!(across.abs().max().double_value(&[]) > 0.1, "blocks are independent");
+        // χ² with 16 degrees of freedom: 40 of them have a mean of 16 ± 0.9.
+        assert!((lengths.mean(Kind::Double).double_value(&[]) - 16.0).abs() < 4.0);
+        assert!(lengths.std(true).double_value(&[]) > 1.0);
+    }
+
+    #[test]
+    fn products_of_random_features_are_a_gaussian_kernel() {
+        let length_scale = 3.0;
+        let settings = SngpSettings { features: 8192, length_scale, ..SngpSettings::default() };
+        let process = process(settings, 6);
+        let x = inputs(5, 6);
+        let phi = process.random_features(&x);
+        let products = phi.matmul(&phi.tr()) * (2.0 / 8192.0);
+        let squares = (x.unsqueeze(0) - x.unsqueeze(1)).square();
+        let distances = squares.sum_dim_intlist([2i64].as_slice(), false, Kind::Double);
+        let kernel = (distances * (-0.5 / (length_scale * length_scale))).exp();
+        // The deviation of an entry is at most 1 / √4096.
+        assert!((products - kernel).abs().max().double_value(&[]) < 5.0 / 64.0);
+    }
+
+    #[test]
+    fn the_variance_shrinks_where_images_were_seen_and_stays_that_of_the_prior_elsewhere() {
+        let settings =
+            SngpSettings { features: 256, length_scale: 0.1, ridge: 1.0, ..SngpSettings::default() };
+        let process = process(settings, 4);
+        let (seen, unseen) = (inputs(6, 4), inputs(6, 4) + 3.0);
+        let variance = |x: &Tensor| process.variance(&process.random_features(x)).mean(Kind::Double);
+        let prior = variance(&seen).double_value(&[]);
+        for _ in 0..50 {
+            process.accumulate(&seen, &Group::alone()).unwrap();
+        }
+        assert!(variance(&seen).double_value(&[]) < 0.01 * prior);
+        assert!(variance(&unseen).double_value(&[]) > 0.9 * prior);
+    }
+
+    #[test]
+    fn without_the_factor_evaluation_gives_the_logits_of_training() {
+        let settings = SngpSettings { features: 32, mean_field_factor: 0.0, ..SngpSettings::default() };
+        let process = process(settings, 4);
+        let x = inputs(3, 4);
+        assert_eq!(process.forward(&x), process.forward_mean_field(&x));
+    }
+
+    /// A class is never changed by the mean field, only how sure the network is of it.
+    #[test]
+    fn the_mean_field_shrinks_all_logits_of_an_image_alike() {
+        let process = process(SngpSettings { features: 32, ..SngpSettings::default() }, 4);
+        let x = inputs(3, 4);
+        process.accumulate(&x, &Group::alone()).unwrap();
+        let ratio = process.forward_mean_field(&(&x * 2.0)) / process.forward(&(&x * 2.0));
+        let spread = ratio.amax([1i64].as_slice(), false) - ratio.amin([1i64].as_slice(), false);
+        assert!(spread.max().double_value(&[]) < 1e-12);
+        assert!(ratio.max().double_value(&[]) < 1.0 && ratio.min().double_value(&[]) > 0.0);
+    }
+}

@@ -89,7 +89,7 @@ fn power_iteration(operator: &impl Operator, start: &Tensor, iterations: u32) ->
         // ‖W v‖ is what u · W v is for the u of the next line.
         (u, sigma) = unit(&operator.apply(&v));
     }
-    (u, sigma)
+    (sigma, u)
 }
 
 fn unit(vector: &Tensor) -> (Tensor, Tensor) {
@@ -151,5 +151,111 @@ impl Operator for LinearOperator<'_> {
 
     fn transpose(&self, u: &Tensor) -> Tensor {
         u.matmul(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    const OPTIONS: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+    /// Numbers without a pattern.
+    fn values(shape: &[i64]) -> Tensor {
+        let count = shape.iter().product::<i64>();
+        (Tensor::arange(count, OPTIONS) * 12.9898 + 1.0).sin().view(shape) * 0.7
+    }
+
+    /// The matrix of an operator, column by column, from its `apply`.
+    fn matrix(operator: &impl Operator, input: &[i64]) -> Tensor {
+        let size = input.iter().product::<i64>();
+        let basis = Tensor::eye(size, OPTIONS);
+        let columns: Vec<Tensor> =
+            (0..size).map(|index| operator.apply(&basis.get(index).view(input)).view(-1)).collect();
+        Tensor::stack(&columns, 1)
+    }
+
+    fn largest_singular_value(matrix: &Tensor) -> f64 {
+        matrix.matmul(&matrix.tr()).linalg_eigvalsh("L").max().sqrt().double_value(&[])
+    }
+
+    fn assert_converges(operator: &impl Operator, input: &[i64], output: &[i64]) {
+        let matrix = matrix(operator, input);
+        let expected = largest_singular_value(&matrix);
+        let (few, _) = power_iteration(operator, &values(output), 1);
+        let (many, u) = power_iteration(operator, &values(output), 3_000);
+        assert!(few.double_value(&[]) <= expected * (1.0 + 1e-12), "a Rayleigh quotient is never too large");
+        assert!((many.double_value(&[]) / expected - 1.0).abs() < 1e-9, "{many:?} is not {expected}");
+        assert!((u.norm().double_value(&[]) - 1.0).abs() < 1e-12);
+        // The transpose is the transpose.
+        let transposed = matrix.tr().matmul(&values(output).view(-1));
+        let error = (operator.transpose(&values(output)).view(-1) - transposed).abs().max();
+        assert!(error.double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn power_iteration_finds_the_norm_of_a_convolution_as_it_is_applied() {
+        for (kernel, stride, size) in [(3, 1, [5, 5]), (3, 2, [5, 5]), (3, 2, [6, 4]), (1, 2, [5, 6])] {
+            let weight = values(&[3, 2, kernel, kernel]);
+            let operator = ConvOperator { weight: &weight, stride, padding: kernel / 2, size };
+            let shape = operator.output_shape();
+            assert_converges(&operator, &[1, 2, size[0], size[1]], &shape);
+        }
+    }
+
+    #[test]
+    fn power_iteration_finds_the_norm_of_a_matrix() {
+        let weight = values(&[4, 6]);
+        assert_converges(&LinearOperator(&weight), &[1, 6], &[1, 4]);
+    }
+
+    /// Which is why the kernel is not reshaped: an all-positive kernel adds up nine places.
+    #[test]
+    fn the_reshaped_kernel_has_another_norm() {
+        let weight = values(&[3, 2, 3, 3]).abs();
+        let operator = ConvOperator { weight: &weight, stride: 1, padding: 1, size: [8, 8] };
+        let of_operator = largest_singular_value(&matrix(&operator, &[1, 2, 8, 8]));
+        let of_matrix = largest_singular_value(&weight.view([3, -1]));
+        assert!(of_operator > 2.0 * of_matrix, "{of_operator} and {of_matrix}");
+    }
+
+    fn settled(weight: &Tensor, bound: f64) -> (SpectralNorm, Tensor) {
+        let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
+        let norm = SpectralNorm::new(&mut builder, "layer", Bound { norm: bound, iterations: 1 });
+        let operator = LinearOperator(weight);
+        builder
+            .create_deferred(|_| drop(norm.normalise(weight, &operator, &[1, 4], Keep::Vector)))
+            .unwrap();
+        let mut bounded = Tensor::new();
+        for _ in 0..200 {
+            bounded = norm.normalise(weight, &operator, &[1, 4], Keep::Vector);
+        }
+        (norm, bounded)
+    }
+
+    #[test]
+    fn a_weight_within_the_bound_is_left_alone_and_one_beyond_it_is_brought_to_it() {
+        let weight = values(&[4, 6]).set_requires_grad(true);
+        let sigma = largest_singular_value(&weight.detach());
+        let (_, same) = settled(&weight, sigma * 1.01);
+        assert_eq!(same, weight);
+        let (_, bounded) = settled(&weight, sigma * 0.5);
+        assert!((largest_singular_value(&bounded.detach()) / (sigma * 0.5) - 1.0).abs() < 1e-9);
+        // The gradient is that by the bounded weight, unchanged.
+        let cotangent = values(&[4, 6]);
+        (&bounded * &cotangent).sum(Kind::Double).backward();
+        assert_eq!(weight.grad(), cotangent);
+    }
+
+    #[test]
+    fn a_pass_that_keeps_nothing_changes_nothing() {
+        let weight = values(&[4, 6]);
+        let (norm, _) = settled(&weight, 0.1);
+        let changed = &weight + values(&[4, 6]).square();
+        let operator = LinearOperator(&changed);
+        let pass = || norm.normalise(&changed, &operator, &[1, 4], Keep::Nothing);
+        assert_eq!(pass(), pass());
     }
 }
