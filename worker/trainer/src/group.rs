@@ -105,6 +105,11 @@ impl Group {
         self.process.rank().index() == 0
     }
 
+    /// Whether there is no other rank.
+    pub fn is_alone(&self) -> bool {
+        self.process.rank().world_size() == 1
+    }
+
     /// Overwrites `tensors` with those of rank 0.
     ///
     /// # Errors

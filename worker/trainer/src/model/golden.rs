@@ -184,8 +184,7 @@ impl Case {
     }
 
     fn assert_evaluation(&self) {
-        let pass =
-            no_grad(|| self.network.forward_with(&self.images, Mode::Evaluate, self.noise().as_ref()));
+        let pass = no_grad(|| self.network.forward_with(&self.images, Mode::Evaluate, self.noise().as_ref()));
         self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
     }
 }

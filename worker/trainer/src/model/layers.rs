@@ -3,8 +3,8 @@
 use tch::Tensor;
 
 use super::builder::{Builder, Init};
-use super::plan::{Conversion, Plan};
 use super::norm::Statistics;
+use super::plan::{Conversion, Plan};
 use super::{ModelError, Pass};
 use crate::uq::batch_ensemble::{InputScale, MemberScales, ScaleShape, split_members};
 use crate::uq::lp_bnn::{LatentSpace, LayerKind};

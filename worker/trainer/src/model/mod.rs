@@ -275,6 +275,7 @@ impl Network {
     pub fn after_step(&self, seen: &Seen<'_>, group: &Group) -> Result<(), GroupError> {
         match (&self.head, seen.epoch) {
             (Head::Duq(duq), _) => {
+                self.share_statistics(group)?;
                 let features = no_grad(|| self.forward(seen.images, Mode::Evaluate).features);
                 duq.update(&features, seen.targets, group)
             }
@@ -283,6 +284,29 @@ impl Network {
                 Ok(())
             }
         }
+    }
+
+    /// Gives every rank the running statistics of rank 0, which are those that a checkpoint holds: else a resumed run
+    /// would make something else of the same images.
+    fn share_statistics(&self, group: &Group) -> Result<(), GroupError> {
+        if group.is_alone() {
+            return Ok(());
+        }
+        let buffers = self.tensors.iter().filter(|named| named.role == Role::Buffer);
+        let buffers: Vec<&Tensor> = buffers.map(|named| &named.tensor).collect();
+        // One collective, of all of them behind each other.
+        let flat: Vec<Tensor> = buffers.iter().map(|buffer| buffer.flatten(0, -1)).collect();
+        let all = Tensor::cat(&flat, 0);
+        group.broadcast([&all])?;
+        no_grad(|| {
+            let mut start = 0;
+            for buffer in buffers {
+                let count = buffer.numel() as i64;
+                buffer.shallow_clone().copy_(&all.narrow(0, start, count).view_as(buffer));
+                start += count;
+            }
+        });
+        Ok(())
     }
 
     /// Members J that the network holds.

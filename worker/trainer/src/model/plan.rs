@@ -1,8 +1,9 @@
 //! What a method changes in a network: which layers get members, how rows meet them, which normalisation, which head.
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings, LpBnnSettings,
-    EvidenceActivation, EvidentialSettings, MasksemblesSettings, MimoSettings, NormMode, PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
+    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings,
+    EvidenceActivation, EvidentialSettings, LpBnnSettings, MasksemblesSettings, MimoSettings, NormMode,
+    PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
 };
 
 use super::ModelError;

@@ -96,9 +96,7 @@ impl Objective {
                 TermNames { data: "cross_entropy", regulariser: latent.then_some("latent_loss") }
             }
             Self::SummedCrossEntropy { .. } => TermNames { data: "cross_entropy", regulariser: None },
-            Self::Evidential(_) => {
-                TermNames { data: "evidential_loss", regulariser: Some("evidential_kl") }
-            }
+            Self::Evidential(_) => TermNames { data: "evidential_loss", regulariser: Some("evidential_kl") },
             Self::Duq { gradient_penalty } => TermNames {
                 data: "binary_cross_entropy",
                 regulariser: (*gradient_penalty > 0.0).then_some("gradient_penalty"),

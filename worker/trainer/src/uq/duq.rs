@@ -164,7 +164,9 @@ mod tests {
         let logits = Tensor::from_slice(&[0.0f32, -200.0, -1e4]).view([1, 3]).set_requires_grad(true);
         let loss = binary_cross_entropy(&logits, &Tensor::from_slice(&[1i64]));
         loss.backward();
-        assert!(loss.isfinite().int64_value(&[]) == 1 && logits.grad().isfinite().all().int64_value(&[]) == 1);
+        assert!(
+            loss.isfinite().int64_value(&[]) == 1 && logits.grad().isfinite().all().int64_value(&[]) == 1
+        );
         // Far from its own centroid an image is still pulled: the kernel underflows, its logarithm does not.
         assert!((logits.grad().double_value(&[0, 1]) + 1.0 / 3.0).abs() < 1e-6);
     }

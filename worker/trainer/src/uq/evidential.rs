@@ -26,11 +26,7 @@ pub(crate) fn log_concentration(outputs: &Tensor, activation: EvidenceActivation
 /// Weight of the KL term in the epoch that begins after `epochs` of training: min(1, t / A), with whole epochs t
 /// counted from 0. So the first epoch has no KL term.
 pub(crate) fn annealing(settings: &EvidentialSettings, epochs: f64) -> f64 {
-    if settings.annealing_epochs > 0.0 {
-        (epochs.floor() / settings.annealing_epochs).min(1.0)
-    } else {
-        1.0
-    }
+    if settings.annealing_epochs > 0.0 { (epochs.floor() / settings.annealing_epochs).min(1.0) } else { 1.0 }
 }
 
 /// Loss of the labels and KL(Dir(α̃) ‖ Dir(1)), α̃ = y + (1 − y) α, both means over the rows and unweighted.

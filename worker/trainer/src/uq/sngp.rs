@@ -53,12 +53,12 @@ impl GaussianProcess {
         Ok(Self {
             frequencies: builder.frozen_values("gp.frequencies".to_owned(), &frequencies)?,
             // Any interval of length 2π will do.
-            phases: builder.frozen("gp.phases".to_owned(), &[features], Init::Uniform { bound: TAU / 2.0 })?,
-            weight: builder.scale(
-                "gp.weight".to_owned(),
-                &[classes, features],
-                Init::Uniform { bound },
+            phases: builder.frozen(
+                "gp.phases".to_owned(),
+                &[features],
+                Init::Uniform { bound: TAU / 2.0 },
             )?,
+            weight: builder.scale("gp.weight".to_owned(), &[classes, features], Init::Uniform { bound })?,
             precision: builder.accumulator("gp.precision".to_owned(), &[features, features])?,
             covariance: RefCell::new(None),
             length_scale: settings.length_scale,

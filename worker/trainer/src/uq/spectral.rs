@@ -129,15 +129,7 @@ impl Operator for ConvOperator<'_> {
             let kernel = self.weight.size()[2 + axis];
             (self.size[axis] + 2 * self.padding - kernel) % self.stride
         });
-        u.conv_transpose2d::<&Tensor>(
-            self.weight,
-            None,
-            self.stride,
-            self.padding,
-            left.as_slice(),
-            1,
-            1,
-        )
+        u.conv_transpose2d::<&Tensor>(self.weight, None, self.stride, self.padding, left.as_slice(), 1, 1)
     }
 }
 
@@ -225,9 +217,7 @@ mod tests {
         let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
         let norm = SpectralNorm::new(&mut builder, "layer", Bound { norm: bound, iterations: 1 });
         let operator = LinearOperator(weight);
-        builder
-            .create_deferred(|_| drop(norm.normalise(weight, &operator, &[1, 4], Keep::Vector)))
-            .unwrap();
+        builder.create_deferred(|_| drop(norm.normalise(weight, &operator, &[1, 4], Keep::Vector))).unwrap();
         let mut bounded = Tensor::new();
         for _ in 0..200 {
             bounded = norm.normalise(weight, &operator, &[1, 4], Keep::Vector);

@@ -65,10 +65,8 @@ fn evidential_losses_match_pytorch() {
 
 #[test]
 fn an_evidential_network_matches_pytorch() {
-    let settings = EvidentialSettings {
-        activation: EvidenceActivation::Softplus,
-        ..EvidentialSettings::default()
-    };
+    let settings =
+        EvidentialSettings { activation: EvidenceActivation::Softplus, ..EvidentialSettings::default() };
     let case = Case::of("wrn_evidential", &TrainMethod::Evidential(settings));
     let forward = case.forward(&case.images);
     let (data, kl) = evidential::terms(&forward.logits, &case.labels, EvidentialLoss::SquaredError);
