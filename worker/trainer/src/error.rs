@@ -115,6 +115,8 @@ impl TrainerError {
                 | ModelError::PriorStd
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
+                | ModelError::NotPositive { .. }
+                | ModelError::Momentum(_)
                 | ModelError::Split { .. }
                 | ModelError::MaskScale(_)
                 | ModelError::MaskChannels { .. }

@@ -4,6 +4,9 @@
 //! seed gives the same bits on every device, whatever else draws random numbers, and networks of different
 //! methods start from the same shared weights: a comparison of methods at one seed is a paired one.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 /// What a tensor of a network is for.
@@ -18,8 +21,11 @@ pub enum Role {
     },
     /// Part of the model that training leaves as it was drawn.
     Frozen,
-    /// Running statistics of batch normalisation, changed by forward passes in training mode.
+    /// Running statistics of batch normalisation, changed by forward passes in training mode. Each rank has its own.
     Buffer,
+    /// Changed by training other than by gradients, in the same way on every rank: centroids, singular vectors, sums
+    /// over the training images.
+    State,
 }
 
 /// Whose a trained tensor is, for methods that train what is a member's own at another rate.
@@ -88,11 +94,30 @@ pub(crate) struct Builder {
     kind: Kind,
     device: Device,
     tensors: Vec<NamedTensor>,
+    deferred: Vec<Rc<Deferred>>,
+}
+
+/// A tensor of [`Role::State`] whose shape only a pass through the network shows.
+pub(crate) struct Deferred {
+    name: String,
+    shape: OnceCell<Vec<i64>>,
+    tensor: OnceCell<Tensor>,
+}
+
+impl Deferred {
+    /// The tensor; before there is one, nothing, and its shape is noted.
+    pub(crate) fn get_or_expect(&self, shape: &[i64]) -> Option<&Tensor> {
+        let tensor = self.tensor.get();
+        if tensor.is_none() {
+            self.shape.get_or_init(|| shape.to_vec());
+        }
+        tensor
+    }
 }
 
 impl Builder {
     pub(crate) fn new(seed: u64, kind: Kind, device: Device) -> Self {
-        Self { seed, kind, device, tensors: Vec::new() }
+        Self { seed, kind, device, tensors: Vec::new(), deferred: Vec::new() }
     }
 
     /// A trained tensor that weight decay pulls to zero.
@@ -144,6 +169,54 @@ impl Builder {
         self.tensors.is_empty()
     }
 
+    pub(crate) fn state(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
+        self.create(name, shape, init, Role::State)
+    }
+
+    /// Zeros of [`Role::State`] in double precision, for sums of many terms.
+    pub(crate) fn accumulator(&mut self, name: String, shape: &[i64]) -> Result<Tensor, TchError> {
+        let tensor = Tensor::f_zeros(shape, (Kind::Double, self.device))?;
+        self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role: Role::State });
+        Ok(tensor)
+    }
+
+    /// A tensor of [`Role::Frozen`] with these values.
+    pub(crate) fn frozen_tensor(&mut self, name: String, values: &Tensor) -> Result<Tensor, TchError> {
+        let tensor = values.f_to_device(self.device)?.f_to_kind(self.kind)?;
+        self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role: Role::Frozen });
+        Ok(tensor)
+    }
+
+    /// Standard normal numbers that belong to `name`, on the host and in single precision.
+    pub(crate) fn normals(&self, name: &str, shape: &[i64]) -> Result<Tensor, TchError> {
+        let init = Init::Normal { mean: 0.0, std: 1.0 };
+        let values = draw(self.seed, name, shape.iter().product::<i64>() as usize, init);
+        Tensor::f_from_slice(&values)?.f_view_(shape)
+    }
+
+    /// A tensor of [`Role::State`] that [`create_deferred`](Self::create_deferred) makes, of standard normal numbers.
+    pub(crate) fn deferred(&mut self, name: String) -> Rc<Deferred> {
+        let deferred = Rc::new(Deferred { name, shape: OnceCell::new(), tensor: OnceCell::new() });
+        self.deferred.push(deferred.clone());
+        deferred
+    }
+
+    /// Makes the deferred tensors of the shapes that `pass` shows, given kind and device of its input. Without such tensors
+    /// there is no pass.
+    pub(crate) fn create_deferred(&mut self, pass: impl FnOnce((Kind, Device))) -> Result<(), TchError> {
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
+        pass((self.kind, self.device));
+        for deferred in std::mem::take(&mut self.deferred) {
+            let shape = deferred.shape.get().expect("the pass goes through every layer");
+            let init = Init::Normal { mean: 0.0, std: 1.0 };
+            let tensor = self.create(deferred.name.clone(), shape, init, Role::State)?;
+            deferred.tensor.set(tensor).expect("it is made here only");
+        }
+        Ok(())
+    }
+
     pub(crate) fn finish(self) -> Vec<NamedTensor> {
         self.tensors
     }
@@ -165,7 +238,7 @@ impl Builder {
             Tensor::f_from_slice(values)?.f_view_(shape)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
         let tensor = match role {
             Role::Weight { .. } => tensor.f_set_requires_grad(true)?,
-            Role::Frozen | Role::Buffer => tensor,
+            Role::Frozen | Role::Buffer | Role::State => tensor,
         };
         self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role });
         Ok(tensor)

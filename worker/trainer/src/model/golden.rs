@@ -2,6 +2,8 @@
 //! `fixtures/make_golden.py` with torch 2.11.0 on a CPU, in double precision. The reference computes one
 //! member after the other and shares no layout with the code under test.
 
+mod distance;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -184,8 +186,13 @@ impl Case {
 
     /// The step of `network_case`: all of it.
     fn check(&self) {
-        let loss = self.train();
-        self.golden.assert_close("loss", &loss, TOLERANCE);
+        self.assert_step(&self.train());
+        self.assert_evaluation();
+    }
+
+    /// Compares loss, gradients and buffers, and makes a step of gradient descent.
+    fn assert_step(&self, loss: &Tensor) {
+        self.golden.assert_close("loss", loss, TOLERANCE);
         loss.backward();
         let tensors = self.network.named_tensors();
         let weights = || tensors.iter().filter(|named| matches!(named.role, Role::Weight { .. }));
@@ -201,10 +208,14 @@ impl Case {
             for named in weights() {
                 let _ = named.tensor.shallow_clone().subtract_(&(named.tensor.grad() * 0.05));
             }
-            let pass =
-                self.network.forward_with(&self.images, Mode::Evaluate, self.noise(Mode::Evaluate).as_ref());
-            self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
         });
+    }
+
+    fn assert_evaluation(&self) {
+        let pass = no_grad(|| {
+            self.network.forward_with(&self.images, Mode::Evaluate, self.noise(Mode::Evaluate).as_ref())
+        });
+        self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
     }
 }
 
@@ -515,7 +526,7 @@ fn normalisation_per_member_matches_one_normalisation_after_the_other() {
             Role::Buffer => {
                 case.golden.assert_close(&format!("buffer.{}", named.name), &named.tensor, TOLERANCE);
             }
-            Role::Frozen => panic!("`{}` is frozen", named.name),
+            Role::Frozen | Role::State => panic!("`{}` is neither", named.name),
         }
     }
     case.golden.assert_close("evaluate.y", &forward(Statistics::Running), TOLERANCE);

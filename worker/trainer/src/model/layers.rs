@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::builder::{Builder, Init};
+use super::norm::Statistics;
 use super::plan::{Conversion, Plan};
 use super::{ModelError, Pass};
 use crate::uq::batch_ensemble::{LayerKind, MemberScales, ScaleShape, split_members};
@@ -11,6 +12,7 @@ use crate::uq::masksembles::MaskedRows;
 use crate::uq::packed::{self, Place, Widths};
 use crate::uq::posterior::VectorSource;
 use crate::uq::rank_one::RankOneSpace;
+use crate::uq::spectral::{ConvOperator, Keep, LinearOperator, SpectralNorm};
 
 /// Where layers are created: the tensors so far, the method, and the posteriors over vectors so far.
 pub(crate) struct Construction<'a> {
@@ -26,6 +28,8 @@ enum Output {
     Members(MemberScales),
     /// A bias, behind an input that members see parts of.
     Masked(MaskedRows, Tensor),
+    /// A bias, and the bound of the weight.
+    Spectral(Tensor, SpectralNorm),
 }
 
 impl Construction<'_> {
@@ -42,9 +46,12 @@ impl Construction<'_> {
                 let rows = MaskedRows::new(self.builder, path, place, (shape.members, inputs), *scale)?;
                 return Ok(Output::Masked(rows, self.bias(path, outputs, fan_in)?));
             }
+            (Conversion::Spectral(bound), _) => {
+                let bias = self.bias(path, outputs, fan_in)?;
+                return Ok(Output::Spectral(bias, SpectralNorm::new(self.builder, path, *bound)));
+            }
             // What it changes is the shape of the weight.
             (Conversion::Packed(_), _) => return self.ordinary(path, outputs, fan_in),
-            (Conversion::Spectral { .. }, _) => return Err(not_built("sngp")),
             (Conversion::BatchEnsemble(settings), _) => {
                 MemberScales::new(self.builder, settings, path, shape)?
             }
@@ -72,10 +79,6 @@ impl Construction<'_> {
     fn place(&self) -> Place {
         if self.builder.is_empty() { Place::First } else { Place::Hidden }
     }
-}
-
-fn not_built(what: &'static str) -> ModelError {
-    ModelError::NotBuilt(what)
 }
 
 /// Whether BatchEnsemble may leave a layer as it is.
@@ -135,6 +138,7 @@ impl Conv {
             Output::Ordinary(bias) => self.convolve(x, Some(bias)),
             Output::Members(scales) => self.forward_members(&split_members(x, scales.members), scales, pass),
             Output::Masked(rows, bias) => self.convolve(&rows.mask(x), Some(bias)),
+            Output::Spectral(bias, norm) => self.forward_bounded(x, bias, norm, pass),
         }
     }
 
@@ -149,7 +153,17 @@ impl Conv {
             Output::Masked(rows, bias) => {
                 rows.spread(&self.convolve(&x.flatten(0, 1), Some(bias)), x.size()[0])
             }
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias, norm, pass),
         }
+    }
+
+    fn forward_bounded(&self, x: &Tensor, bias: &Tensor, norm: &SpectralNorm, pass: &Pass<'_>) -> Tensor {
+        let Self { weight, stride, padding, .. } = self;
+        let shape = x.size();
+        let (stride, padding, size) = (*stride, *padding, [shape[2], shape[3]]);
+        let operator = ConvOperator { weight, stride, padding, size };
+        let weight = norm.normalise(weight, &operator, &operator.output_shape(), keep(pass));
+        x.conv2d(&weight, Some(bias), stride, padding, 1, 1)
     }
 
     fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
@@ -159,6 +173,13 @@ impl Conv {
 
     fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         x.conv2d(&self.weight, bias, self.stride, self.padding, 1, self.groups)
+    }
+}
+
+fn keep(pass: &Pass<'_>) -> Keep {
+    match pass.statistics {
+        Statistics::Batch => Keep::Vector,
+        Statistics::Running => Keep::Nothing,
     }
 }
 
@@ -212,6 +233,11 @@ impl Linear {
             Output::Members(scales) => {
                 let x = scales.scale_input(&split_members(x, scales.members), pass.vectors);
                 scales.scale_output(&x.linear::<&Tensor>(&self.weight, None), pass.vectors)
+            }
+            Output::Spectral(bias, norm) => {
+                let operator = LinearOperator(&self.weight);
+                let shape = [1, self.weight.size()[0]];
+                x.linear(&norm.normalise(&self.weight, &operator, &shape, keep(pass)), Some(bias))
             }
         }
     }

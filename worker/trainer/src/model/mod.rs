@@ -22,11 +22,12 @@ mod tests;
 mod vector_tests;
 
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 pub use builder::{NamedTensor, Owner, Role};
 pub use posterior::WeightPosterior;
 
+use crate::group::{Group, GroupError};
 use crate::uq::lp_bnn::LatentSpace;
 use crate::uq::posterior::{Drawn, VectorSource};
 use crate::uq::{DecodedPosterior, LatentLoss, LayerDiagnostics};
@@ -74,6 +75,17 @@ pub enum ModelError {
         /// Its value.
         value: f64,
     },
+    /// A setting that must be a finite number above 0.
+    #[error("`{setting}` is {value}: it must be finite and above 0")]
+    NotPositive {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// Centroids that would never move, or never settle.
+    #[error("`centroid-momentum` is {0}: it must be at least 0 and below 1")]
+    Momentum(f64),
     /// A batch that cannot be cut in equal blocks.
     #[error("a batch of {batch} cannot be split among {members} members: make it a multiple of {members}")]
     Split {
@@ -157,6 +169,35 @@ pub enum Mode {
     SampleDropout,
 }
 
+/// Whether an epoch is the last of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epoch {
+    /// There are more to come.
+    Earlier,
+    /// None comes after it.
+    Last,
+}
+
+impl Epoch {
+    /// The epoch of the step after `done` of `total_steps` steps.
+    pub fn of(done: u64, steps_per_epoch: u64, total_steps: u64) -> Self {
+        if done + steps_per_epoch >= total_steps { Self::Last } else { Self::Earlier }
+    }
+}
+
+/// What a rank's network has seen in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// As [`Network::training_batch`] gave them.
+    pub images: &'a Tensor,
+    /// Labels of the rows of the logits.
+    pub targets: &'a Tensor,
+    /// Of the forward pass.
+    pub features: &'a Tensor,
+    /// Where training stands.
+    pub epoch: Epoch,
+}
+
 /// How the layers behave in a pass, and the vectors that were drawn for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass<'a> {
@@ -233,6 +274,11 @@ impl Network {
         let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut latent };
         let body = Body::new(&mut at, spec, [channels * plan.images, height, width])?;
         let head = Head::new(&mut at, body.features(), classes)?;
+        builder.create_deferred(|options| {
+            let image = Tensor::zeros([1, 1, channels * plan.images, height, width], options);
+            let pass = Pass { vectors: &[], statistics: Statistics::Running, dropout: Dropout::Off };
+            let _ = no_grad(|| body.forward(&image, &pass));
+        })?;
         Ok(Self { body, head, latent, plan, tensors: builder.finish() })
     }
 
@@ -297,6 +343,49 @@ impl Network {
         rows.view([-1, self.plan.members, classes]).transpose(0, 1).flatten(0, 1)
     }
 
+    /// What the method does between an optimizer's step and the next pass: moves centroids, adds to sums over the
+    /// training images. A collective for the methods that do something.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError`] when another rank is lost.
+    pub fn after_step(&self, seen: &Seen<'_>, group: &Group) -> Result<(), GroupError> {
+        match (&self.head, seen.epoch) {
+            (Head::Duq(duq), _) => {
+                self.share_statistics(group)?;
+                let features = no_grad(|| self.forward(seen.images, Mode::Evaluate).features);
+                duq.update(&features, seen.targets, group)
+            }
+            (Head::GaussianProcess(process), Epoch::Last) => process.accumulate(seen.features, group),
+            (Head::GaussianProcess(_), Epoch::Earlier) | (Head::Linear(_) | Head::Evidential(..), _) => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives every rank the running statistics of rank 0, which are those that a checkpoint holds: else a resumed run
+    /// would make something else of the same images.
+    fn share_statistics(&self, group: &Group) -> Result<(), GroupError> {
+        if group.is_alone() {
+            return Ok(());
+        }
+        let buffers = self.tensors.iter().filter(|named| named.role == Role::Buffer);
+        let buffers: Vec<&Tensor> = buffers.map(|named| &named.tensor).collect();
+        // One collective, of all of them behind each other.
+        let flat: Vec<Tensor> = buffers.iter().map(|buffer| buffer.flatten(0, -1)).collect();
+        let all = Tensor::cat(&flat, 0);
+        group.broadcast([&all])?;
+        no_grad(|| {
+            let mut start = 0;
+            for buffer in buffers {
+                let count = buffer.numel() as i64;
+                buffer.shallow_clone().copy_(&all.narrow(0, start, count).view_as(buffer));
+                start += count;
+            }
+        });
+        Ok(())
+    }
+
     /// Members J that the network holds.
     pub fn members(&self) -> i64 {
         self.plan.members
@@ -345,7 +434,7 @@ impl Network {
             .iter()
             .filter(|named| match named.role {
                 Role::Weight { .. } | Role::Frozen => true,
-                Role::Buffer => false,
+                Role::Buffer | Role::State => false,
             })
             .map(|named| named.tensor.numel() as i64)
             .sum()

@@ -1,13 +1,15 @@
 //! What a method changes in a network: which layers get members, how rows meet them, which normalisation, which head.
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings, LpBnnSettings,
-    MasksemblesSettings, MimoSettings, NormMode, PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
+    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings,
+    EvidenceActivation, EvidentialSettings, LpBnnSettings, MasksemblesSettings, MimoSettings, NormMode,
+    PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
 };
 
 use super::ModelError;
 use crate::uq::masksembles::MASK_SCALES;
 use crate::uq::mimo::Mixing;
+use crate::uq::spectral::Bound;
 
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
@@ -29,16 +31,14 @@ pub(crate) enum Conversion {
     },
     Packed(PackedSettings),
     /// Hidden layers have a bounded spectral norm.
-    Spectral {
-        bound: f64,
-        iterations: u32,
-    },
+    Spectral(Bound),
 }
 
 /// What stands on the features.
 #[derive(Clone, Debug)]
 pub(crate) enum HeadPlan {
     Linear,
+    Evidential(EvidenceActivation),
     Duq(DuqSettings),
     GaussianProcess(SngpSettings),
 }
@@ -77,7 +77,6 @@ impl Plan {
     pub(crate) fn of(method: &TrainMethod) -> Result<Self, ModelError> {
         match method {
             TrainMethod::Deterministic
-            | TrainMethod::Evidential(_)
             | TrainMethod::Tradi(_)
             | TrainMethod::Swag(_)
             | TrainMethod::Snapshots(_) => Ok(Self::single()),
@@ -88,6 +87,7 @@ impl Plan {
             TrainMethod::Mimo(settings) => Self::mimo(settings),
             TrainMethod::Packed(settings) => Self::packed(settings),
             TrainMethod::Masksembles(settings) => Self::masksembles(settings),
+            TrainMethod::Evidential(settings) => Self::evidential(settings),
             TrainMethod::Duq(settings) => Self::duq(settings),
             TrainMethod::Sngp(settings) => Self::sngp(settings),
         }
@@ -172,16 +172,36 @@ impl Plan {
         Ok(Self { members, conversion: Conversion::Packed(settings.clone()), ..Self::single() })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
+    fn evidential(settings: &EvidentialSettings) -> Result<Self, ModelError> {
+        non_negative("annealing-epochs", settings.annealing_epochs)?;
+        Ok(Self { head: HeadPlan::Evidential(settings.activation), ..Self::single() })
+    }
+
     fn duq(settings: &DuqSettings) -> Result<Self, ModelError> {
+        positive("length-scale", settings.length_scale)?;
+        non_negative("gradient-penalty", settings.gradient_penalty)?;
+        if settings.embedding == Some(0) {
+            return Err(ModelError::NotPositive { setting: "embedding", value: 0.0 });
+        }
+        if !(0.0..1.0).contains(&settings.centroid_momentum) {
+            return Err(ModelError::Momentum(settings.centroid_momentum));
+        }
         Ok(Self { head: HeadPlan::Duq(settings.clone()), ..Self::single() })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
     fn sngp(settings: &SngpSettings) -> Result<Self, ModelError> {
-        let conversion =
-            Conversion::Spectral { bound: settings.spectral_bound, iterations: settings.power_iterations };
-        Ok(Self { conversion, head: HeadPlan::GaussianProcess(settings.clone()), ..Self::single() })
+        positive("spectral-bound", settings.spectral_bound)?;
+        positive("length-scale", settings.length_scale)?;
+        positive("ridge", settings.ridge)?;
+        non_negative("mean-field-factor", settings.mean_field_factor)?;
+        for (setting, count) in
+            [("features", settings.features), ("power-iterations", settings.power_iterations)]
+        {
+            positive(setting, f64::from(count))?;
+        }
+        let bound = Bound { norm: settings.spectral_bound, iterations: settings.power_iterations };
+        let head = HeadPlan::GaussianProcess(settings.clone());
+        Ok(Self { conversion: Conversion::Spectral(bound), head, ..Self::single() })
     }
 }
 
@@ -191,6 +211,10 @@ fn members(count: u32) -> Result<i64, ModelError> {
 
 fn non_negative(setting: &'static str, value: f64) -> Result<f64, ModelError> {
     if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(ModelError::Negative { setting, value }) }
+}
+
+fn positive(setting: &'static str, value: f64) -> Result<f64, ModelError> {
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(ModelError::NotPositive { setting, value }) }
 }
 
 fn check_latent(settings: &LpBnnSettings) -> Result<(), ModelError> {

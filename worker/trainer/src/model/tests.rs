@@ -176,6 +176,7 @@ fn only_scales_and_codes_escape_weight_decay() {
                 Role::Weight { decay, .. } => assert_eq!(decay, !scale, "{}", named.name),
                 Role::Frozen => assert!(vector, "{}", named.name),
                 Role::Buffer => assert!(running, "{}", named.name),
+                Role::State => panic!("{}", named.name),
             }
             assert_eq!(named.tensor.requires_grad(), matches!(named.role, Role::Weight { .. }));
         }

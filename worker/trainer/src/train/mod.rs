@@ -177,7 +177,7 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
-            let outcome = self.stepper.step(self.done, &batch);
+            let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;
             self.done += 1;

@@ -1,9 +1,10 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
-use common::spec::TrainMethod;
+use common::spec::{EvidentialSettings, TrainMethod};
 use tch::{Reduction, Tensor};
 
 use crate::model::{Forward, Network};
+use crate::uq::{duq, evidential};
 
 /// Where a step stands in training.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,13 @@ pub enum Objective {
         /// Part of training over which that weight rises linearly.
         annealing: f64,
     },
+    /// Loss of the labels and divergence of the evidence for wrong classes.
+    Evidential(EvidentialSettings),
+    /// Binary cross-entropy of each class, plus the gradient penalty.
+    Duq {
+        /// Weight of the penalty; 0 for none.
+        gradient_penalty: f64,
+    },
 }
 
 impl Objective {
@@ -78,8 +86,6 @@ impl Objective {
             | TrainMethod::LpBnn(_)
             | TrainMethod::Packed(_)
             | TrainMethod::Masksembles(_)
-            | TrainMethod::Evidential(_)
-            | TrainMethod::Duq(_)
             | TrainMethod::Sngp(_)
             | TrainMethod::Tradi(_)
             | TrainMethod::Swag(_)
@@ -87,6 +93,8 @@ impl Objective {
             TrainMethod::RankOne(settings) => {
                 Self::Elbo { weight: settings.kl_weight, annealing: settings.kl_annealing }
             }
+            TrainMethod::Evidential(settings) => Self::Evidential(settings.clone()),
+            TrainMethod::Duq(settings) => Self::Duq { gradient_penalty: settings.gradient_penalty },
             TrainMethod::Mimo(settings) => Self::SummedCrossEntropy { heads: i64::from(settings.members) },
         }
     }
@@ -100,13 +108,26 @@ impl Objective {
             }
             Self::SummedCrossEntropy { .. } => TermNames { data: "cross_entropy", regulariser: None },
             Self::Elbo { .. } => TermNames { data: "cross_entropy", regulariser: Some("kl") },
+            Self::Evidential(_) => TermNames { data: "evidential_loss", regulariser: Some("evidential_kl") },
+            Self::Duq { gradient_penalty } => TermNames {
+                data: "binary_cross_entropy",
+                regulariser: (*gradient_penalty > 0.0).then_some("gradient_penalty"),
+            },
+        }
+    }
+
+    /// Whether the terms contain gradients by the images, which the network must then be given as a leaf that has them.
+    pub fn differentiates_images(&self) -> bool {
+        match self {
+            Self::CrossEntropy | Self::SummedCrossEntropy { .. } | Self::Elbo { .. } | Self::Evidential(_) => false,
+            Self::Duq { gradient_penalty } => *gradient_penalty > 0.0,
         }
     }
 
     /// Terms of a step.
     ///
     /// Shapes: `images` as the network took them, `targets` one for each row of the logits.
-    pub fn terms(&self, _images: &Tensor, targets: &Tensor, forward: &Forward, position: Position) -> Terms {
+    pub fn terms(&self, images: &Tensor, targets: &Tensor, forward: &Forward, position: Position) -> Terms {
         let regulariser = forward.latent.as_ref().map(|latent| latent.total.shallow_clone());
         match self {
             Self::CrossEntropy => {
@@ -121,6 +142,16 @@ impl Objective {
                 let regulariser = forward.kl.as_ref().map(|kl| kl * factor);
                 Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
             }
+            Self::Evidential(settings) => {
+                let (data, kl) = evidential::terms(&forward.logits, targets, settings.loss);
+                let weight = evidential::annealing(settings, position.epoch());
+                Terms { data, regulariser: Some(kl * weight) }
+            }
+            Self::Duq { gradient_penalty } => Terms {
+                data: duq::binary_cross_entropy(&forward.logits, targets),
+                regulariser: (*gradient_penalty > 0.0)
+                    .then(|| duq::gradient_penalty(images, &forward.logits) * *gradient_penalty),
+            },
         }
     }
 }

@@ -80,7 +80,7 @@ impl Sgd {
                 },
                 momentum: None,
             }),
-            Role::Frozen | Role::Buffer => None,
+            Role::Frozen | Role::Buffer | Role::State => None,
         });
         Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
     }

@@ -5,12 +5,16 @@
 
 pub(crate) mod batch_ensemble;
 pub(crate) mod dropout;
+pub(crate) mod duq;
+pub(crate) mod evidential;
 pub(crate) mod lp_bnn;
 pub(crate) mod masksembles;
 pub(crate) mod mimo;
 pub(crate) mod packed;
 pub(crate) mod posterior;
 pub(crate) mod rank_one;
+pub(crate) mod sngp;
+pub(crate) mod spectral;
 
 pub use lp_bnn::{DecodedPosterior, LatentLoss, LayerDiagnostics};
 pub use posterior::{Side, Spread, VectorPosterior};

@@ -6,4 +6,5 @@ mod evaluation;
 mod failure;
 mod gang;
 mod resume;
+mod state;
 mod support;
