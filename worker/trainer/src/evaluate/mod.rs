@@ -6,6 +6,7 @@
 
 mod artifact;
 mod predict;
+mod training;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,8 @@ use crate::error::TrainerError;
 use crate::model::Network;
 use crate::train::Progress;
 use predict::{ImageSet, Pass, Recorder};
-use variants::Variants;
+use training::TrainingImages;
+use variants::{Origin, Variants};
 
 /// Predicts and scores what `spec` asks for.
 ///
@@ -40,7 +42,9 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
     let pass = Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size };
     let batches: u64 = sets.iter().map(|set| pass.batches(set)).sum();
     let variants = Variants::count(&spec.predictor);
-    let total = batches * pass.draws() * variants * spec.networks.len() as u64;
+    let images = training_images(launch, spec, first, device)?;
+    let preparation = training::passes(&spec.predictor) * images.as_ref().map_or(0, TrainingImages::batches);
+    let total = (batches * pass.draws() * variants + preparation) * spec.networks.len() as u64;
     let mut recorder = Recorder::new(Progress::new(agent.reporter.clone(), total, 0));
 
     let mut parameters = 0;
@@ -49,14 +53,16 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
     for (index, network_spec) in spec.networks.iter().enumerate() {
         let checkpoint = open(launch, spec, index)?;
         let network = rebuild(network_spec, &checkpoint, device)?;
-        parameters += network.parameter_count();
         train_seconds += checkpoint.header().train_seconds;
         let started = Instant::now();
-        let mut networks = Variants::new(&spec.predictor, &checkpoint, &network)?;
+        let origin = Origin { spec, index: index as u64, network: &network, images: images.as_ref() };
+        let networks = Variants::new(origin, &checkpoint, &mut recorder)?;
+        parameters += networks.parameter_count();
         drop(checkpoint);
         for variant in 0..variants {
-            networks.apply(variant, &network)?;
-            pass.predict(index as u64 * variants + variant, &network, &mut sets, &mut recorder);
+            networks.apply(variant, &mut recorder);
+            let place = index as u64 * variants + variant;
+            pass.predict(place, &network, &networks, &mut sets, &mut recorder);
         }
         device::synchronize(device);
         seconds += started.elapsed();
@@ -122,6 +128,17 @@ fn image_sets(
         sets.push(ImageSet::new(Some(source.to_string()), images, device));
     }
     Ok(sets)
+}
+
+/// Training images, of predictors that pass over them.
+fn training_images(
+    launch: &Launch,
+    spec: &EvaluateSpec,
+    network: &TrainSpec,
+    device: Device,
+) -> Result<Option<TrainingImages>, TrainerError> {
+    let load = || TrainingImages::load(network, spec.seed, &launch.data_dir, device);
+    (training::passes(&spec.predictor) > 0).then(load).transpose()
 }
 
 fn open(launch: &Launch, spec: &EvaluateSpec, index: usize) -> Result<Checkpoint, TrainerError> {

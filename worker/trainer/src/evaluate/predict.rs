@@ -5,6 +5,7 @@ use datasets::{Batch, Batcher};
 use metrics::Shape;
 use tch::{Device, Kind, Tensor};
 
+use super::variants::Variants;
 use crate::data;
 use crate::model::{Mode, Network};
 use crate::seed;
@@ -36,7 +37,7 @@ pub struct Predicted {
     pub shape: Shape,
     /// Member-major.
     pub probabilities: Vec<f32>,
-    /// Of the same members; means where probabilities are means over draws.
+    /// Of the same members, as their predictor has them; means where probabilities are means over draws.
     pub logits: Vec<f32>,
     /// Numbered as the network's outputs in the test set, as in the data set elsewhere.
     pub labels: Vec<i64>,
@@ -91,7 +92,8 @@ impl Recorder {
         Self { progress, done: 0 }
     }
 
-    fn batch_done(&mut self) {
+    /// Counts a batch, of predictions or of training images.
+    pub fn batch_done(&mut self) {
         self.done += 1;
         if self.progress.is_due() || self.done == self.progress.total_steps() {
             self.progress.report(self.done, None);
@@ -133,6 +135,7 @@ impl Pass<'_> {
         &self,
         network_index: u64,
         network: &Network,
+        variants: &Variants<'_>,
         sets: &mut [ImageSet],
         recorder: &mut Recorder,
     ) {
@@ -146,7 +149,7 @@ impl Pass<'_> {
                 set.batcher.fill(indices, 0, &mut batch);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), set.device);
                 let place = [network_index, set_index as u64, batch_index as u64];
-                let members = self.members(network, &images, place, recorder);
+                let members = self.members(network, variants, &images, place, recorder);
                 // sync: copies the batch's predictions to the host.
                 probabilities.push(members.probabilities.to_device(Device::Cpu));
                 logits.push(members.logits.to_device(Device::Cpu));
@@ -163,6 +166,7 @@ impl Pass<'_> {
     fn members(
         &self,
         network: &Network,
+        variants: &Variants<'_>,
         images: &Tensor,
         place: [u64; 3],
         recorder: &mut Recorder,
@@ -179,7 +183,7 @@ impl Pass<'_> {
         let draws: Vec<Tensor> = (0..self.draws())
             .map(|draw| {
                 seed::reseed(self.seed, seed::PREDICT, &[network_index, set, batch, draw]);
-                let logits = network.forward(images, mode).logits;
+                let logits = variants.logits(&network.forward(images, mode));
                 recorder.batch_done();
                 logits.unflatten(0, [network.members(), -1])
             })

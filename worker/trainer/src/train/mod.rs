@@ -28,7 +28,9 @@ use datasets::{Batcher, Sharding};
 use tch::Device;
 
 pub use meter::Progress;
+pub use objective::Position;
 pub use schedule::LearningRate;
+pub(crate) use schedule::part_end;
 pub use sgd::{Sgd, SgdSettings};
 
 use crate::agent::Agent;
@@ -64,6 +66,7 @@ struct Prepared {
     batcher: Batcher,
     course: Course,
     network: Network,
+    tracker: Tracker,
 }
 
 impl Prepared {
@@ -89,7 +92,14 @@ impl Prepared {
         let steps_per_epoch = sharding.steps_per_epoch(batcher.images().len())? as u64;
         let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);
         let course = Course { seed: spec.seed, sharding, steps_per_epoch, total_steps };
-        Ok(Self { device, batcher, course, network })
+        let length = Position {
+            done: 0,
+            steps_per_epoch,
+            total_steps,
+            epoch_images: steps_per_epoch * u64::from(spec.recipe.batch_size),
+        };
+        let tracker = Tracker::new(&spec.method, &network.named_tensors(), length)?;
+        Ok(Self { device, batcher, course, network, tracker })
     }
 }
 
@@ -122,7 +132,7 @@ impl<'a> Training<'a> {
         prepared: Prepared,
         group: Group,
     ) -> Result<Self, TrainerError> {
-        let Prepared { device, batcher, course, network } = prepared;
+        let Prepared { device, batcher, course, network, tracker } = prepared;
         let key = launch.spec.key();
         let mut optimizer = Sgd::new(
             &network.named_tensors(),
@@ -133,7 +143,6 @@ impl<'a> Training<'a> {
             },
         );
         optimizer.materialise_gradients();
-        let tracker = Tracker::new(&spec.method, &network.named_tensors())?;
         let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
@@ -176,6 +185,9 @@ impl<'a> Training<'a> {
 
     fn run(&mut self) -> Result<(), TrainerError> {
         if self.group.is_first() {
+            for message in self.stepper.tracker().warnings(self.course.total_steps) {
+                self.meter.warn(message);
+            }
             self.progress.report(self.done, None);
         }
         while self.done < self.course.total_steps {

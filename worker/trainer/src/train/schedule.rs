@@ -6,11 +6,13 @@ use common::spec::{Recipe, Schedule};
 ///
 /// The rate of step `s`, counted from 0, of `S` steps with a warm-up of `w` steps is
 /// `lr · min(1, (s + 1) / w) · schedule(s)`, where the schedule is 1 (constant),
-/// `½ (1 + cos(π (s − w) / (S − w)))` after the warm-up and 1 within it (cosine), or
-/// `factor^(milestones ≤ epoch of s)` (step).
+/// `½ (1 + cos(π (s − w) / (S − w)))` after the warm-up and 1 within it (cosine), `½ (1 + cos(π (s − a) / (b − a)))`
+/// where the cycle of s has the steps from a to before b (cyclic), or `factor^(milestones ≤ epoch of s)` (step).
 ///
 /// Source: as `torch.optim.lr_scheduler.CosineAnnealingLR` with `T_max = S − w`, and `MultiStepLR` advanced
-/// once an epoch; the warm-up ends exactly at `lr`.
+/// once an epoch; the warm-up ends exactly at `lr`. Cyclic: Huang et al., *Snapshot ensembles*, ICLR 2017, eq. 2, whose
+/// cycles have ⌈S/M⌉ steps; here cycle i ends at ⌊(i + 1) S/M⌋, so that the last one, too, falls to 0 where S is no
+/// multiple of M.
 #[derive(Clone, Debug)]
 pub struct LearningRate {
     base: f64,
@@ -18,6 +20,11 @@ pub struct LearningRate {
     warmup: u64,
     steps_per_epoch: u64,
     total: u64,
+}
+
+/// Steps done at the end of part `index` of `parts` equal parts of `total` steps.
+pub(crate) fn part_end(total: u64, parts: u64, index: u64) -> u64 {
+    (index + 1) * total / parts
 }
 
 impl LearningRate {
@@ -61,9 +68,11 @@ impl LearningRate {
                 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             Schedule::Cyclic { cycles } => {
-                // Huang et al., *Snapshot ensembles*, ICLR 2017, eq. 2, with the rate falling step by step.
-                let length = self.total.div_ceil(u64::from(*cycles).max(1)).max(1);
-                let progress = (done % length) as f64 / length as f64;
+                let cycles = u64::from(*cycles).max(1);
+                let index = ((done + 1) * cycles).div_ceil(self.total.max(1)).saturating_sub(1);
+                let start = index.checked_sub(1).map_or(0, |before| part_end(self.total, cycles, before));
+                let length = part_end(self.total, cycles, index).saturating_sub(start).max(1);
+                let progress = (done - start) as f64 / length as f64;
                 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             Schedule::Step { milestones, factor } => {
