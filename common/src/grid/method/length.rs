@@ -65,10 +65,8 @@ fn check_cycles(log: &Log<'_>, settings: &SnapshotSettings, layer: &RecipeLayer)
 
 fn check_epochs(log: &Log<'_>, method: &MethodEntry, settings: &SnapshotSettings, epochs: &Located<u32>) {
     if settings.count > epochs.value {
-        let message = format!(
-            "{} networks cannot be kept at the ends of {} epochs",
-            settings.count, epochs.value
-        );
+        let message =
+            format!("{} networks cannot be kept at the ends of {} epochs", settings.count, epochs.value);
         log.problem(&method.at, message, Some("raise `epochs`, or lower `networks`".to_owned()));
     }
 }

@@ -66,7 +66,10 @@ fn without_deviations_one_draw_is_the_mean() {
 fn too_few_collections_are_refused() {
     let with = |settings: &str| format!("[[method]]\nkind = \"swag\"\n{settings}");
     let said = complaints(&with("start = 0.95\n"));
-    assert!(said[0].contains("at least 2 collected networks, and 10 epochs from part 0.95 on give 1"), "{said:?}");
+    assert!(
+        said[0].contains("at least 2 collected networks, and 10 epochs from part 0.95 on give 1"),
+        "{said:?}"
+    );
     small(&with("start = 0.95\ncollections-per-epoch = 4\n"));
     small(&with("start = 0.8\n"));
 }

@@ -14,7 +14,7 @@ mod plan;
 mod wide_resnet;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod tests;
 

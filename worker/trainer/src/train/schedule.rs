@@ -131,6 +131,46 @@ mod tests {
         assert_eq!(rate.at(15), 0.2 * (0.1 * 0.1));
     }
 
+    /// Eq. 2 of Huang et al.: α(t) = α₀/2 (cos(π mod(t − 1, ⌈T/M⌉) / ⌈T/M⌉) + 1), t from 1.
+    #[test]
+    fn whole_cycles_are_those_of_the_paper() {
+        let rate = LearningRate::new(&recipe(Schedule::Cyclic { cycles: 4 }, 6, 0.0), 10);
+        let length = 60_u64.div_ceil(4);
+        for t in 1..=60_u64 {
+            let part = ((t - 1) % length) as f64 / length as f64;
+            let expected = 0.1 * ((std::f64::consts::PI * part).cos() + 1.0);
+            assert!((rate.at(t - 1) - expected).abs() < 1e-15, "step {t}");
+        }
+    }
+
+    #[test]
+    fn every_cycle_falls_from_the_full_rate_also_when_its_length_is_not_whole() {
+        for (epochs, cycles) in [(11, 4), (10, 3), (7, 5), (5, 7)] {
+            let rate = LearningRate::new(&recipe(Schedule::Cyclic { cycles }, epochs, 0.0), 3);
+            let total = 3 * u64::from(epochs);
+            let mut start = 0;
+            for index in 0..u64::from(cycles) {
+                let end = part_end(total, u64::from(cycles), index);
+                assert_eq!(rate.at(start), 0.2);
+                assert!((start + 1..end).all(|step| rate.at(step) < rate.at(step - 1)));
+                let last = 0.1 * (1.0 - (std::f64::consts::PI / (end - start) as f64).cos());
+                assert!((rate.at(end - 1) - last).abs() < 1e-12, "the step before the fall to 0");
+                start = end;
+            }
+            assert_eq!(start, total);
+        }
+    }
+
+    #[test]
+    fn the_warm_up_is_a_factor_of_the_first_cycle_alone() {
+        let with = |warmup| LearningRate::new(&recipe(Schedule::Cyclic { cycles: 3 }, 6, warmup), 4);
+        let (plain, warmed) = (with(0.0), with(1.0));
+        for step in 0..24 {
+            let factor = if step < 4 { (step + 1) as f64 / 4.0 } else { 1.0 };
+            assert!((warmed.at(step) - factor * plain.at(step)).abs() < 1e-15, "step {step}");
+        }
+    }
+
     #[test]
     fn a_warm_up_longer_than_training_never_reaches_the_full_rate() {
         let rate = LearningRate::new(&recipe(Schedule::Cosine, 1, 2.0), 4);

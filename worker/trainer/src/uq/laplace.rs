@@ -237,3 +237,143 @@ fn best_precision(eigenvalues: &[f64], norm: f64) -> f64 {
     }
     (0.5 * (low + high)).exp()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::golden::unit;
+
+    /// `make_golden_posteriors.py`.
+    const IMAGES: i64 = 37;
+    const FEATURES: i64 = 5;
+    const CLASSES: i64 = 4;
+    const TESTS: i64 = 6;
+
+    fn values(name: &str, shape: [i64; 2]) -> Tensor {
+        Tensor::from_slice(&unit(name, (shape[0] * shape[1]) as usize)).view(shape)
+    }
+
+    struct Layer {
+        features: Tensor,
+        tests: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+    }
+
+    impl Layer {
+        fn new() -> Self {
+            Self {
+                features: values("features", [IMAGES, FEATURES]) * 1.5,
+                tests: values("tests", [TESTS, FEATURES]) * 3.0,
+                weight: values("weight", [CLASSES, FEATURES]) * 2.0,
+                bias: values("bias", [CLASSES, 1]).squeeze(),
+            }
+        }
+
+        fn logits(&self, features: &Tensor) -> Tensor {
+            features.linear(&self.weight, Some(&self.bias))
+        }
+
+        fn curvature(&self, kind: LaplaceCurvature, batch: i64) -> Curvature {
+            let mut curvature = Curvature::new(kind, FEATURES, CLASSES, Device::Cpu).unwrap();
+            for features in self.features.split(batch, 0) {
+                curvature.add(&features, &self.logits(&features));
+            }
+            curvature
+        }
+
+        fn posterior(&self, kind: LaplaceCurvature, prior_precision: Option<f64>) -> LastLayer {
+            let settings = LaplaceSettings { curvature: kind, prior_precision };
+            LastLayer::fit(&self.curvature(kind, 16), &self.weight, &self.bias, &settings)
+        }
+    }
+
+    const KINDS: [(&str, LaplaceCurvature); 2] =
+        [("kronecker", LaplaceCurvature::Kronecker), ("full", LaplaceCurvature::Full)];
+
+    fn largest(difference: &Tensor) -> f64 {
+        difference.abs().max().double_value(&[])
+    }
+
+    /// Both sides in double precision. The reference finds the best precision by comparing likelihoods, which determines
+    /// a maximum to the square root of the precision only, hence 1e-6 of it.
+    #[test]
+    fn variances_probabilities_and_the_best_precision_are_those_of_laplace_torch() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/laplace.safetensors");
+        let golden: BTreeMap<String, Tensor> = Tensor::read_safetensors(path).unwrap().into_iter().collect();
+        let layer = Layer::new();
+        for (label, kind) in KINDS {
+            let best = golden[&format!("{label}.precision")].double_value(&[]);
+            let found = layer.posterior(kind, None).precision();
+            assert!((found / best - 1.0).abs() < 1e-6, "{label}: {found} is not {best}");
+            for (name, precision) in [("best", best), ("fixed", 0.3)] {
+                let posterior = layer.posterior(kind, Some(precision));
+                let variances = posterior.variances(&layer.tests);
+                let off = largest(&(&variances / &golden[&format!("{label}.{name}.variances")] - 1.0));
+                assert!(off < 1e-10, "variances, {label}, {name}: {off:e}");
+                let logits = posterior.logits(&layer.tests, &layer.logits(&layer.tests));
+                let probabilities = logits.softmax(-1, Kind::Double);
+                let off = largest(&(probabilities - &golden[&format!("{label}.{name}.probabilities")]));
+                assert!(off < 1e-12, "probabilities, {label}, {name}: {off:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn how_the_images_are_cut_into_batches_does_not_matter() {
+        let layer = Layer::new();
+        for (label, kind) in KINDS {
+            let variances = |batch| {
+                let settings = LaplaceSettings { curvature: kind, prior_precision: Some(1.0) };
+                let curvature = layer.curvature(kind, batch);
+                LastLayer::fit(&curvature, &layer.weight, &layer.bias, &settings).variances(&layer.tests)
+            };
+            assert!(largest(&(variances(IMAGES) - variances(1))) < 1e-12, "{label}");
+        }
+    }
+
+    /// All images alike: then the sum over images of products is the product of sums, and Kronecker's is no approximation.
+    #[test]
+    fn the_two_curvatures_agree_where_all_images_are_alike() {
+        let layer = Layer { features: values("features", [1, FEATURES]).repeat([IMAGES, 1]), ..Layer::new() };
+        let variances = |kind| layer.posterior(kind, Some(0.5)).variances(&layer.tests);
+        let off =
+            largest(&(variances(LaplaceCurvature::Kronecker) / variances(LaplaceCurvature::Full) - 1.0));
+        assert!(off < 1e-10, "{off:e}");
+    }
+
+    #[test]
+    fn a_certain_prior_leaves_the_logits_and_an_uncertain_one_flattens_them() {
+        let layer = Layer::new();
+        let logits = layer.logits(&layer.tests);
+        for (label, kind) in KINDS {
+            let certain = layer.posterior(kind, Some(1e14)).logits(&layer.tests, &logits);
+            assert!(largest(&(certain - &logits)) < 1e-10, "{label}");
+            let uncertain = layer.posterior(kind, Some(1e-12)).logits(&layer.tests, &logits);
+            assert!(bool::try_from(uncertain.abs().lt_tensor(&logits.abs()).all()).unwrap(), "{label}");
+        }
+    }
+
+    #[test]
+    fn the_best_precision_is_where_the_marginal_likelihood_is_largest() {
+        let eigenvalues = [1e3, 10.0, 0.5, 1e-3, 0.0, 0.0];
+        let norm = 2.5;
+        let likelihood = |log: f64| {
+            let terms: f64 = eigenvalues.iter().map(|value: &f64| log - (value + log.exp()).ln()).sum();
+            0.5 * (terms - log.exp() * norm)
+        };
+        let best = best_precision(&eigenvalues, norm).ln();
+        let grid = (-2_000..2_000).map(|step| f64::from(step) * 0.01);
+        assert!(grid.clone().all(|log| likelihood(log) <= likelihood(best) + 1e-12), "{best}");
+    }
+
+    #[test]
+    fn the_whole_matrix_of_a_large_layer_is_refused_with_the_way_out() {
+        let large = |kind| Curvature::new(kind, 2_048, 1_000, Device::Cpu);
+        let Err(error) = large(LaplaceCurvature::Full) else { panic!("16 terabytes") };
+        assert!(error.to_string().contains("curvature = \"kronecker\""), "{error}");
+        assert!(large(LaplaceCurvature::Kronecker).is_ok());
+    }
+}

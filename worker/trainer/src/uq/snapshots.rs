@@ -140,3 +140,67 @@ impl Snapshots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn length(total_steps: u64, steps_per_epoch: u64) -> Position {
+        Position { done: 0, steps_per_epoch, total_steps, epoch_images: 1 }
+    }
+
+    fn settings(count: u32, place: SnapshotPlace) -> SnapshotSettings {
+        SnapshotSettings { count, place }
+    }
+
+    #[test]
+    fn snapshots_are_taken_at_the_ends_of_cycles_and_of_the_last_epochs() {
+        let cycles =
+            |count, total| moments(&settings(count, SnapshotPlace::CycleEnds), length(total, 3)).unwrap();
+        assert_eq!(cycles(4, 12), [3, 6, 9, 12]);
+        assert_eq!(cycles(4, 10), [2, 5, 7, 10]);
+        assert_eq!(cycles(3, 3), [1, 2, 3]);
+        let epochs = moments(&settings(3, SnapshotPlace::LastEpochs), length(35, 7)).unwrap();
+        assert_eq!(epochs, [21, 28, 35]);
+    }
+
+    #[test]
+    fn fewer_steps_or_epochs_than_networks_are_refused() {
+        for (place, total) in [(SnapshotPlace::CycleEnds, 3), (SnapshotPlace::LastEpochs, 39)] {
+            let refused = moments(&settings(4, place), length(total, 10));
+            assert!(matches!(refused, Err(ModelError::TooShort { .. })), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_kept_networks_are_put_back_oldest_first() {
+        let mut network = vec![
+            NamedTensor { name: "w".to_owned(), tensor: Tensor::from_slice(&[0.0f32]), role: Role::Frozen },
+            NamedTensor {
+                name: "bn.running_mean".to_owned(),
+                tensor: Tensor::from_slice(&[0.0f32]),
+                role: Role::Buffer,
+            },
+        ];
+        let mut tracker =
+            SnapshotTracker::new(&settings(3, SnapshotPlace::CycleEnds), &network, length(6, 2)).unwrap();
+        for done in 0..6 {
+            for named in &mut network {
+                let _ = named.tensor.fill_(done as f64 + 1.0);
+            }
+            tracker.after_step(&network, done);
+        }
+        let kept = tracker.named_tensors();
+        assert_eq!(kept.last().unwrap().1, Tensor::from_slice(&[2i64, 4, 6]));
+        assert_eq!(tracker.learned().len(), 3 + 1, "running statistics are each rank's own");
+        let stored = |name: &str| -> Result<Tensor, std::convert::Infallible> {
+            Ok(kept.iter().find(|(other, _)| other == name).unwrap().1.shallow_clone())
+        };
+        let Ok(snapshots) = Snapshots::new(&network, 3, 2, stored);
+        assert_eq!(snapshots.len(), 2);
+        for (index, expected) in [(0, 4.0), (1, 6.0)] {
+            snapshots.place(index);
+            assert!(network.iter().all(|named| named.tensor.double_value(&[0]) == expected));
+        }
+    }
+}

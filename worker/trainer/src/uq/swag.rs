@@ -180,3 +180,127 @@ impl SwagPosterior {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::model::golden::unit;
+
+    fn network() -> Vec<NamedTensor> {
+        let tensor = |name: &str, shape: &[i64], role| NamedTensor {
+            name: name.to_owned(),
+            tensor: Tensor::zeros(shape, (Kind::Double, Device::Cpu)),
+            role,
+        };
+        let weight = Role::Weight { decay: true };
+        vec![
+            tensor("a.weight", &[3, 2], weight),
+            tensor("bn.running_mean", &[2], Role::Buffer),
+            tensor("b.bias", &[4], weight),
+        ]
+    }
+
+    fn length(total_steps: u64, steps_per_epoch: u64) -> Position {
+        Position { done: 0, steps_per_epoch, total_steps, epoch_images: 1 }
+    }
+
+    fn fill(network: &mut [NamedTensor], collection: &str) {
+        for NamedTensor { name, tensor, .. } in network {
+            let values = unit(&format!("{name} {collection}"), tensor.numel());
+            tensor.copy_(&Tensor::from_slice(&values).view_as(tensor));
+        }
+    }
+
+    fn golden() -> BTreeMap<String, Tensor> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/swag.safetensors");
+        Tensor::read_safetensors(path).unwrap().into_iter().collect()
+    }
+
+    /// Double precision; Welford's recursion against moments of the whole list.
+    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+        assert_eq!(found.size(), expected.size(), "{what}");
+        let error = (found - expected).abs().max().double_value(&[]);
+        assert!(error < 1e-13, "{what} is off by {error:e}");
+    }
+
+    #[test]
+    fn moments_and_draws_are_those_of_the_reference() {
+        let golden = golden();
+        let settings = SwagSettings { start: 0.5, rank: 3, ..SwagSettings::default() };
+        for collections in [2, 3, 7] {
+            let mut network = network();
+            let mut tracker = SwagTracker::new(&settings, &network, length(2 * collections, 1)).unwrap();
+            for done in 0..2 * collections {
+                // Before the start there is something else, which must leave no trace.
+                let collection = done.checked_sub(collections).map_or("early".to_owned(), |c| c.to_string());
+                fill(&mut network, &collection);
+                tracker.after_step(&network, done);
+            }
+            let expected = |part: &str| &golden[&format!("{collections}.{part}")];
+            assert_close(&tracker.mean, expected("mean"), "mean");
+            assert_close(&tracker.variance, expected("variance"), "variance");
+            let kept: BTreeMap<String, Tensor> = tracker.named_tensors().into_iter().collect();
+            let stored =
+                |name: &str| -> Result<Tensor, std::convert::Infallible> { Ok(kept[name].shallow_clone()) };
+            for (scale, key) in [(1.0, "draw 1.0"), (0.5, "draw 0.5")] {
+                let Ok(posterior) = SwagPosterior::new(&network, scale, stored);
+                let columns = collections.min(3) as usize;
+                let noise = |name, count| Tensor::from_slice(&unit(name, count));
+                posterior.place(&posterior.weights(&noise("diagonal", 10), &noise("low rank", columns)));
+                assert_close(&flat(&network), expected(key), key);
+                assert_eq!(posterior.stored_count(), (2 + columns as i64) * 10);
+            }
+        }
+    }
+
+    #[test]
+    fn without_scale_every_draw_is_the_mean() {
+        let network = network();
+        let stored = |name: &str| -> Result<Tensor, std::convert::Infallible> {
+            Ok(if name == DEVIATIONS {
+                Tensor::ones([2, 10], (Kind::Double, Device::Cpu))
+            } else {
+                Tensor::arange(10, (Kind::Double, Device::Cpu))
+            })
+        };
+        let Ok(posterior) = SwagPosterior::new(&network, 0.0, stored);
+        posterior.draw();
+        assert_eq!(flat(&network), Tensor::arange(10, (Kind::Double, Device::Cpu)));
+    }
+
+    /// swa_gaussian collects at the end of each epoch after `swa_start`, from which on the rate is constant.
+    #[test]
+    fn collections_are_at_ends_of_epochs_and_their_equal_parts() {
+        let moments = |start: f64, per_epoch: u32, total: u64, steps_per_epoch: u64| -> Vec<u64> {
+            let settings =
+                SwagSettings { start, collections_per_epoch: per_epoch, ..SwagSettings::default() };
+            let calendar = Calendar::new(&settings, length(total, steps_per_epoch));
+            (1..=total).filter(|&done| calendar.collected(done) > calendar.collected(done - 1)).collect()
+        };
+        assert_eq!(moments(0.75, 1, 20 * 7, 7), [112, 119, 126, 133, 140]);
+        assert_eq!(moments(0.5, 2, 4 * 5, 5), [13, 15, 18, 20]);
+        assert_eq!(moments(0.5, 100, 8, 4), [5, 6, 7, 8], "at most once a step");
+        assert_eq!(moments(0.7, 1, 30, 10), [30]);
+    }
+
+    #[test]
+    fn the_rate_is_constant_from_the_start_of_collection_on() {
+        let settings = SwagSettings { start: 0.5, lr: 0.02, ..SwagSettings::default() };
+        let tracker = SwagTracker::new(&settings, &network(), length(20, 2)).unwrap();
+        assert_eq!(tracker.learning_rate(0.7, 9), 0.7);
+        assert_eq!(tracker.learning_rate(0.7, 10), 0.02);
+    }
+
+    #[test]
+    fn fewer_than_two_collections_are_refused() {
+        let settings = SwagSettings { start: 0.7, ..SwagSettings::default() };
+        assert!(matches!(
+            SwagTracker::new(&settings, &network(), length(30, 10)),
+            Err(ModelError::TooShort { .. })
+        ));
+    }
+}

@@ -271,3 +271,190 @@ impl Field<'_> {
         mean + deviation * waves.mv(self.coefficients) * (2.0 / features).sqrt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::model::golden::unit;
+
+    /// Twelve steps in double precision, where sums are grouped in another way than in the reference.
+    const TOLERANCE: f64 = 1e-13;
+
+    fn values(name: &str, shape: &[i64]) -> Tensor {
+        Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape)
+    }
+
+    fn network() -> Vec<NamedTensor> {
+        let weight = Role::Weight { decay: true };
+        let tensor = |name: &str, shape: &[i64], role| {
+            let tensor = Tensor::zeros(shape, (Kind::Double, Device::Cpu)).set_requires_grad(role == weight);
+            NamedTensor { name: name.to_owned(), tensor, role }
+        };
+        vec![
+            tensor("bn1.weight", &[4], weight),
+            tensor("bn1.bias", &[4], weight),
+            tensor("bn1.running_mean", &[4], Role::Buffer),
+            tensor("stem.weight", &[4, 3], weight),
+            tensor("linear.bias", &[5], weight),
+        ]
+    }
+
+    /// The walk of `make_golden_posteriors.py`.
+    fn walk(network: &mut [NamedTensor], tracker: &mut TradiTracker, steps: std::ops::Range<u64>) {
+        for step in steps {
+            for NamedTensor { name, tensor, role } in &mut *network {
+                if *role == Role::Buffer {
+                    continue;
+                }
+                let shape = tensor.size();
+                tensor.zero_grad();
+                (&*tensor * values(&format!("gradient of {name} {step}"), &shape))
+                    .sum(Kind::Double)
+                    .backward();
+                let moved = values(&format!("walk of {name} {step}"), &shape) * (0.1 * step as f64);
+                let _no_grad = tch::no_grad_guard();
+                tensor.copy_(&(values(&format!("start of {name}"), &shape) + moved));
+            }
+            tracker.after_step(network, 0.1 / (1.0 + step as f64), step);
+        }
+    }
+
+    fn golden() -> BTreeMap<String, Tensor> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/tradi.safetensors");
+        Tensor::read_safetensors(path).unwrap().into_iter().collect()
+    }
+
+    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) {
+        assert_eq!(found.size(), expected.size(), "{what}");
+        let error = (found - expected).abs().max().double_value(&[]);
+        assert!(error < TOLERANCE, "{what} is off by {error:e}");
+    }
+
+    fn fast() -> TradiSettings {
+        TradiSettings { mean_noise: 0.5, variance_noise: 0.2, observation_noise: 10.0 }
+    }
+
+    #[test]
+    fn moments_and_draws_are_those_of_the_reference() {
+        let golden = golden();
+        for (label, settings) in [("published", TradiSettings::default()), ("fast", fast())] {
+            let mut network = network();
+            let mut tracker = TradiTracker::new(&settings, &network);
+            walk(&mut network, &mut tracker, 0..12);
+            let found: BTreeMap<String, Tensor> = tracker.named_tensors().into_iter().collect();
+            assert_eq!(found.len(), 4, "normalisations are not tracked");
+            for name in ["stem.weight", "linear.bias"] {
+                let weight = &network.iter().find(|named| named.name == name).unwrap().tensor.detach();
+                let [mean, variance] = [&found[&mean_name(name)], &found[&variance_name(name)]];
+                let expected = |part: &str| &golden[&format!("{label}.{part}/{name}")];
+                assert_close(mean, expected("mean"), name);
+                assert_close(variance, expected("variance"), name);
+                let field = Field {
+                    frequencies: &values(&format!("omega of {name}"), &[1, 6]),
+                    coefficients: &values(&format!("xi of {name}"), &[6]),
+                };
+                let flat = |tensor: &Tensor| tensor.flatten(0, -1);
+                let phases = values(&format!("phi of {name}"), &[weight.numel() as i64, 6]);
+                let drawn = field.weights(&flat(mean), &flat(variance).sqrt(), &flat(weight), &phases);
+                assert_close(&drawn.view_as(weight), expected("draw"), name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_is_restored_goes_on_to_the_bit() {
+        let run = |restart: Option<u64>| {
+            let mut network = network();
+            let mut tracker = TradiTracker::new(&fast(), &network);
+            walk(&mut network, &mut tracker, 0..restart.unwrap_or(12));
+            if let Some(step) = restart {
+                let stored = tracker.named_tensors();
+                tracker = TradiTracker::new(&fast(), &network);
+                for ((_, mut target), (_, source)) in tracker.named_tensors().into_iter().zip(stored) {
+                    target.copy_(&source);
+                }
+                walk(&mut network, &mut tracker, step..12);
+            }
+            tracker.named_tensors()
+        };
+        let whole = run(None);
+        for step in [0, 1, 7] {
+            assert_eq!(run(Some(step)), whole, "restored at step {step}");
+        }
+    }
+
+    /// A weight's draws have its mean and variance, whatever the frequencies: E 2/F Σ cos² ξ² = 1.
+    #[test]
+    fn draws_have_the_tracked_mean_and_variance() {
+        let weight = Tensor::from_slice(&[0.3f64, -2.0, 1.0]).set_requires_grad(true);
+        let network =
+            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let stored = |name: &str| -> Result<Tensor, std::convert::Infallible> {
+            Ok(Tensor::from_slice(if name.contains("mean") {
+                &[1.0f64, 2.0, 3.0]
+            } else {
+                &[0.25, 4.0, -1.0]
+            }))
+        };
+        let Ok(posterior) = TradiPosterior::new(&network, 10, stored);
+        assert_eq!(posterior.stored_count(), 6);
+        tch::manual_seed(3);
+        let draws: Vec<Tensor> = (0..4_000)
+            .map(|_| {
+                posterior.draw();
+                network[0].tensor.detach().copy()
+            })
+            .collect();
+        let draws = Tensor::stack(&draws, 0);
+        let mean = draws.mean_dim([0i64].as_slice(), false, Kind::Double);
+        let std = draws.std_dim([0i64].as_slice(), true, false);
+        // Five standard errors: 5 · σ/√4000 and, for near-Gaussian draws, about 5 · σ/√8000.
+        for (index, (expected, deviation)) in [(1.0, 0.5), (2.0, 2.0), (3.0, 0.0)].into_iter().enumerate() {
+            let index = [index as i64];
+            assert!((mean.double_value(&index) - expected).abs() <= 0.08 * deviation, "{index:?}");
+            assert!((std.double_value(&index) - deviation).abs() <= 0.07 * deviation, "{index:?}");
+        }
+    }
+
+    #[test]
+    fn a_posterior_is_drawn_in_parts_of_bounded_size() {
+        let count = CHUNK / 1_000 + 7;
+        let weight = Tensor::zeros([count], (Kind::Float, Device::Cpu));
+        let network =
+            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let stored = |_: &str| -> Result<Tensor, std::convert::Infallible> {
+            Ok(Tensor::ones([count], (Kind::Float, Device::Cpu)))
+        };
+        let Ok(posterior) = TradiPosterior::new(&network, 1_000, stored);
+        posterior.draw();
+        let std = network[0].tensor.std(true).double_value(&[]);
+        assert!((std - 1.0).abs() < 0.2, "every part is drawn: {std}");
+    }
+
+    /// The gain starts near 0 and rises to K with K² / (1 − K) = noise / observation noise.
+    #[test]
+    fn short_trainings_are_warned_about_with_a_noise_that_helps() {
+        let network = network();
+        let warnings =
+            |settings: &TradiSettings, steps| TradiTracker::new(settings, &network).warnings(steps);
+        assert!(warnings(&TradiSettings::default(), 14_070).is_empty(), "the authors' MNIST run");
+        let said = warnings(&TradiSettings::default(), 165);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("`mean-noise`") && said[1].contains("`variance-noise`"), "{said:?}");
+        let noise = |message: &str| -> f64 {
+            let words: Vec<&str> = message.split(' ').collect();
+            words[words.iter().position(|&word| word == "to").unwrap() + 1].parse().unwrap()
+        };
+        // The value that is printed is rounded, so a little above it is tried.
+        let better = TradiSettings {
+            mean_noise: 1.1 * noise(&said[0]),
+            variance_noise: 1.1 * noise(&said[1]),
+            observation_noise: 10.0,
+        };
+        assert!(warnings(&better, 165).is_empty(), "{said:?}");
+    }
+}

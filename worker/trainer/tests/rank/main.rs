@@ -5,5 +5,6 @@
 mod evaluation;
 mod failure;
 mod gang;
+mod posteriors;
 mod resume;
 mod support;
