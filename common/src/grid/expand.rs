@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::data::{DataContent, DataEntry};
 use super::file::{GridFile, MAX_SEED, ModelEntry};
-use super::method::{Kind, MethodEntry, Work};
+use super::method::{Kind, MethodEntry, Work, check_length};
 use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
 use crate::plan::{Cell, Plan, PlannedTrial};
@@ -166,6 +166,7 @@ impl<'a> Expansion<'a, '_> {
         let work = place.method.work.as_ref()?;
         let (layer, slots) = self.layers(place);
         layer.check(self.log, data, &place.method.at);
+        check_length(self.log, place.method, work, &layer);
         self.check_batch(place, work, &layer, &slots);
         if self.log.len() > 0 {
             return None;

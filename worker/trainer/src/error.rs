@@ -52,6 +52,14 @@ pub enum TrainerError {
         /// The setting.
         what: &'static str,
     },
+    /// More kept networks than the training kept.
+    #[error("the evaluation asks for the last {asked} kept networks, the training kept {kept}")]
+    Snapshots {
+        /// Of the evaluation.
+        asked: u32,
+        /// Of the training.
+        kept: u32,
+    },
     /// The network cannot be built.
     #[error("the model is refused")]
     Model(#[from] ModelError),
@@ -102,12 +110,16 @@ impl TrainerError {
             | Self::Networks { .. }
             | Self::MixedEnsemble
             | Self::Zero { .. }
+            | Self::Snapshots { .. }
             | Self::Sharding(_)
             | Self::Shift(_)
             | Self::Report(_) => self.spec_rejected(),
             Self::Model(error) => match error {
                 ModelError::Torch(error) => torch_cause(error),
                 ModelError::NotBuilt(_)
+                | ModelError::TooShort { .. }
+                | ModelError::LastLayer(_)
+                | ModelError::LaplaceSize { .. }
                 | ModelError::Input { .. }
                 | ModelError::Classes(_)
                 | ModelError::Members

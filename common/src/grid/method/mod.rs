@@ -1,8 +1,11 @@
 //! `[[method]]`: one row of the table each, with the settings that its kind has.
 
+mod length;
 mod lp_bnn;
 mod members;
 mod single;
+
+pub(super) use length::check as check_length;
 
 use super::read::{At, Bounds, Located, Log, Section, Setting, Value};
 use super::recipe::{NON_NEGATIVE, RecipeLayer};

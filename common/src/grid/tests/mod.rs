@@ -2,6 +2,7 @@
 
 mod documentation;
 mod fuzz;
+mod posteriors;
 mod refusals;
 
 use std::collections::BTreeSet;

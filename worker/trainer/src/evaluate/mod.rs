@@ -9,6 +9,7 @@ mod posterior;
 mod predict;
 mod scores;
 mod sets;
+mod training;
 mod variants;
 
 use std::time::{Duration, Instant};
@@ -31,7 +32,8 @@ use crate::storage::HostTensor;
 use crate::train::Progress;
 use predict::{Pass, Recorder};
 use sets::{ImageSet, Predicted, SetKind};
-use variants::Variants;
+use training::TrainingImages;
+use variants::{Origin, Variants};
 
 /// Bytes of corrupted images that are held at once. Networks are rebuilt for each lot of them.
 const LOT_BYTES: usize = 1 << 30;
@@ -43,15 +45,16 @@ const LOT_BYTES: usize = 1 << 30;
 /// [`TrainerError`] when the specification, the data or a network's checkpoint stops it.
 pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), TrainerError> {
     let first = check(launch, spec)?;
-    let mut evaluation = Evaluation::new(launch, spec, &first.data);
+    let mut evaluation = Evaluation::new(launch, spec, first)?;
     let unshifted = evaluation.unshifted_sets()?;
     let shift = Shift::open(launch, spec, &first.data)?;
-    evaluation.expect(agent, &unshifted, shift.as_ref());
+    let total = evaluation.passes(&unshifted, shift.as_ref());
+    let mut recorder = Recorder::new(Progress::new(agent.reporter.clone(), total, 0));
 
-    let mut sets = evaluation.predict(unshifted)?;
+    let mut sets = evaluation.predict(unshifted, &mut recorder)?;
     for lot in shift.iter().flat_map(Shift::lots) {
         let shifted = evaluation.shifted_sets(&lot)?;
-        sets.extend(evaluation.predict(shifted)?);
+        sets.extend(evaluation.predict(shifted, &mut recorder)?);
     }
 
     let Evaluation { costs, seconds, posteriors, .. } = evaluation;
@@ -88,7 +91,8 @@ struct Evaluation<'a> {
     spec: &'a EvaluateSpec,
     data: &'a DataSpec,
     device: Device,
-    recorder: Option<Recorder>,
+    /// Of predictors that pass over them.
+    training_images: Option<TrainingImages>,
     costs: Costs,
     /// Posteriors over members' vectors, of networks that have one.
     posteriors: Vec<HostTensor>,
@@ -99,18 +103,20 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(launch: &'a Launch, spec: &'a EvaluateSpec, data: &'a DataSpec) -> Self {
-        Self {
+    fn new(launch: &'a Launch, spec: &'a EvaluateSpec, first: &'a TrainSpec) -> Result<Self, TrainerError> {
+        let device = device::of_rank();
+        let load = || TrainingImages::load(first, spec.seed, &launch.data_dir, device);
+        Ok(Self {
             launch,
             spec,
-            data,
-            device: device::of_rank(),
-            recorder: None,
+            data: &first.data,
+            device,
+            training_images: (training::passes(&spec.predictor) > 0).then(load).transpose()?,
             costs: Costs::default(),
             posteriors: Vec::new(),
             seconds: Duration::ZERO,
             sets: 0,
-        }
+        })
     }
 
     fn pass(&self) -> Pass<'a> {
@@ -146,18 +152,25 @@ impl<'a> Evaluation<'a> {
         Ok(sets)
     }
 
-    /// Starts to report progress, now that it is known how much there is to do.
-    fn expect(&mut self, agent: &Agent, sets: &[ImageSet], shift: Option<&Shift>) {
+    /// Batches that will pass through the networks, by which progress is counted.
+    fn passes(&self, sets: &[ImageSet], shift: Option<&Shift>) -> u64 {
         let pass = self.pass();
         let unshifted: u64 = sets.iter().map(|set| pass.batches(set.len())).sum();
         let shifted = shift.map_or(0, |shift| pass.batches(shift.len) * shift.pairs.len() as u64);
-        let networks = self.spec.networks.len() as u64 * Variants::count(&self.spec.predictor);
-        let total = (unshifted + shifted) * pass.draws() * networks;
-        self.recorder = Some(Recorder::new(Progress::new(agent.reporter.clone(), total, 0)));
+        let lots = 1 + shift.map_or(0, |shift| shift.lots().count() as u64);
+        let preparation = self.training_images.as_ref().map_or(0, TrainingImages::batches)
+            * training::passes(&self.spec.predictor)
+            * lots;
+        let predictions = (unshifted + shifted) * pass.draws() * Variants::count(&self.spec.predictor);
+        (predictions + preparation) * self.spec.networks.len() as u64
     }
 
     /// Predicts `sets` with every network.
-    fn predict(&mut self, mut sets: Vec<ImageSet>) -> Result<Vec<Predicted>, TrainerError> {
+    fn predict(
+        &mut self,
+        mut sets: Vec<ImageSet>,
+        recorder: &mut Recorder,
+    ) -> Result<Vec<Predicted>, TrainerError> {
         let pass = self.pass();
         let variants = Variants::count(&self.spec.predictor);
         let mut costs = Costs::default();
@@ -166,17 +179,23 @@ impl<'a> Evaluation<'a> {
         for (index, network_spec) in self.spec.networks.iter().enumerate() {
             let checkpoint = open(self.launch, self.spec, index)?;
             let network = rebuild(network_spec, &checkpoint, self.device)?;
-            costs.parameters += network.parameter_count();
             costs.train_seconds += checkpoint.header().train_seconds;
             cosines.extend(network.weight_cosine());
             self.posteriors.extend(posterior::tensors(&network, index, self.spec.networks.len())?);
             let started = Instant::now();
-            let mut networks = Variants::new(&self.spec.predictor, &checkpoint, &network)?;
+            let origin = Origin {
+                spec: self.spec,
+                index: index as u64,
+                network: &network,
+                images: self.training_images.as_ref(),
+            };
+            let networks = Variants::new(origin, &checkpoint, recorder)?;
+            costs.parameters += networks.parameter_count();
             drop(checkpoint);
             for variant in 0..variants {
-                networks.apply(variant, &network)?;
+                networks.apply(variant, recorder);
                 let number = index as u64 * variants + variant;
-                pass.predict(number, &network, &mut sets, self.recorder.as_mut());
+                pass.predict(number, &network, &networks, &mut sets, recorder);
             }
             device::synchronize(self.device);
             self.seconds += started.elapsed();

@@ -5,6 +5,7 @@ use datasets::Batch;
 use tch::{Device, Kind, Tensor};
 
 use super::sets::{ImageSet, Members};
+use super::variants::Variants;
 use crate::data;
 use crate::model::{Mode, Network};
 use crate::seed;
@@ -22,7 +23,8 @@ impl Recorder {
         Self { progress, done: 0 }
     }
 
-    fn batch_done(&mut self) {
+    /// Counts a batch, of predictions or of training images.
+    pub fn batch_done(&mut self) {
         self.done += 1;
         if self.progress.is_due() || self.done == self.progress.total_steps() {
             self.progress.report(self.done, None);
@@ -64,8 +66,9 @@ impl Pass<'_> {
         &self,
         network_index: u64,
         network: &Network,
+        variants: &Variants<'_>,
         sets: &mut [ImageSet],
-        mut recorder: Option<&mut Recorder>,
+        recorder: &mut Recorder,
     ) {
         let _no_grad = tch::no_grad_guard();
         for set in sets {
@@ -77,7 +80,7 @@ impl Pass<'_> {
                 set.batcher.fill(indices, 0, &mut batch);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), set.device);
                 let place = [network_index, set.number, batch_index as u64];
-                let members = self.members(network, &images, place, recorder.as_deref_mut());
+                let members = self.members(network, variants, &images, place, recorder);
                 // sync: copies the batch's predictions to the host.
                 probabilities.push(members.probabilities.to_device(Device::Cpu));
                 logits.push(members.logits.to_device(Device::Cpu));
@@ -94,9 +97,10 @@ impl Pass<'_> {
     fn members(
         &self,
         network: &Network,
+        variants: &Variants<'_>,
         images: &Tensor,
         place: [u64; 3],
-        mut recorder: Option<&mut Recorder>,
+        recorder: &mut Recorder,
     ) -> Members {
         let mode = match self.predictor {
             Predictor::Direct { .. }
@@ -110,10 +114,8 @@ impl Pass<'_> {
         let draws: Vec<Tensor> = (0..self.draws())
             .map(|draw| {
                 seed::reseed(self.seed, seed::PREDICT, &[network_index, set, batch, draw]);
-                let logits = network.forward(images, mode).logits;
-                if let Some(recorder) = recorder.as_deref_mut() {
-                    recorder.batch_done();
-                }
+                let logits = variants.logits(&network.forward(images, mode));
+                recorder.batch_done();
                 logits.unflatten(0, [network.members(), -1])
             })
             .collect();

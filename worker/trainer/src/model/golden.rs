@@ -28,7 +28,7 @@ use crate::uq::{Side, mimo};
 const TOLERANCE: f64 = 1e-11;
 
 /// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
-fn unit(name: &str, count: usize) -> Vec<f64> {
+pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
     let key = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

@@ -38,6 +38,13 @@ impl Head {
         }
     }
 
+    /// Weight and bias of an ordinary linear head.
+    pub(crate) fn linear(&self) -> Option<(&Tensor, &Tensor)> {
+        match self {
+            Self::Linear(linear) => linear.ordinary(),
+        }
+    }
+
     /// Shapes: `features` is `[N·J, F]`, example-major; returns logits `[N·J, K]`.
     pub(crate) fn forward(&self, features: &Tensor, pass: &Pass<'_>) -> Tensor {
         match self {

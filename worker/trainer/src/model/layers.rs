@@ -224,6 +224,14 @@ impl Linear {
         Ok(Self { weight, output: at.output(path, layer)?, groups })
     }
 
+    /// Weight `[O, I]` and bias `[O]` of a layer without members.
+    pub(crate) fn ordinary(&self) -> Option<(&Tensor, &Tensor)> {
+        match &self.output {
+            Output::Ordinary(bias) => Some((&self.weight, bias)),
+            Output::Members(_) => None,
+        }
+    }
+
     /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {

@@ -15,7 +15,7 @@ mod posterior;
 mod wide_resnet;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -149,6 +149,26 @@ pub enum ModelError {
         outputs: i64,
         /// Members M.
         members: i64,
+    },
+    /// Too few steps for what a method takes from training.
+    #[error("training is too short: {what}")]
+    TooShort {
+        /// What it has too few of, and the way out.
+        what: String,
+    },
+    /// A predictor that reads the last layer of another kind of network.
+    #[error("{0} needs an ordinary linear last layer, which this method's network does not have")]
+    LastLayer(&'static str),
+    /// The whole curvature of a large last layer.
+    #[error(
+        "the last layer has {weights} weights, and the whole curvature is kept of up to {most}: \
+         set `curvature = \"kronecker\"`"
+    )]
+    LaplaceSize {
+        /// Weights and biases.
+        weights: i64,
+        /// Most of which the matrix is held.
+        most: i64,
     },
     /// Temporary.
     #[error("`{0}` is not built yet")]
@@ -318,6 +338,26 @@ impl Network {
         };
         let features = features.unflatten(0, [-1, self.plan.rows]).transpose(0, 1).flatten(0, 1);
         Forward { logits: self.member_major(&logits), features, latent, kl }
+    }
+
+    /// Makes running statistics those of the images since `seen` was 0: each batch weighs as many as it has images, and
+    /// at `seen` 0 what was before is forgotten. For networks whose layers draw nothing.
+    ///
+    /// Shapes: `x` is `[B, C, H, W]`; `seen` images came before.
+    ///
+    /// # Panics
+    ///
+    /// When libtorch refuses, and for methods that draw vectors in each pass.
+    pub fn average_statistics(&self, x: &Tensor, seen: i64) {
+        let _no_grad = tch::no_grad_guard();
+        let statistics = Statistics::Averaged { seen, batch: x.size()[0] };
+        let pass = Pass { vectors: &[], statistics, dropout: Dropout::Off };
+        let _ = self.body.forward(&self.images(x, Mode::Evaluate), &pass);
+    }
+
+    /// Weight `[K, F]` and bias `[K]` of the last layer, if it is an ordinary linear one.
+    pub fn last_linear(&self) -> Option<(&Tensor, &Tensor)> {
+        self.head.linear()
     }
 
     /// Images as the first layer takes them: `[N, J, C, H, W]`, or `[N, 1, C, H, W]` for all members.

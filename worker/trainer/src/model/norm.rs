@@ -19,6 +19,31 @@ pub(crate) enum Statistics {
     Batch,
     /// The running ones.
     Running,
+    /// The batch's; the running ones become the mean over all images since `seen` was 0, as bn_update of the programs
+    /// of SWAG and TRADI has it.
+    Averaged {
+        /// Images before the batch.
+        seen: i64,
+        /// Images of the batch.
+        batch: i64,
+    },
+}
+
+impl Statistics {
+    fn are_of_batch(self) -> bool {
+        match self {
+            Self::Batch | Self::Averaged { .. } => true,
+            Self::Running => false,
+        }
+    }
+
+    /// Weight of the newest batch in the running statistics.
+    fn momentum(self, usual: f64) -> f64 {
+        match self {
+            Self::Batch | Self::Running => usual,
+            Self::Averaged { seen, batch } => batch as f64 / (seen + batch) as f64,
+        }
+    }
 }
 
 /// Place of a normalisation in the network.
@@ -83,8 +108,8 @@ impl BatchNorm {
             Some(self.bias.flatten(0, -1)),
             Some(self.running_mean.flatten(0, -1)),
             Some(self.running_var.flatten(0, -1)),
-            statistics == Statistics::Batch,
-            self.momentum,
+            statistics.are_of_batch(),
+            statistics.momentum(self.momentum),
             EPS,
             true,
         );

@@ -28,7 +28,9 @@ use datasets::{Batcher, Sharding};
 use tch::Device;
 
 pub use meter::Progress;
+pub use objective::Position;
 pub use schedule::LearningRate;
+pub(crate) use schedule::part_end;
 pub use sgd::{Sgd, SgdSettings};
 
 use crate::agent::Agent;
@@ -64,6 +66,7 @@ struct Prepared {
     batcher: Batcher,
     course: Course,
     network: Network,
+    tracker: Tracker,
 }
 
 impl Prepared {
@@ -90,7 +93,9 @@ impl Prepared {
         let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);
         let images = batcher.images().len() as u64;
         let course = Course { seed: spec.seed, sharding, images, steps_per_epoch, total_steps };
-        Ok(Self { device, batcher, course, network })
+        let length = Position { done: 0, steps_per_epoch, total_steps, train_images: images };
+        let tracker = Tracker::new(&spec.method, &network.named_tensors(), length)?;
+        Ok(Self { device, batcher, course, network, tracker })
     }
 }
 
@@ -123,11 +128,10 @@ impl<'a> Training<'a> {
         prepared: Prepared,
         group: Group,
     ) -> Result<Self, TrainerError> {
-        let Prepared { device, batcher, course, network } = prepared;
+        let Prepared { device, batcher, course, network, tracker } = prepared;
         let key = launch.spec.key();
         let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
         optimizer.materialise_gradients();
-        let tracker = Tracker::new(&spec.method, &network.named_tensors())?;
         let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
@@ -170,6 +174,9 @@ impl<'a> Training<'a> {
 
     fn run(&mut self) -> Result<(), TrainerError> {
         if self.group.is_first() {
+            for message in self.stepper.tracker().warnings(self.course.total_steps) {
+                self.meter.warn(message);
+            }
             self.progress.report(self.done, None);
         }
         while self.done < self.course.total_steps {

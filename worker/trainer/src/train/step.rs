@@ -187,6 +187,7 @@ impl Stepper {
             Role::Weight { .. } | Role::Frozen | Role::State => Some(named.tensor),
             Role::Buffer => None,
         };
-        self.network.named_tensors().into_iter().filter_map(learned).collect()
+        let network = self.network.named_tensors().into_iter().filter_map(learned);
+        network.chain(self.tracker.learned()).collect()
     }
 }

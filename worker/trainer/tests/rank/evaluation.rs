@@ -14,12 +14,12 @@ use safetensors::SafeTensors;
 
 use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, train_spec};
 
-fn trained(spec: &TrainSpec, folder: &Path) -> PathBuf {
+pub fn trained(spec: &TrainSpec, folder: &Path) -> PathBuf {
     let folder = folder.join(TrialSpec::Train(spec.clone()).key().0.short());
     run(&launch(TrialSpec::Train(spec.clone()), &folder)).final_checkpoint()
 }
 
-fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
+pub fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
     EvaluateSpec {
         predictor,
         networks,
@@ -31,7 +31,7 @@ fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
     }
 }
 
-fn evaluate(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Ended {
+pub fn evaluate(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Ended {
     run(&evaluate_launch(spec, paths, folder))
 }
 
@@ -40,7 +40,7 @@ fn evaluate_launch(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Lau
     Launch { networks, ..launch(TrialSpec::Evaluate(spec.clone()), folder) }
 }
 
-fn artifact(ended: &Ended) -> PathBuf {
+pub fn artifact(ended: &Ended) -> PathBuf {
     let artifact = ended.reports.iter().find_map(|report| match report {
         Report::Artifact { name, path } if name == "predictions.safetensors" => Some(path.clone()),
         _ => None,
@@ -49,14 +49,14 @@ fn artifact(ended: &Ended) -> PathBuf {
 }
 
 /// A set of predictions as anyone with a safetensors library reads it.
-struct Stored {
-    shape: Shape,
-    probabilities: Vec<f32>,
+pub struct Stored {
+    pub shape: Shape,
+    pub probabilities: Vec<f32>,
     labels: Vec<u32>,
     ids: Vec<u64>,
 }
 
-fn stored(file: &SafeTensors<'_>, prefix: &str) -> Stored {
+pub fn stored(file: &SafeTensors<'_>, prefix: &str) -> Stored {
     let integers = |name: &str| -> Vec<u64> {
         let view = file.tensor(&format!("{prefix}/{name}")).unwrap();
         view.data().chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect()

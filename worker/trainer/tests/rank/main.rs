@@ -5,6 +5,7 @@
 mod evaluation;
 mod failure;
 mod gang;
+mod posteriors;
 mod resume;
 mod state;
 mod support;

@@ -14,7 +14,7 @@ use crate::support::{
 
 /// Kills all ranks of `whole` as soon as the checkpoint of `step` is reported, and runs them again from what
 /// they left, newest first. Returns rank 0 of the second attempt.
-fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
+pub fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
     let mut first = Launch { work_dir: folder.join("first"), ..whole.clone() };
     first.policy.checkpoint_steps = Some(1);
     let mut ranks = start_gang(&first);
@@ -34,7 +34,7 @@ fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
     run_gang(&second).swap_remove(0)
 }
 
-fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) {
+pub fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) {
     let mut spec = train_spec(method);
     spec.recipe.reset_momentum_each_epoch = reset_momentum;
     spec_survives_kills(spec, steps);
