@@ -141,6 +141,10 @@ impl TrainerError {
                 DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },
                 DataProblem::HeldOut(_)
                 | DataProblem::NothingHeldOut
+                | DataProblem::Validation(_)
+                | DataProblem::Corruption(_)
+                | DataProblem::Severity(_)
+                | DataProblem::NotTwoMoons(_)
                 | DataProblem::NoImages
                 | DataProblem::OtherShape { .. }
                 | DataProblem::AugmentationOrder

@@ -228,7 +228,7 @@ impl Shift {
         let Some(shift) = &spec.shift else { return Ok(None) };
         let tests = ShiftedTests::open(data, shift, &launch.data_dir)?;
         let image_bytes = data::input_shape(data).iter().product::<i64>().unsigned_abs() as usize;
-        let len = tests.len() as u64;
+        let len = tests.image_count() as u64;
         Ok(Some(Self { tests, pairs: shift.pairs().collect(), len, image_bytes }))
     }
 

@@ -179,7 +179,7 @@ impl Conv {
 fn keep(pass: &Pass<'_>) -> Keep {
     match pass.statistics {
         Statistics::Batch => Keep::Vector,
-        Statistics::Running => Keep::Nothing,
+        Statistics::Running | Statistics::Averaged { .. } => Keep::Nothing,
     }
 }
 
@@ -227,8 +227,8 @@ impl Linear {
     /// Weight `[O, I]` and bias `[O]` of a layer without members.
     pub(crate) fn ordinary(&self) -> Option<(&Tensor, &Tensor)> {
         match &self.output {
-            Output::Ordinary(bias) => Some((&self.weight, bias)),
-            Output::Members(_) => None,
+            Output::Ordinary(bias) if self.groups == 1 => Some((&self.weight, bias)),
+            Output::Ordinary(_) | Output::Members(_) | Output::Masked(..) | Output::Spectral(..) => None,
         }
     }
 

@@ -114,7 +114,7 @@ impl SwagTracker {
 fn trained(network: &[NamedTensor]) -> impl Iterator<Item = &Tensor> {
     network.iter().filter_map(|named| match named.role {
         Role::Weight { .. } => Some(&named.tensor),
-        Role::Frozen | Role::Buffer => None,
+        Role::Frozen | Role::Buffer | Role::State => None,
     })
 }
 
@@ -196,7 +196,7 @@ mod tests {
             tensor: Tensor::zeros(shape, (Kind::Double, Device::Cpu)),
             role,
         };
-        let weight = Role::Weight { decay: true };
+        let weight = Role::Weight { decay: true, owner: crate::model::Owner::Network };
         vec![
             tensor("a.weight", &[3, 2], weight),
             tensor("bn.running_mean", &[2], Role::Buffer),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn length(total_steps: u64, steps_per_epoch: u64) -> Position {
-        Position { done: 0, steps_per_epoch, total_steps, epoch_images: 1 }
+        Position { done: 0, steps_per_epoch, total_steps, train_images: 1 }
     }
 
     fn fill(network: &mut [NamedTensor], collection: &str) {

@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn network() -> Vec<NamedTensor> {
-        let weight = Role::Weight { decay: true };
+        let weight = Role::Weight { decay: true, owner: crate::model::Owner::Network };
         let tensor = |name: &str, shape: &[i64], role| {
             let tensor = Tensor::zeros(shape, (Kind::Double, Device::Cpu)).set_requires_grad(role == weight);
             NamedTensor { name: name.to_owned(), tensor, role }
@@ -391,8 +391,11 @@ mod tests {
     #[test]
     fn draws_have_the_tracked_mean_and_variance() {
         let weight = Tensor::from_slice(&[0.3f64, -2.0, 1.0]).set_requires_grad(true);
-        let network =
-            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let network = [NamedTensor {
+            name: "w".to_owned(),
+            tensor: weight,
+            role: Role::Weight { decay: true, owner: crate::model::Owner::Network },
+        }];
         let stored = |name: &str| -> Result<Tensor, std::convert::Infallible> {
             Ok(Tensor::from_slice(if name.contains("mean") {
                 &[1.0f64, 2.0, 3.0]
@@ -424,8 +427,11 @@ mod tests {
     fn a_posterior_is_drawn_in_parts_of_bounded_size() {
         let count = CHUNK / 1_000 + 7;
         let weight = Tensor::zeros([count], (Kind::Float, Device::Cpu));
-        let network =
-            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let network = [NamedTensor {
+            name: "w".to_owned(),
+            tensor: weight,
+            role: Role::Weight { decay: true, owner: crate::model::Owner::Network },
+        }];
         let stored = |_: &str| -> Result<Tensor, std::convert::Infallible> {
             Ok(Tensor::ones([count], (Kind::Float, Device::Cpu)))
         };
