@@ -115,6 +115,10 @@ impl TrainerError {
                 DataProblem::HeldOut(_)
                 | DataProblem::NothingHeldOut
                 | DataProblem::NoImages
+                | DataProblem::Validation(_)
+                | DataProblem::Corruption(_)
+                | DataProblem::Severity(_)
+                | DataProblem::NotTwoMoons(_)
                 | DataProblem::OtherShape { .. }
                 | DataProblem::AugmentationOrder
                 | DataProblem::AugmentationSize(_)
