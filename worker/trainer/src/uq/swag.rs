@@ -150,9 +150,10 @@ impl SwagPosterior {
         })
     }
 
-    /// Numbers that prediction needs.
+    /// Numbers that prediction needs: without scale, the mean.
     pub(crate) fn stored_count(&self) -> i64 {
-        (self.mean.numel() + self.deviation.numel() + self.columns.numel()) as i64
+        let spread = if self.scale == 0.0 { 0 } else { self.deviation.numel() + self.columns.numel() };
+        (self.mean.numel() + spread) as i64
     }
 
     /// Overwrites the network's weights with a draw from libtorch's generator.
@@ -268,6 +269,7 @@ mod tests {
             })
         };
         let Ok(posterior) = SwagPosterior::new(&network, 0.0, stored);
+        assert_eq!(posterior.stored_count(), 10, "no deviation is read");
         posterior.draw();
         assert_eq!(flat(&network), Tensor::arange(10, (Kind::Double, Device::Cpu)));
     }
