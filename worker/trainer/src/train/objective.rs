@@ -166,7 +166,31 @@ fn annealed(position: Position, annealing: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use common::spec::RankOneSettings;
+
     use super::*;
+
+    #[test]
+    fn the_divergence_is_shared_among_the_training_images_and_annealed() {
+        let settings = RankOneSettings { kl_weight: 3.0, kl_annealing: 0.5, ..RankOneSettings::default() };
+        let objective = Objective::of(&TrainMethod::RankOne(settings));
+        let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 0.0]).view([2, 2]);
+        let forward = Forward {
+            features: logits.shallow_clone(),
+            logits,
+            latent: None,
+            kl: Some(Tensor::from(500f32)),
+        };
+        let position =
+            Position { done: 4, steps_per_epoch: 5, total_steps: 20, epoch_images: 40, train_images: 43 };
+        let targets = Tensor::from_slice(&[1i64, 0]);
+        let terms = objective.terms(&forward.logits, &targets, &forward, position);
+        let regulariser = terms.regulariser.unwrap().double_value(&[]);
+        assert!((regulariser - 500.0 * 3.0 * 0.5 / 43.0).abs() < 1e-5, "{regulariser}");
+        // Mean of ln(1 + e⁻¹) and ln(1 + e⁻³).
+        let data = f64::midpoint((-1f64).exp().ln_1p(), (-3f64).exp().ln_1p());
+        assert!((terms.data.double_value(&[]) - data).abs() < 1e-6);
+    }
 
     #[test]
     fn annealing_is_linear_and_ends_where_it_should() {
