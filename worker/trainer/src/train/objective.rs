@@ -118,3 +118,31 @@ impl NllLoss for Tensor {
         self.g_nll_loss::<&Tensor>(targets, None, Reduction::Mean, -100)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn heads_are_summed_and_inputs_averaged_in_the_precision_of_the_logits() {
+        let logits = (Tensor::arange(3 * 4 * 5, (Kind::Double, Device::Cpu)) * 1.7).sin().view([12, 5]) * 3.0;
+        let targets = Tensor::arange(12, (Kind::Int64, Device::Cpu)).remainder(5);
+        let mut expected = 0.0;
+        for head in 0..3 {
+            for input in 0..4 {
+                let row: Vec<f64> = logits.get(head * 4 + input).try_into().unwrap();
+                let label = targets.int64_value(&[head * 4 + input]) as usize;
+                expected += (row.iter().map(|z| z.exp()).sum::<f64>().ln() - row[label]) / 4.0;
+            }
+        }
+        let forward = Forward { features: logits.shallow_clone(), logits, latent: None };
+        let position = Position { done: 0, steps_per_epoch: 1, total_steps: 1, epoch_images: 4 };
+        let objective = Objective::SummedCrossEntropy { heads: 3 };
+        let terms = objective.terms(&forward.features, &targets, &forward, position);
+        assert_eq!(terms.data.kind(), Kind::Double);
+        assert!((terms.data.double_value(&[]) - expected).abs() < 1e-13);
+        assert!(terms.regulariser.is_none());
+    }
+}

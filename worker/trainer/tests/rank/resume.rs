@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::report::{Command, Launch, Report};
-use common::spec::{DropoutSettings, TrainMethod, TrialSpec};
+use common::spec::{DropoutSettings, MimoSettings, TrainMethod, TrialSpec};
 
 use crate::support::{
     Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run, run_gang, start_gang, train_spec,
@@ -67,6 +67,12 @@ fn a_batch_ensemble_that_was_killed_ends_with_the_same_bits() {
 #[test]
 fn an_lp_bnn_that_was_killed_ends_with_the_same_bits() {
     survives_kills(lp_bnn(), false, &[5]);
+}
+
+/// Its batches are mixed by draws of each step.
+#[test]
+fn a_mimo_that_was_killed_ends_with_the_same_bits() {
+    survives_kills(TrainMethod::Mimo(MimoSettings::default()), false, &[4]);
 }
 
 /// With three ranks the order of summation could depend on how gradients are put in buckets, and buckets on how
