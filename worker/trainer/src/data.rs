@@ -179,6 +179,11 @@ impl ShiftedTests {
         Ok(Self { data: data.clone(), clean, files })
     }
 
+    /// Images of each corrupted set.
+    pub fn image_count(&self) -> usize {
+        self.clean.len()
+    }
+
     /// The images after one corruption, normalised as the test images, with their labels, ids and order.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod body;
 pub(crate) mod builder;
 mod head;
 mod layers;
-mod norm;
+pub(crate) mod norm;
 pub(crate) mod plan;
 mod posterior;
 mod wide_resnet;
