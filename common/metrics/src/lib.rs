@@ -67,6 +67,7 @@ mod detection;
 mod diversity;
 mod name;
 mod pair;
+mod paired;
 mod predictions;
 mod report;
 mod score;
@@ -79,6 +80,7 @@ pub use detection::{DetectionClass, DetectionCurve, DetectionError};
 pub use diversity::{CosineError, Diversity, mean_pairwise_cosine};
 pub use name::{Direction, Metric, MetricName, MetricNameError};
 pub use pair::{ErrorDiversity, PairCounts};
+pub use paired::{PairedComparison, PairedError, holm};
 pub use predictions::{
     LabelledPredictions, Predictions, PredictionsError, Probabilities, ROW_SUM_TOLERANCE, Shape,
 };
