@@ -4,7 +4,7 @@
 //! `f64`, in one place, for the trainer (at the end of an evaluation), for the command line (which
 //! recomputes a table from stored predictions) and for statistics over seeds.
 //!
-//! It deliberately does no I/O, knows no tensors and holds no randomness: the same predictions give the
+//! It deliberately does no I/O, knows no tensors and holds no hidden randomness: the same predictions give the
 //! same figures, to the last bit, wherever they are computed.
 //!
 //! | file | holds |
@@ -19,6 +19,8 @@
 //! | [`name`](Metric) | names, direction and format of each metric |
 //! | [`report`](ClassificationReport) | everything above, in order |
 //! | [`summary`](Summary) | mean and standard deviation over seeds |
+//! | [`paired`](PairedComparison) | two rows over the seeds that both have: difference, effect, p-value |
+//! | [`bootstrap`](Bootstrap) | intervals over examples, by draws that a seed names |
 //!
 //! # Conventions
 //!
@@ -61,6 +63,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bootstrap;
 mod calibration;
 mod classification;
 mod detection;
@@ -74,6 +77,7 @@ mod score;
 mod summary;
 mod uncertainty;
 
+pub use bootstrap::{Bootstrap, BootstrapError, Interval, Resampled, difference_replicates, mean_replicates};
 pub use calibration::{BINS, ReliabilityBin, ReliabilityDiagram};
 pub use classification::{PROBABILITY_FLOOR, accuracy, brier_score, negative_log_likelihood};
 pub use detection::{DetectionClass, DetectionCurve, DetectionError};

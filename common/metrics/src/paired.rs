@@ -196,10 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pair_is_refused() {
-        assert_eq!(
-            PairedComparison::new(&[1.0], &[]),
-            Err(PairedError::Lengths { left: 1, right: 0 })
-        );
+        assert_eq!(PairedComparison::new(&[1.0], &[]), Err(PairedError::Lengths { left: 1, right: 0 }));
         assert!(PairedComparison::new(&[], &[]).is_err());
         assert!(PairedComparison::new(&[f64::NAN], &[1.0]).is_err());
     }

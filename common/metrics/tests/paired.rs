@@ -40,7 +40,10 @@ fn assert_p(case: usize, name: &str, found: Option<f64>, expected: &str) {
         (None, "") => {}
         (Some(found), expected) if !expected.is_empty() => {
             let expected: f64 = expected.parse().unwrap();
-            assert!((found - expected).abs() <= RELATIVE * expected, "case {case}, {name}: {found}, not {expected}");
+            assert!(
+                (found - expected).abs() <= RELATIVE * expected,
+                "case {case}, {name}: {found}, not {expected}"
+            );
         }
         (found, expected) => panic!("case {case}, {name}: {found:?}, not `{expected}`"),
     }
