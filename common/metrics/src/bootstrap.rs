@@ -15,7 +15,8 @@
 
 use crate::calibration::{BINS, ReliabilityDiagram};
 use crate::classification::PROBABILITY_FLOOR;
-use crate::name::{Metric, MetricName, MetricNameError};
+use crate::metric::Metric;
+use crate::name::{MetricName, MetricNameError};
 use crate::predictions::{LabelledPredictions, Predictions, argmax};
 
 /// What a resampled evaluation measures on the in-distribution set.

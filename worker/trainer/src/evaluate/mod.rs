@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::report::{Launch, Report};
 use common::spec::{EvaluateSpec, NUMERICS, Predictor, TrainSpec};
-use metrics::{ClassificationReport, Predictions};
+use metrics::{ClassificationReport, Evaluation, Predictions};
 use tch::Device;
 
 pub use artifact::PREDICTIONS;
@@ -142,6 +142,6 @@ fn scores(sets: &[predict::Predicted]) -> Result<BTreeMap<String, f64>, TrainerE
     let ood: Vec<_> = predictions.collect();
     let names = sets.iter().filter_map(|set| set.name.as_deref());
     let named: Vec<_> = names.zip(&ood).collect();
-    let report = ClassificationReport::compute(&id, &named)?;
+    let report = ClassificationReport::compute(&Evaluation::new(&id).with_ood(&named))?;
     Ok(report.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
 }

@@ -8,7 +8,7 @@ use common::report::{Launch, Report};
 use common::spec::{
     DatasetName, EvaluateSpec, NUMERICS, OodSource, Predictor, TrainMethod, TrainSpec, TrialSpec,
 };
-use metrics::{ClassificationReport, Predictions, Shape};
+use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 use safetensors::SafeTensors;
 
 use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, train_spec};
@@ -94,7 +94,8 @@ fn the_stored_predictions_give_the_reported_metrics() {
     assert!(ood.labels.iter().all(|&label| label == 8 || label == 9));
     let id = Predictions::new(id.shape, id.probabilities, id.ids).unwrap().with_labels(id.labels).unwrap();
     let ood = Predictions::new(ood.shape, ood.probabilities, ood.ids).unwrap();
-    let report = ClassificationReport::compute(&id, &[("held-out", &ood)]).unwrap();
+    let report =
+        ClassificationReport::compute(&Evaluation::new(&id).with_ood(&[("held-out", &ood)])).unwrap();
     assert!(report.entries().len() > 20);
     for (name, value) in report {
         assert_eq!(reported[&name.to_string()].to_bits(), value.to_bits(), "{name}");
