@@ -4,7 +4,7 @@
 //! `f64`, in one place, for the trainer (at the end of an evaluation), for the command line (which
 //! recomputes a table from stored predictions) and for statistics over seeds.
 //!
-//! It deliberately does no I/O, knows no tensors and holds no randomness: the same predictions give the
+//! It deliberately does no I/O, knows no tensors and holds no hidden randomness: the same predictions give the
 //! same figures, to the last bit, wherever they are computed.
 //!
 //! | file | holds |
@@ -19,6 +19,8 @@
 //! | [`name`](Metric) | names, direction and format of each metric |
 //! | [`report`](ClassificationReport) | everything above, in order |
 //! | [`summary`](Summary) | mean and standard deviation over seeds |
+//! | [`paired`](PairedComparison) | two rows over the seeds that both have: difference, effect, p-value |
+//! | [`bootstrap`](Bootstrap) | intervals over examples, by draws that a seed names |
 //!
 //! # Conventions
 //!
@@ -62,6 +64,7 @@
 //! ```
 
 mod adaptive;
+mod bootstrap;
 mod calibration;
 mod classification;
 mod detection;
@@ -70,6 +73,7 @@ mod evaluation;
 mod metric;
 mod name;
 mod pair;
+mod paired;
 mod predictions;
 mod report;
 mod score;
@@ -81,14 +85,16 @@ mod uncertainty;
 mod values;
 
 pub use adaptive::AdaptiveDiagram;
+pub use bootstrap::{Bootstrap, BootstrapError, Interval, Resampled, difference_replicates, mean_replicates};
 pub use calibration::{BINS, ReliabilityBin, ReliabilityDiagram, classwise_calibration_error};
 pub use classification::{PROBABILITY_FLOOR, accuracy, brier_score, negative_log_likelihood};
-pub use detection::{DetectionClass, DetectionCurve, DetectionError};
+pub use detection::{DetectionClass, DetectionCurve, DetectionError, DetectionPoint};
 pub use diversity::{CosineError, Diversity, mean_pairwise_cosine};
 pub use evaluation::Evaluation;
 pub use metric::{DetectionMetrics, Direction, Metric, ShiftMetrics};
 pub use name::{MetricName, MetricNameError};
 pub use pair::{ErrorDiversity, PairCounts};
+pub use paired::{PairedComparison, PairedError, holm};
 pub use predictions::{LabelledPredictions, Predictions, PredictionsError, ROW_SUM_TOLERANCE, Shape};
 pub use report::{ClassificationReport, ReportError};
 pub use score::OodScore;
