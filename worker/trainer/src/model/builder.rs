@@ -52,6 +52,10 @@ pub(crate) enum Init {
         mean: f64,
         std: f64,
     },
+    /// Normal around 0, drawn again where it is beyond two standard deviations.
+    TruncatedNormal {
+        std: f64,
+    },
 }
 
 impl Init {
@@ -123,6 +127,10 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
             let mut stream = Stream::new(seed, name);
             (0..count).map(|_| (mean + std * stream.normal()) as f32).collect()
         }
+        Init::TruncatedNormal { std } => {
+            let mut stream = Stream::new(seed, name);
+            (0..count).map(|_| (std * stream.truncated_normal()) as f32).collect()
+        }
     }
 }
 
@@ -160,6 +168,16 @@ impl Stream {
         let radius = (-2.0 * self.uniform().ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
+
+    /// Standard normal, on condition that it is within ±2.
+    fn truncated_normal(&mut self) -> f64 {
+        loop {
+            let value = self.normal();
+            if value.abs() <= 2.0 {
+                return value;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +210,17 @@ mod tests {
         assert!((std - 0.5).abs() < 0.006, "standard deviation {std}");
         let beyond = values.iter().filter(|&&value| (value - 1.0).abs() > 1.0).count() as f64 / 1e5;
         assert!((beyond - 0.0455).abs() < 0.0035, "{beyond} beyond two standard deviations");
+    }
+
+    #[test]
+    fn truncated_draws_keep_within_two_deviations_of_what_is_cut() {
+        let values = draw(7, "w", 100_000, Init::TruncatedNormal { std: 0.5 });
+        let (mean, std) = moments(&values);
+        assert!(mean.abs() < 0.007, "mean {mean}");
+        // What cutting at two standard deviations leaves of one: √(1 − 4φ(2)/(Φ(2) − Φ(−2))).
+        assert!((std - 0.5 * 0.879_625_661).abs() < 0.005, "standard deviation {std}");
+        assert!(values.iter().all(|value| value.abs() <= 1.0));
+        assert!(values.iter().any(|&value| value > 0.99) && values.iter().any(|&value| value < -0.99));
     }
 
     #[test]

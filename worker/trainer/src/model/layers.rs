@@ -1,4 +1,4 @@
-//! Convolutions and the last linear layer, ordinary or with members.
+//! Convolutions and linear layers, ordinary or with members.
 
 use tch::Tensor;
 
@@ -17,8 +17,8 @@ pub(crate) struct Construction<'a> {
 
 /// What becomes of a layer's output.
 enum Output {
-    /// A bias, `[O]`.
-    Ordinary(Tensor),
+    /// A bias, `[O]`, if the layer has one.
+    Ordinary(Option<Tensor>),
     Members(MemberScales),
 }
 
@@ -26,11 +26,12 @@ impl Construction<'_> {
     /// Creates what goes around the weight of the layer at `path`.
     fn output(&mut self, path: &str, layer: Layer) -> Result<Output, ModelError> {
         let Layer { kind, role, inputs, outputs, fan_in } = layer;
-        let shape = ScaleShape { members: self.plan.members, outputs, fan_in };
+        let bias = self.plan.style.bias(kind, fan_in);
+        let shape = ScaleShape { members: self.plan.members, outputs, bias };
         let (alpha, std) = match (&self.plan.conversion, &mut *self.latent, role) {
-            (Conversion::Ordinary, _, _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::Ordinary, _, _) => return self.ordinary(path, outputs, bias),
             (Conversion::BatchEnsemble(settings), _, LayerRole::Shortcut) if !settings.convert_shortcuts => {
-                return self.ordinary(path, outputs, fan_in);
+                return self.ordinary(path, outputs, bias);
             }
             (Conversion::RankOne(_), _, _) => return Err(not_built("rank-1-bnn")),
             (Conversion::Masksembles { .. }, _, _) => return Err(not_built("masksembles")),
@@ -50,9 +51,9 @@ impl Construction<'_> {
         Ok(Output::Members(MemberScales::new(self.builder, path, alpha, shape, std)?))
     }
 
-    fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
-        let bias = self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?;
-        Ok(Output::Ordinary(bias))
+    fn ordinary(&mut self, path: &str, outputs: i64, bias: Option<Init>) -> Result<Output, ModelError> {
+        let bias = bias.map(|init| self.builder.weight(format!("{path}.bias"), &[outputs], init));
+        Ok(Output::Ordinary(bias.transpose()?))
     }
 }
 
@@ -97,11 +98,8 @@ impl Conv {
     pub(crate) fn new(at: &mut Construction<'_>, path: &str, shape: ConvShape) -> Result<Self, ModelError> {
         let ConvShape { inputs, outputs, kernel, stride, role } = shape;
         let fan_in = inputs * kernel * kernel;
-        let weight = at.builder.weight(
-            format!("{path}.weight"),
-            &[outputs, inputs, kernel, kernel],
-            Init::fan_in(fan_in),
-        )?;
+        let init = at.plan.style.weight(LayerKind::Convolution, fan_in, outputs * kernel * kernel);
+        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, inputs, kernel, kernel], init)?;
         let layer = Layer { kind: LayerKind::Convolution, role, inputs, outputs, fan_in };
         let output = at.output(path, layer)?;
         Ok(Self { weight, output, stride, padding: kernel / 2 })
@@ -110,7 +108,7 @@ impl Conv {
     /// Shapes: `x` is `[N·J, I, H, W]`, example-major; returns `[N·J, O, H', W']`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) => self.convolve(x, Some(bias)),
+            Output::Ordinary(bias) => self.convolve(x, bias.as_ref()),
             Output::Members(scales) => {
                 self.forward_members(&split_members(x, scales.members()), scales, pass)
             }
@@ -122,7 +120,7 @@ impl Conv {
     /// Shapes: `x` is `[N, J, I, H, W]`, or `[N, 1, I, H, W]`; returns `[N·J, O, H', W']`.
     pub(crate) fn forward_images(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
+            Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), bias.as_ref()),
             Output::Members(scales) => self.forward_members(x, scales, pass),
         }
     }
@@ -148,7 +146,8 @@ impl Linear {
         inputs: i64,
         outputs: i64,
     ) -> Result<Self, ModelError> {
-        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, inputs], Init::fan_in(inputs))?;
+        let init = at.plan.style.weight(LayerKind::Linear, inputs, outputs);
+        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, inputs], init)?;
         let layer = Layer { kind: LayerKind::Linear, role: LayerRole::Main, inputs, outputs, fan_in: inputs };
         Ok(Self { weight, output: at.output(path, layer)? })
     }
@@ -156,11 +155,25 @@ impl Linear {
     /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),
+            Output::Ordinary(bias) => x.linear(&self.weight, bias.as_ref()),
             Output::Members(scales) => {
-                let x = scales.scale_input(&split_members(x, scales.members()), pass.vectors);
-                scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))
+                self.forward_members(&split_members(x, scales.members()), scales, pass)
             }
         }
+    }
+
+    /// The first layer, whose input need not have a row for each member.
+    ///
+    /// Shapes: `x` is `[N, J, I]`, or `[N, 1, I]`; returns `[N·J, O]`.
+    pub(crate) fn forward_inputs(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        match &self.output {
+            Output::Ordinary(bias) => x.flatten(0, 1).linear(&self.weight, bias.as_ref()),
+            Output::Members(scales) => self.forward_members(x, scales, pass),
+        }
+    }
+
+    fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
+        let x = scales.scale_input(x, pass.vectors);
+        scales.scale_output(&x.linear::<&Tensor>(&self.weight, None))
     }
 }

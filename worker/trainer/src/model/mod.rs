@@ -7,14 +7,20 @@
 
 mod body;
 pub(crate) mod builder;
+mod dropout;
 mod head;
 mod layers;
+mod mlp;
 mod norm;
 mod plan;
+mod resnet;
+mod style;
 mod wide_resnet;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_models;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +37,7 @@ use head::Head;
 use layers::Construction;
 use norm::Statistics;
 use plan::Plan;
+use style::Style;
 
 /// Why a network was not built, or cannot take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +167,7 @@ impl Network {
         if classes < 2 {
             return Err(ModelError::Classes(classes));
         }
-        let plan = Plan::of(method)?;
+        let plan = Plan { style: Style::of(spec), ..Plan::of(method)? };
         let mut latent = None;
         let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut latent };
         let body = Body::new(&mut at, spec, [channels * plan.images, height, width])?;

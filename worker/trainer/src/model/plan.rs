@@ -6,11 +6,12 @@ use common::spec::{
 };
 
 use super::ModelError;
+use super::style::Style;
 
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
 
-/// The authors' networks have this in the last normalisation, except in LP-BNN.
+/// The authors' WideResNets have this in the last normalisation, except in LP-BNN.
 const LAST_MOMENTUM: f64 = 0.9;
 
 /// What becomes of the layers.
@@ -49,7 +50,7 @@ pub(crate) struct DropoutPlan {
     pub(crate) unit: DropoutUnit,
 }
 
-/// A method, as the construction of a network needs it.
+/// Method and conventions of a model, as the construction of a network needs them.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Predictions of a forward pass.
@@ -65,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) dropout: DropoutPlan,
     pub(crate) momentum: f64,
     pub(crate) last_momentum: f64,
+    /// Of the model.
+    pub(crate) style: Style,
 }
 
 impl Plan {
@@ -99,6 +102,7 @@ impl Plan {
             dropout: DropoutPlan { rate: 0.0, place: DropoutPlace::Residual, unit: DropoutUnit::Element },
             momentum: MOMENTUM,
             last_momentum: LAST_MOMENTUM,
+            style: Style::PyTorch,
         }
     }
 

@@ -1,6 +1,6 @@
 //! BatchEnsemble: one shared weight and a pair of scales per member and layer.
 //!
-//! Member j computes with the weight W ⊙ (γⱼ αⱼᵀ) and its own bias, but no member's weight is ever formed:
+//! Member j computes with the weight W ⊙ (γⱼ αⱼᵀ) and its own bias (where the model has biases), but no member's weight is ever formed:
 //! y = (W (x ⊙ αⱼ)) ⊙ γⱼ + bⱼ, so all members' rows go through one convolution.
 //!
 //! LP-BNN uses the same layer, with an αⱼ that is decoded instead of stored.
@@ -29,12 +29,12 @@ pub(crate) struct MemberScales {
     alpha: InputScale,
     /// `[J, O]`.
     gamma: Tensor,
-    /// `[J, O]`.
-    bias: Tensor,
+    /// `[J, O]`; `None` where the layer has no biases without members either.
+    bias: Option<Tensor>,
 }
 
 impl MemberScales {
-    /// Creates γ and b below `path`. `fan_in` is that of the shared weight.
+    /// Creates γ and b below `path`.
     pub(crate) fn new(
         builder: &mut Builder,
         path: &str,
@@ -44,8 +44,8 @@ impl MemberScales {
     ) -> Result<Self, TchError> {
         let rows = [shape.members, shape.outputs];
         let gamma = builder.scale(format!("{path}.gamma"), &rows, Init::Normal { mean: 1.0, std })?;
-        let bias = builder.weight(format!("{path}.bias"), &rows, Init::fan_in(shape.fan_in))?;
-        Ok(Self { alpha, gamma, bias })
+        let bias = shape.bias.map(|init| builder.weight(format!("{path}.bias"), &rows, init));
+        Ok(Self { alpha, gamma, bias: bias.transpose()? })
     }
 
     pub(crate) fn members(&self) -> i64 {
@@ -70,16 +70,22 @@ impl MemberScales {
     pub(crate) fn scale_output(&self, y: &Tensor) -> Tensor {
         let members = split_members(y, self.members());
         let dims = members.dim();
-        over_space(&self.bias, dims).addcmul(&members, &over_space(&self.gamma, dims)).flatten(0, 1)
+        let gamma = over_space(&self.gamma, dims);
+        let scaled = match &self.bias {
+            Some(bias) => over_space(bias, dims).addcmul(&members, &gamma),
+            None => members * gamma,
+        };
+        scaled.flatten(0, 1)
     }
 }
 
-/// Sizes that the scales of a layer follow from.
+/// What the scales and biases of a layer follow from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScaleShape {
     pub(crate) members: i64,
     pub(crate) outputs: i64,
-    pub(crate) fan_in: i64,
+    /// First values of the biases, if there are any.
+    pub(crate) bias: Option<Init>,
 }
 
 /// `[N·J, C, ..]` as `[N, J, C, ..]`, without a copy.
