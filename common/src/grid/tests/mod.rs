@@ -408,3 +408,26 @@ fn how_a_number_is_written_does_not_change_a_trial() {
     assert_eq!(with("weight-decay = -0.0\nbatch-size = 1_28"), with("weight-decay = 0\nbatch-size = 0x80"));
     assert_eq!(with("schedule = { kind = \"cosine\" }"), with(""));
 }
+
+#[test]
+fn weights_to_start_from_belong_to_all_networks_of_their_model_and_to_no_other() {
+    let rest = format!(
+        "[pretrained.resnet-18]\nfile = \"a.safetensors\"\nblake3 = \"{}\"\n\
+         [[method]]\nkind = \"deterministic\"\n[[method]]\nkind = \"deep-ensemble\"\nnetworks = 2\n",
+        "0a".repeat(32)
+    );
+    let text = SMALL.replace("[\"wrn-10-1\"]", "[\"wrn-10-1\", \"resnet-18\", \"resnet-18-cifar\"]") + &rest;
+    let plan = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let mut found = 0;
+    for network in networks(&plan) {
+        match (&network.pretrained, network.model.to_string().as_str()) {
+            (Some(pretrained), "resnet-18") => {
+                assert_eq!(pretrained.file, "a.safetensors");
+                assert_eq!(pretrained.digest.to_string(), "0a".repeat(32));
+                found += 1;
+            }
+            (pretrained, other) => assert_eq!(*pretrained, None, "{other}"),
+        }
+    }
+    assert_eq!(found, 2 + 2, "two seeds, and the second members of their ensembles");
+}
