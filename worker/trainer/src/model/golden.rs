@@ -40,7 +40,7 @@ pub(super) fn unit(name: &str, count: usize) -> Vec<f64> {
 }
 
 /// Values of a tensor from its name, as `fill` of `make_golden.py`.
-pub(super) fn fill(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn fill(name: &str, shape: &[i64]) -> Tensor {
     let values = Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape);
     let last = name.rsplit('.').next().unwrap();
     let norm = name.split('.').any(|part| part.starts_with("bn"));
@@ -80,6 +80,13 @@ impl Golden {
             [env!("CARGO_MANIFEST_DIR"), "fixtures", &format!("{name}.safetensors")].iter().collect();
         let tensors = Tensor::read_safetensors(path).unwrap().into_iter().collect();
         Self { name: name.to_owned(), tensors }
+    }
+
+    /// Lines of three words that describe the tensors of a state.
+    pub(super) fn state(&self) -> Vec<[String; 3]> {
+        let bytes = Vec::<u8>::try_from(&self.tensors["state"]).unwrap();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+        std::str::from_utf8(&bytes).unwrap().lines().map(words).collect()
     }
 
     pub(super) fn assert_close(&self, key: &str, actual: &Tensor, tolerance: f64) {
@@ -130,7 +137,7 @@ impl Case {
     ) -> Self {
         const CLASSES: i64 = 5;
         let [batch, channels, height, width] = images;
-        let builder = Builder::new(0, kind, Device::Cpu);
+        let builder = Builder::blank(kind, Device::Cpu);
         let network = Network::build(spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
         let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);

@@ -1,12 +1,17 @@
 //! Models other than the authors' WideResNet against PyTorch: `fixtures/make_golden_models.py`, in double precision.
 
+use std::collections::BTreeMap;
+
 use common::spec::{
     BatchEnsembleSettings, BatchMode, DropoutSettings, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
     TrainMethod,
 };
-use tch::Kind;
+use tch::{Device, Kind, Tensor, no_grad};
 
-use super::golden::Case;
+use super::builder::Builder;
+use super::golden::{Case, Golden, TOLERANCE, fill};
+use super::{Mode, NamedTensor, Network, Role};
+use crate::pretrained;
 
 fn model(name: &str) -> ModelSpec {
     name.parse().unwrap()
@@ -91,4 +96,82 @@ fn perceptrons_with_members_match_pytorch() {
         BatchEnsembleSettings { norm: NormMode::PerMember, batch: BatchMode::Split, ..batch_ensemble() };
     check("mlp_bn_batch_ensemble", "mlp-2-7-bn", &TrainMethod::BatchEnsemble(settings));
     check("mlp_bn_lp_bnn", "mlp-2-7-bn", &lp_bnn());
+}
+
+/// torchvision's network with the weights that `make_golden_models.py` filled, and what it gives.
+struct Torchvision {
+    golden: Golden,
+    /// As a file of its weights has them.
+    file: BTreeMap<String, Tensor>,
+}
+
+impl Torchvision {
+    fn new(name: &str) -> Self {
+        let golden = Golden::load(name);
+        let file = golden.state().into_iter().map(|[name, filled, shape]| {
+            let shape: Vec<i64> = shape.split(',').map(|axis| axis.parse().unwrap()).collect();
+            (name, fill(&filled, &shape))
+        });
+        Self { file: file.collect(), golden }
+    }
+
+    fn images() -> Tensor {
+        fill("images", &[3, 3, 32, 32])
+    }
+
+    /// A network of ours that starts from the file.
+    fn import(&self, spec: &str, method: &TrainMethod) -> Network {
+        let builder = Builder::blank(Kind::Double, Device::Cpu);
+        let network = Network::build(&model(spec), method, [3, 32, 32], 7, builder).unwrap();
+        pretrained::assign(&self.file, &network.named_tensors()).unwrap();
+        network
+    }
+
+    fn assert_logits(&self, key: &str, network: &Network, mode: Mode) {
+        let noise = network
+            .latent
+            .as_ref()
+            .map(|latent| Tensor::zeros(latent.noise_shape(), (Kind::Double, Device::Cpu)));
+        let logits = no_grad(|| network.forward_with(&Self::images(), mode, noise.as_ref())).logits;
+        for rows in logits.split(3, 0) {
+            self.golden.assert_close(key, &rows, TOLERANCE);
+        }
+    }
+
+    fn check(&self, spec: &str) {
+        let network = self.import(spec, &TrainMethod::Deterministic);
+        self.assert_logits("evaluate.logits", &network, Mode::Evaluate);
+        self.assert_logits("train.logits", &network, Mode::Train);
+        self.assert_logits("moved.logits", &network, Mode::Evaluate);
+        let buffers = |named: &NamedTensor| named.role == Role::Buffer;
+        let buffers = network.named_tensors().into_iter().filter(buffers);
+        let buffers = buffers.map(|named| (pretrained::name_in_file(&named.name).unwrap(), named.tensor));
+        self.golden.assert_table("buffers", &buffers.collect());
+    }
+}
+
+#[test]
+fn an_imported_resnet_18_is_torchvisions() {
+    Torchvision::new("torchvision_resnet18").check("resnet-18");
+}
+
+#[test]
+fn an_imported_resnet_50_is_torchvisions() {
+    Torchvision::new("torchvision_resnet50").check("resnet-50");
+}
+
+#[test]
+fn each_member_of_an_imported_network_with_neutral_scales_is_torchvisions() {
+    let torchvision = Torchvision::new("torchvision_resnet18");
+    let settings = BatchEnsembleSettings { norm: NormMode::PerMember, ..converted() };
+    for method in [TrainMethod::BatchEnsemble(settings), lp_bnn()] {
+        let network = torchvision.import("resnet-18", &method);
+        for named in network.named_tensors() {
+            let last = named.name.rsplit('.').next().unwrap();
+            if matches!(last, "alpha" | "gamma") || named.name.ends_with("decoder.bias") {
+                let _ = no_grad(|| named.tensor.shallow_clone().fill_(1.0));
+            }
+        }
+        torchvision.assert_logits("evaluate.logits", &network, Mode::Evaluate);
+    }
 }

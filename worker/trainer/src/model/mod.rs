@@ -18,7 +18,7 @@ mod style;
 mod wide_resnet;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod golden_models;
 #[cfg(test)]
@@ -153,7 +153,7 @@ impl Network {
         Self::build(spec, method, input, classes, Builder::new(seed, Kind::Float, device))
     }
 
-    fn build(
+    pub(crate) fn build(
         spec: &ModelSpec,
         method: &TrainMethod,
         input: [i64; 3],

@@ -177,3 +177,47 @@ impl ResNet {
         self.dropout.apply(&features, DropoutPlace::EveryLayer, pass)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::spec::{DropoutSettings, TrainMethod};
+    use tch::{Device, no_grad};
+
+    use super::super::Dropout;
+    use super::super::builder::Builder;
+    use super::super::norm::Statistics;
+    use super::super::plan::Plan;
+    use super::super::style::Style;
+    use super::*;
+
+    #[test]
+    fn residual_dropout_lies_right_before_the_last_convolution_of_a_block() {
+        for kind in [BlockKind::Basic, BlockKind::Bottleneck] {
+            // So high a rate zeroes everything: nothing before it matters, what is behind does.
+            let settings = DropoutSettings { rate: 1.0 - 1e-15, ..DropoutSettings::default() };
+            let plan = Plan::of(&TrainMethod::Dropout(settings)).unwrap();
+            let plan = Plan { style: Style::Torchvision, ..plan };
+            let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
+            let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut None };
+            let convolutions = kind.convolutions(2, 1);
+            let block = Block::new(&mut at, "block", 2, &convolutions).unwrap();
+            let tensors = builder.finish();
+            let x = Tensor::arange(2 * 2 * 16, (Kind::Double, Device::Cpu)).view([2, 2, 4, 4]);
+            let pass = Pass { vectors: &[], statistics: Statistics::Running, dropout: Dropout::Drawn };
+            let run = || no_grad(|| block.forward(&x, &pass));
+            let before = run();
+            let last = convolutions.len();
+            let changed = |name: String| {
+                let named = tensors.iter().find(|named| named.name == name).unwrap();
+                let _ = no_grad(|| named.tensor.shallow_clone().fill_(3.0));
+                run() != before
+            };
+            for place in 1..last {
+                assert!(!changed(format!("block.conv{place}.weight")));
+                assert!(!changed(format!("block.bn{place}.bias")));
+            }
+            assert!(!changed(format!("block.conv{last}.weight")), "it sees zeros only");
+            assert!(changed(format!("block.bn{last}.bias")));
+        }
+    }
+}

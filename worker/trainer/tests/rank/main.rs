@@ -5,5 +5,6 @@
 mod evaluation;
 mod failure;
 mod gang;
+mod pretrained;
 mod resume;
 mod support;
