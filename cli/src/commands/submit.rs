@@ -26,10 +26,11 @@ struct Submitted {
 pub async fn run(client: &ClientArguments, arguments: SubmitArguments) -> Result<ExitCode, Failure> {
     let text = read(&arguments.file)?;
     // Checked here too, so that a mistake is shown at once and with the file's name.
-    let plan = grid::parse(&text).map_err(|errors| {
-        let file = arguments.file.display().to_string();
-        Failure::Usage(format!("cannot submit `{file}`\n\n{}", errors.in_file(&*file)))
-    })?;
+    let file = arguments.file.display().to_string();
+    let (plan, warnings) = grid::check(&text)
+        .map_err(|errors| Failure::Usage(format!("cannot submit `{file}`\n\n{}", errors.in_file(&*file))))?;
+    // On standard error, also with `--json`: what a program reads from standard output is the plan alone.
+    eprint!("{}", warnings.in_file(&*file));
     if arguments.dry_run {
         return dry_run(&plan, arguments.json);
     }

@@ -1,10 +1,10 @@
-//! Reliability diagram and expected calibration error of the predicted class.
+//! Reliability diagrams of equal width, and the calibration errors that they give.
 //!
 //! Bins are 15, of equal width, open below and closed above. Confidences are rounded to `f32` before they
 //! are binned, as the official code holds them: otherwise a softmax output of 0.2, which in `f32` lies
 //! above 3/15 by rounding alone, would leave the bin that it belongs to. Sums are in `f64`.
 //!
-//! Adaptive and class-wise variants are deliberately absent.
+//! Bins of equal mass are in [`AdaptiveDiagram`](crate::AdaptiveDiagram).
 
 use crate::predictions::{LabelledPredictions, argmax};
 
@@ -14,9 +14,10 @@ pub const BINS: usize = 15;
 /// One bar of a reliability diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ReliabilityBin {
-    count: usize,
-    correct: usize,
-    confidence: f64,
+    pub(crate) count: usize,
+    /// Not always whole: samples of equal confidence share their rightness in a bin of equal mass.
+    pub(crate) correct: f64,
+    pub(crate) confidence: f64,
 }
 
 impl ReliabilityBin {
@@ -32,7 +33,7 @@ impl ReliabilityBin {
 
     /// Share of the bin's samples that are predicted rightly; `None` when it is empty.
     pub fn accuracy(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.correct as f64 / self.count as f64)
+        (self.count > 0).then(|| self.correct / self.count as f64)
     }
 
     /// `|mean confidence − accuracy|`; `None` when it is empty.
@@ -57,6 +58,23 @@ impl ReliabilityDiagram {
             diagram.add(sample.mean[predicted], predicted == predictions.label(n));
         });
         diagram
+    }
+
+    /// One diagram a class: its probability in each sample against the share of samples that are of the class.
+    ///
+    /// Here a probability of 0, which many a class has, belongs to the first bin.
+    ///
+    /// Shapes: returns `[K]`.
+    pub fn of_classes(predictions: &LabelledPredictions<'_>) -> Vec<Self> {
+        let empty = Self { bins: Default::default(), samples: 0 };
+        let mut diagrams = vec![empty; predictions.predictions().shape().classes];
+        predictions.predictions().for_each_sample(|n, sample| {
+            for (class, (diagram, p)) in diagrams.iter_mut().zip(sample.mean).enumerate() {
+                diagram.samples += 1;
+                diagram.fill(bin_of(*p).unwrap_or_default(), *p, class == predictions.label(n));
+            }
+        });
+        diagrams
     }
 
     /// Bins pairs of confidence and "was right", for predictors whose probabilities are not at hand.
@@ -91,15 +109,40 @@ impl ReliabilityDiagram {
         self.bins.iter().filter_map(weighted).sum()
     }
 
+    /// Maximum calibration error: the widest gap of a bin, however few its samples.
+    ///
+    /// Units: fraction, 0 (best) to 1; 0 without samples.
+    ///
+    /// Source: as [`Self::expected_calibration_error`].
+    pub fn maximum_calibration_error(&self) -> f64 {
+        self.bins.iter().filter_map(ReliabilityBin::gap).fold(0.0, f64::max)
+    }
+
     fn add(&mut self, confidence: f64, right: bool) {
         self.samples += 1;
         if let Some(index) = bin_of(confidence) {
-            let bin = &mut self.bins[index];
-            bin.count += 1;
-            bin.correct += usize::from(right);
-            bin.confidence += confidence;
+            self.fill(index, confidence, right);
         }
     }
+
+    fn fill(&mut self, index: usize, confidence: f64, right: bool) {
+        let bin = &mut self.bins[index];
+        bin.count += 1;
+        bin.correct += f64::from(u8::from(right));
+        bin.confidence += confidence;
+    }
+}
+
+/// Class-wise calibration error: the expected calibration error of each class's probability, averaged over
+/// classes. Every class weighs the same, every sample counts for every class, bins as in [`ReliabilityDiagram`].
+///
+/// Units: fraction, 0 (best) to 1. With many classes it is small, because most probabilities are.
+///
+/// Source: Kull et al., *Beyond temperature scaling*, NeurIPS 2019 (classwise-ECE); the same as the static
+/// calibration error of Nixon et al., *Measuring Calibration in Deep Learning*, 2019.
+pub fn classwise_calibration_error(predictions: &LabelledPredictions<'_>) -> f64 {
+    let diagrams = ReliabilityDiagram::of_classes(predictions);
+    diagrams.iter().map(ReliabilityDiagram::expected_calibration_error).sum::<f64>() / diagrams.len() as f64
 }
 
 fn boundary(index: usize) -> f32 {
@@ -167,5 +210,29 @@ mod tests {
         for index in 1..BINS {
             assert_eq!(ReliabilityDiagram::bounds(index - 1).1, ReliabilityDiagram::bounds(index).0);
         }
+    }
+
+    #[test]
+    fn the_maximum_is_that_of_one_bin_and_not_of_its_share() {
+        let many = [(0.95, true); 19].into_iter().chain([(0.95, false), (0.5, false)]);
+        let diagram = ReliabilityDiagram::from_outcomes(many);
+        assert_eq!(diagram.maximum_calibration_error(), 0.5);
+        assert!((diagram.expected_calibration_error() - 0.5 / 21.0).abs() < 1e-12);
+        assert_eq!(ReliabilityDiagram::from_outcomes([]).maximum_calibration_error(), 0.0);
+    }
+
+    #[test]
+    fn every_class_counts_and_a_probability_of_zero_is_not_forgotten() {
+        let shape = crate::Shape { members: 1, samples: 2, classes: 3 };
+        let values = vec![1.0, 0.0, 0.0, 0.5, 0.5, 0.0];
+        let predictions = crate::Predictions::new(shape, values, vec![0, 1]).unwrap();
+        let labelled = predictions.with_labels(vec![0, 2]).unwrap();
+        // Class 0: 1 is right, 0.5 wrong. Class 1: 0 right, 0.5 wrong. Class 2: zeros, of which half are wrong.
+        let errors: Vec<f64> = ReliabilityDiagram::of_classes(&labelled)
+            .iter()
+            .map(ReliabilityDiagram::expected_calibration_error)
+            .collect();
+        assert_eq!(errors, [0.25, 0.25, 0.5]);
+        assert!((classwise_calibration_error(&labelled) - 1.0 / 3.0).abs() < 1e-15);
     }
 }

@@ -47,7 +47,7 @@
 //! # Example
 //!
 //! ```
-//! use metrics::{ClassificationReport, Predictions, Shape};
+//! use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 //!
 //! // Two members, two samples, three classes.
 //! let shape = Shape { members: 2, samples: 2, classes: 3 };
@@ -56,33 +56,47 @@
 //!     0.6, 0.3, 0.1, /**/ 0.4, 0.3, 0.3, // member 1
 //! ];
 //! let id = Predictions::new(shape, probabilities, vec![10, 11])?.with_labels(vec![0, 1])?;
-//! let report = ClassificationReport::compute(&id, &[])?;
+//! let report = ClassificationReport::compute(&Evaluation::new(&id))?;
 //! assert_eq!(report.value("accuracy"), Some(1.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adaptive;
 mod calibration;
 mod classification;
 mod detection;
 mod diversity;
+mod evaluation;
+mod metric;
 mod name;
 mod pair;
 mod predictions;
 mod report;
 mod score;
+mod selective;
+mod shift;
 mod summary;
+mod temperature;
 mod uncertainty;
+mod values;
 
-pub use calibration::{BINS, ReliabilityBin, ReliabilityDiagram};
+pub use adaptive::AdaptiveDiagram;
+pub use calibration::{BINS, ReliabilityBin, ReliabilityDiagram, classwise_calibration_error};
 pub use classification::{PROBABILITY_FLOOR, accuracy, brier_score, negative_log_likelihood};
 pub use detection::{DetectionClass, DetectionCurve, DetectionError};
 pub use diversity::{CosineError, Diversity, mean_pairwise_cosine};
-pub use name::{Direction, Metric, MetricName, MetricNameError};
+pub use evaluation::Evaluation;
+pub use metric::{DetectionMetrics, Direction, Metric, ShiftMetrics};
+pub use name::{MetricName, MetricNameError};
 pub use pair::{ErrorDiversity, PairCounts};
-pub use predictions::{
-    LabelledPredictions, Predictions, PredictionsError, Probabilities, ROW_SUM_TOLERANCE, Shape,
-};
+pub use predictions::{LabelledPredictions, Predictions, PredictionsError, ROW_SUM_TOLERANCE, Shape};
 pub use report::{ClassificationReport, ReportError};
 pub use score::OodScore;
+pub use selective::{RiskCoverage, RiskCoveragePoint};
+pub use shift::{
+    EXTRA_CORRUPTIONS, MAIN_CORRUPTIONS, SEVERITIES, Scope, ShiftName, ShiftNameError, ShiftedSet,
+};
 pub use summary::{Summary, SummaryError};
+pub use temperature::{TEMPERATURES, Temperature, TemperatureFit};
 pub use uncertainty::Uncertainty;
+pub use values::Values;

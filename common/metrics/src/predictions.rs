@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::values::Values;
+
 /// How far the sum of a row may be from 1.
 ///
 /// An `f32` softmax over a thousand classes errs by less than 1e-4; logits, log-probabilities and a
@@ -30,68 +32,6 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// Probabilities as they were stored, borrowed or owned, in either precision.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Probabilities<'a> {
-    /// Single precision, as a trainer emits them.
-    F32(Cow<'a, [f32]>),
-    /// Double precision.
-    F64(Cow<'a, [f64]>),
-}
-
-impl Probabilities<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::F64(values) => values.len(),
-        }
-    }
-
-    /// Copies `to.len()` values from `start` on, widened to `f64`.
-    fn read(&self, start: usize, to: &mut [f64]) {
-        let range = start..start + to.len();
-        match self {
-            Self::F32(values) => {
-                for (to, &from) in to.iter_mut().zip(&values[range]) {
-                    *to = f64::from(from);
-                }
-            }
-            Self::F64(values) => to.copy_from_slice(&values[range]),
-        }
-    }
-
-    fn get(&self, index: usize) -> f64 {
-        match self {
-            Self::F32(values) => f64::from(values[index]),
-            Self::F64(values) => values[index],
-        }
-    }
-}
-
-impl<'a> From<&'a [f32]> for Probabilities<'a> {
-    fn from(values: &'a [f32]) -> Self {
-        Self::F32(Cow::Borrowed(values))
-    }
-}
-
-impl<'a> From<&'a [f64]> for Probabilities<'a> {
-    fn from(values: &'a [f64]) -> Self {
-        Self::F64(Cow::Borrowed(values))
-    }
-}
-
-impl From<Vec<f32>> for Probabilities<'_> {
-    fn from(values: Vec<f32>) -> Self {
-        Self::F32(Cow::Owned(values))
-    }
-}
-
-impl From<Vec<f64>> for Probabilities<'_> {
-    fn from(values: Vec<f64>) -> Self {
-        Self::F64(Cow::Owned(values))
-    }
-}
-
 /// Why predictions were refused. Samples are named by their id, not by their position.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PredictionsError {
@@ -108,6 +48,28 @@ pub enum PredictionsError {
         shape: Shape,
         /// Length of the buffer.
         found: usize,
+    },
+    /// There must be one logit for each probability.
+    #[error("predictions of shape {shape} need {} logits, {found} were given", needed(*.shape))]
+    LogitCount {
+        /// The shape as given.
+        shape: Shape,
+        /// Length of the buffer.
+        found: usize,
+    },
+    /// A logit is infinite or not a number.
+    #[error(
+        "member {member} gives sample id {id} the logit {value} for class {class}: logits must be finite"
+    )]
+    LogitNotFinite {
+        /// The member.
+        member: usize,
+        /// The sample.
+        id: u64,
+        /// The class.
+        class: usize,
+        /// The offending value.
+        value: f64,
     },
     /// There must be one id for each sample.
     #[error("{samples} samples need as many ids, {found} were given")]
@@ -181,7 +143,8 @@ fn needed(shape: Shape) -> usize {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions<'a> {
     shape: Shape,
-    probabilities: Probabilities<'a>,
+    probabilities: Values<'a>,
+    logits: Option<Values<'a>>,
     ids: Cow<'a, [u64]>,
 }
 
@@ -194,7 +157,7 @@ impl<'a> Predictions<'a> {
     /// id, a value that is not a probability, a row that does not sum to 1.
     pub fn new(
         shape: Shape,
-        probabilities: impl Into<Probabilities<'a>>,
+        probabilities: impl Into<Values<'a>>,
         ids: impl Into<Cow<'a, [u64]>>,
     ) -> Result<Self, PredictionsError> {
         let (probabilities, ids) = (probabilities.into(), ids.into());
@@ -210,9 +173,39 @@ impl<'a> Predictions<'a> {
         if let Some(id) = repeated(&ids) {
             return Err(PredictionsError::DuplicateId { id });
         }
-        let predictions = Self { shape, probabilities, ids };
+        let predictions = Self { shape, probabilities, logits: None, ids };
         predictions.check_rows()?;
         Ok(predictions)
+    }
+
+    /// Takes probabilities that were computed here, for ids that have been checked.
+    pub(crate) fn normalised(shape: Shape, probabilities: Vec<f64>, ids: Vec<u64>) -> Predictions<'static> {
+        debug_assert_eq!((probabilities.len(), ids.len()), (needed(shape), shape.samples), "{shape}");
+        Predictions { shape, probabilities: probabilities.into(), logits: None, ids: ids.into() }
+    }
+
+    /// Adds what the probabilities were computed from, for the scores that need it.
+    ///
+    /// Nothing asks that the softmax of the logits be the probabilities: it is not for a method whose
+    /// probabilities are no softmax, nor where both are means over draws.
+    ///
+    /// Shapes: `[J, N, K]`, row-major, member-major.
+    ///
+    /// # Errors
+    ///
+    /// [`PredictionsError::LogitCount`] and [`PredictionsError::LogitNotFinite`].
+    pub fn with_logits(mut self, logits: impl Into<Values<'a>>) -> Result<Self, PredictionsError> {
+        let (logits, shape) = (logits.into(), self.shape);
+        if logits.len() != needed(shape) {
+            return Err(PredictionsError::LogitCount { shape, found: logits.len() });
+        }
+        if let Some(index) = (0..logits.len()).find(|&index| !logits.get(index).is_finite()) {
+            let (row, class) = (index / shape.classes, index % shape.classes);
+            let (member, id) = (row / shape.samples, self.ids[row % shape.samples]);
+            return Err(PredictionsError::LogitNotFinite { member, id, class, value: logits.get(index) });
+        }
+        self.logits = Some(logits);
+        Ok(self)
     }
 
     /// Adds the true classes, for the metrics that need them.
@@ -261,23 +254,44 @@ impl<'a> Predictions<'a> {
         classes
     }
 
+    /// Whether there are logits.
+    pub fn has_logits(&self) -> bool {
+        self.logits.is_some()
+    }
+
+    /// Visits the mean over members of the logits of each sample, `[K]`, in order; nothing without logits.
+    pub(crate) fn for_each_mean_logits(&self, mut visit: impl FnMut(usize, &[f64])) {
+        let Some(logits) = &self.logits else { return };
+        let mut rows = vec![0.0; self.shape.members * self.shape.classes];
+        let mut mean = vec![0.0; self.shape.classes];
+        for n in 0..self.shape.samples {
+            self.gather(logits, n, &mut rows, &mut mean);
+            visit(n, &mean);
+        }
+    }
+
     /// Visits the samples in order, with one reused buffer: no metric needs the whole `[N, K]` mean.
     pub(crate) fn for_each_sample(&self, mut visit: impl FnMut(usize, Sample<'_>)) {
-        let Shape { members, samples, classes } = self.shape;
-        let mut rows = vec![0.0; members * classes];
-        let mut mean = vec![0.0; classes];
-        for n in 0..samples {
-            mean.fill(0.0);
-            for (j, row) in rows.chunks_exact_mut(classes).enumerate() {
-                self.probabilities.read((j * samples + n) * classes, row);
-                for (sum, p) in mean.iter_mut().zip(row) {
-                    *sum += *p;
-                }
-            }
-            for p in &mut mean {
-                *p /= members as f64;
-            }
+        let mut rows = vec![0.0; self.shape.members * self.shape.classes];
+        let mut mean = vec![0.0; self.shape.classes];
+        for n in 0..self.shape.samples {
+            self.gather(&self.probabilities, n, &mut rows, &mut mean);
             visit(n, Sample { rows: &rows, mean: &mean });
+        }
+    }
+
+    /// Reads what all members say of sample `n`, and its mean.
+    fn gather(&self, values: &Values<'_>, n: usize, rows: &mut [f64], mean: &mut [f64]) {
+        let Shape { members, samples, classes } = self.shape;
+        mean.fill(0.0);
+        for (j, row) in rows.chunks_exact_mut(classes).enumerate() {
+            values.read((j * samples + n) * classes, row);
+            for (sum, value) in mean.iter_mut().zip(row) {
+                *sum += *value;
+            }
+        }
+        for value in mean {
+            *value /= members as f64;
         }
     }
 
@@ -317,6 +331,11 @@ impl<'a> LabelledPredictions<'a> {
     /// True classes, `[N]`.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// The same labels for other predictions of the same samples.
+    pub(crate) fn with_predictions<'b>(&'b self, predictions: Predictions<'b>) -> LabelledPredictions<'b> {
+        LabelledPredictions { predictions, labels: Cow::Borrowed(&self.labels) }
     }
 
     pub(crate) fn label(&self, sample: usize) -> usize {
@@ -438,6 +457,26 @@ mod tests {
         );
         assert!(Predictions::new(TWO_BY_TWO, vec![0.5, 0.50009, 0.5, 0.49991], vec![0, 1]).is_ok());
         assert!(Predictions::new(TWO_BY_TWO, vec![0.5, 0.50011, 0.5, 0.5], vec![0, 1]).is_err());
+    }
+
+    #[test]
+    fn logits_are_one_per_probability_and_finite() {
+        let shape = Shape { members: 2, samples: 2, classes: 2 };
+        let predictions = Predictions::new(shape, vec![0.5; 8], vec![40, 41]).unwrap();
+        assert!(!predictions.has_logits());
+        let found = predictions.clone().with_logits(vec![0.0; 7]).unwrap_err();
+        assert_eq!(found, PredictionsError::LogitCount { shape, found: 7 });
+        let values = vec![0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, f64::INFINITY];
+        let found = predictions.clone().with_logits(values).unwrap_err();
+        let expected = PredictionsError::LogitNotFinite { member: 1, id: 41, class: 1, value: f64::INFINITY };
+        assert_eq!(found, expected);
+        let values: Vec<f32> = vec![1.0, -1.0, 2.0, 3.0, 5.0, 0.0, 2.0, 3.0];
+        let mut means = Vec::new();
+        predictions
+            .with_logits(values)
+            .unwrap()
+            .for_each_mean_logits(|_, mean| means.extend_from_slice(mean));
+        assert_eq!(means, [3.0, -0.5, 2.0, 3.0]);
     }
 
     #[test]

@@ -21,35 +21,47 @@ pub enum OodScore {
     VariationRatio,
     /// Variance over members, averaged over classes.
     MemberVariance,
+    /// Energy of the members' mean logits.
+    Energy,
+    /// Minus the greatest of the members' mean logits.
+    MaxLogit,
 }
 
 impl OodScore {
     /// Every score.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::MaxProbability,
         Self::PredictiveEntropy,
         Self::ExpectedEntropy,
         Self::MutualInformation,
         Self::VariationRatio,
         Self::MemberVariance,
+        Self::Energy,
+        Self::MaxLogit,
     ];
 
-    /// The score of each sample, `[N]`.
-    pub fn values(self, uncertainty: &Uncertainty) -> Cow<'_, [f64]> {
-        match self {
+    /// The score of each sample, `[N]`; `None` when it needs logits and there are none.
+    pub fn values(self, uncertainty: &Uncertainty) -> Option<Cow<'_, [f64]>> {
+        Some(match self {
             Self::MaxProbability => uncertainty.confidence.iter().map(|p| -p).collect(),
             Self::PredictiveEntropy => Cow::Borrowed(&uncertainty.predictive_entropy),
             Self::ExpectedEntropy => Cow::Borrowed(&uncertainty.expected_entropy),
             Self::MutualInformation => Cow::Borrowed(&uncertainty.mutual_information),
             Self::VariationRatio => Cow::Borrowed(&uncertainty.variation_ratio),
             Self::MemberVariance => Cow::Borrowed(&uncertainty.member_variance),
-        }
+            Self::Energy => Cow::Borrowed(uncertainty.energy.as_ref()?),
+            Self::MaxLogit => uncertainty.max_logit.as_ref()?.iter().map(|logit| -logit).collect(),
+        })
     }
 
     /// Whether the score is 0 for every sample of a single network, which separates nothing.
     pub fn needs_members(self) -> bool {
         match self {
-            Self::MaxProbability | Self::PredictiveEntropy | Self::ExpectedEntropy => false,
+            Self::MaxProbability
+            | Self::PredictiveEntropy
+            | Self::ExpectedEntropy
+            | Self::Energy
+            | Self::MaxLogit => false,
             Self::MutualInformation | Self::VariationRatio | Self::MemberVariance => true,
         }
     }
@@ -65,9 +77,11 @@ mod tests {
         // Sample 0: both members sure and agreed. Sample 1: unsure and disagreed.
         let shape = Shape { members: 2, samples: 2, classes: 2 };
         let values = vec![0.9, 0.1, 0.7, 0.3, /* member 1 */ 0.9, 0.1, 0.4, 0.6];
-        let uncertainty = Uncertainty::new(&Predictions::new(shape, values, vec![0, 1]).unwrap());
+        let logits = vec![2.0, 0.0, 1.0, 0.0, /* member 1 */ 2.0, 0.0, 0.0, 1.0];
+        let predictions = Predictions::new(shape, values, vec![0, 1]).unwrap();
+        let uncertainty = Uncertainty::new(&predictions.with_logits(logits).unwrap());
         for score in OodScore::ALL {
-            let values = score.values(&uncertainty);
+            let values = score.values(&uncertainty).unwrap();
             assert!(values[1] > values[0], "{score:?}: {values:?}");
         }
     }

@@ -22,6 +22,17 @@ pub struct Uncertainty {
     pub variation_ratio: Vec<f64>,
     /// `mean_k Var_j p_jk`, with division by `J`.
     pub member_variance: Vec<f64>,
+    /// `−ln Σ_k exp z̄_k`, where `z̄` is the mean of the members' logits; absent without logits.
+    ///
+    /// Units: nats. Source: Liu et al., *Energy-based Out-of-distribution Detection*, NeurIPS 2020, at
+    /// temperature 1. The mean over members comes first, as in torch-uncertainty, which leaves open how
+    /// the energy of an ensemble should be defined.
+    pub energy: Option<Vec<f64>>,
+    /// `max_k z̄_k` of the mean logits; absent without logits.
+    ///
+    /// Source: Hendrycks et al., *Scaling Out-of-Distribution Detection for Real-World Settings*, ICML 2022;
+    /// the mean over members as in torch-uncertainty.
+    pub max_logit: Option<Vec<f64>>,
 }
 
 impl Uncertainty {
@@ -36,9 +47,15 @@ impl Uncertainty {
             mutual_information: column(),
             variation_ratio: column(),
             member_variance: column(),
+            energy: predictions.has_logits().then(column),
+            max_logit: predictions.has_logits().then(column),
         };
         let mut votes = vec![0_usize; shape.classes];
         predictions.for_each_sample(|_, sample| columns.push(&sample, shape.members, &mut votes));
+        predictions.for_each_mean_logits(|_, logits| {
+            columns.energy.iter_mut().for_each(|column| column.push(-log_sum_exp(logits)));
+            columns.max_logit.iter_mut().for_each(|column| column.push(logits[argmax(logits)]));
+        });
         columns
     }
 
@@ -79,6 +96,12 @@ fn entropy(probabilities: &[f64]) -> f64 {
 /// members underflows, and what is left out then is no more than 1e-320 nats.
 fn divergence(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).filter(|(p, q)| **p > 0.0 && **q > 0.0).map(|(p, q)| p * (p / q).ln()).sum()
+}
+
+/// `ln Σ exp`, without overflow.
+pub(crate) fn log_sum_exp(values: &[f64]) -> f64 {
+    let greatest = values[argmax(values)];
+    greatest + values.iter().map(|value| (value - greatest).exp()).sum::<f64>().ln()
 }
 
 /// Arithmetic mean; the caller's slice is never empty.
@@ -158,5 +181,27 @@ mod tests {
         // Votes 0, 1, 1, 2; the mean prefers class 0.
         let u = single_sample(4, 3, vec![1.0, 0.0, 0.0, 0.4, 0.5, 0.1, 0.4, 0.5, 0.1, 0.3, 0.2, 0.5]);
         assert_eq!(u.variation_ratio, [0.5]);
+    }
+
+    #[test]
+    fn without_logits_there_is_no_energy_and_no_maximum_logit() {
+        let u = single_sample(1, 2, vec![0.5, 0.5]);
+        assert_eq!((u.energy, u.max_logit), (None, None));
+    }
+
+    #[test]
+    fn energy_and_maximum_logit_are_of_the_mean_logits() {
+        let shape = Shape { members: 2, samples: 1, classes: 2 };
+        let predictions = Predictions::new(shape, vec![0.5; 4], vec![0]).unwrap();
+        // The mean is (2, 0); the mean of the members' energies would be −(ln(e⁴ + e) + ln(1 + e⁻¹)) / 2.
+        let u = Uncertainty::new(&predictions.with_logits(vec![4.0, 1.0, 0.0, -1.0]).unwrap());
+        assert_eq!(u.max_logit, Some(vec![2.0]));
+        assert!((u.energy.unwrap()[0] + (2.0_f64.exp() + 1.0).ln()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_energy_of_large_logits_does_not_overflow() {
+        assert_eq!(log_sum_exp(&[1e4, -1e4]), 1e4);
+        assert!((log_sum_exp(&[-1e4; 3]) - (3.0_f64.ln() - 1e4)).abs() < 1e-11);
     }
 }

@@ -1,15 +1,24 @@
 //! The `data` axis: data sets with their splits, and what is out of distribution for each.
 
-use super::read::{At, Located, Log, Section, Value, refuse_repeats};
-use crate::spec::{DataSpec, DatasetName, OodSource};
+use super::read::{At, Located, Log, Section, Setting, Value, refuse_repeats};
+use super::shift;
+use crate::spec::{DataSpec, DatasetName, OodSource, ShiftSpec};
 use crate::suggest;
 
 /// One entry of the axis. Its label is known even when the rest is not, so that `where` can name it.
 #[derive(Clone, Debug)]
 pub(super) struct DataEntry {
     pub label: Located<String>,
-    /// Split and out-of-distribution sources; nothing when they were refused.
-    pub content: Option<(DataSpec, Vec<OodSource>)>,
+    /// What the entry says; nothing when it was refused.
+    pub content: Option<DataContent>,
+}
+
+/// The images of a cell: what is trained on, and what is predicted beside the test set.
+#[derive(Clone, Debug)]
+pub(super) struct DataContent {
+    pub spec: DataSpec,
+    pub ood: Vec<OodSource>,
+    pub shift: Option<ShiftSpec>,
 }
 
 /// Reads `data = ["cifar-10"]` or the tables `[data.LABEL]`.
@@ -33,7 +42,7 @@ fn read_names(value: &Value<'_>) -> Vec<DataEntry> {
 fn named(element: &Value<'_>) -> Option<DataEntry> {
     let text = element.text()?;
     let set = element.choice("data set", &sets());
-    let content = set.map(|set| (whole(set.value), Vec::new()));
+    let content = set.map(|set| DataContent { spec: whole(set.value), ood: Vec::new(), shift: None });
     Some(DataEntry { label: Located { value: text.value.to_owned(), at: text.at }, content })
 }
 
@@ -52,11 +61,7 @@ fn read_table(log: &Log<'_>, label: String, value: &Value<'_>) -> DataEntry {
     DataEntry { label: name, content: content.filter(|_| log.len() == before) }
 }
 
-fn read_settings(
-    log: &Log<'_>,
-    label: &Located<String>,
-    mut section: Section<'_>,
-) -> Option<(DataSpec, Vec<OodSource>)> {
+fn read_settings(log: &Log<'_>, label: &Located<String>, mut section: Section<'_>) -> Option<DataContent> {
     let set = match section.take("set") {
         Some(value) => value.choice("data set", &sets()).map(|set| set.value),
         None => set_of_label(log, label),
@@ -65,7 +70,9 @@ fn read_settings(
     let train_limit = section.set("train-limit", |v| v.integer(1..=u32::MAX.into()));
     let test_limit = section.set("test-limit", |v| v.integer(1..=u32::MAX.into()));
     let allow_subset = section.set("allow-subset", Value::boolean);
+    let validation = section.set("validation", |v| v.integer(0..=u32::MAX.into()));
     let ood = section.take("ood");
+    let shift = section.take("shift");
     section.finish();
     let set = set?;
     let held_out = match held_out {
@@ -77,6 +84,11 @@ fn read_settings(
         None if held_out.is_empty() => Vec::new(),
         None => vec![OodSource::HeldOut],
     };
+    let shift = match shift {
+        Some(value) => Some(shift::read(log, set, &value)?),
+        None => None,
+    };
+    check_validation(log, &validation, &train_limit);
     let limit = |located: Option<Located<u32>>| located.map(|located| located.value);
     let spec = DataSpec {
         set,
@@ -84,8 +96,23 @@ fn read_settings(
         train_limit: limit(train_limit.located()),
         test_limit: limit(test_limit.located()),
         allow_subset: allow_subset.or(false)?,
+        validation: validation.or(0)?,
     };
-    Some((spec, ood))
+    Some(DataContent { spec, ood, shift })
+}
+
+/// How many training images a set has is known where its files are, so that only limits are compared here.
+fn check_validation(log: &Log<'_>, validation: &Setting<u32>, train_limit: &Setting<u32>) {
+    let (Setting::Is(validation), Setting::Is(limit)) = (validation, train_limit) else {
+        return;
+    };
+    if validation.value >= limit.value {
+        let message = format!(
+            "{} of the {} training images cannot be held out for validation",
+            validation.value, limit.value
+        );
+        log.problem(&validation.at, message, Some("they are taken out of `train-limit`".to_owned()));
+    }
 }
 
 fn set_of_label(log: &Log<'_>, label: &Located<String>) -> Option<DatasetName> {
@@ -120,49 +147,88 @@ fn classes(log: &Log<'_>, set: DatasetName, value: &Value<'_>) -> Option<Vec<u32
 }
 
 fn sources(log: &Log<'_>, set: DatasetName, held_out: &[u32], value: &Value<'_>) -> Option<Vec<OodSource>> {
-    let mut options = vec![("held-out", OodSource::HeldOut)];
-    options.extend(DatasetName::ALL.map(|name| (name.name(), OodSource::Set(name))));
     let elements = value.list()?;
     let list: Vec<Located<OodSource>> =
-        elements.iter().filter_map(|v| v.choice("out-of-distribution source", &options)).collect();
+        elements.iter().filter_map(|element| source(log, set, held_out, element)).collect();
     refuse_repeats(log, "source", &list, |source| format!("`{source}`"));
-    for source in &list {
-        check_source(log, set, held_out, source.value, &source.at);
-    }
     Some(list.into_iter().map(|located| located.value).collect())
 }
 
-fn check_source(log: &Log<'_>, set: DatasetName, held_out: &[u32], source: OodSource, at: &At) {
-    let shape = |set: DatasetName| set.shape().map(|length| length.to_string()).join("×");
+/// One source: a name, or `{ set = "textures", resize = true }`.
+fn source(
+    log: &Log<'_>,
+    set: DatasetName,
+    held_out: &[u32],
+    value: &Value<'_>,
+) -> Option<Located<OodSource>> {
+    let mut options = vec![("held-out", OodSource::HeldOut), ("two-moons-far", OodSource::TwoMoonsFar)];
+    options.extend(DatasetName::ALL.map(|name| (name.name(), OodSource::Set(name))));
+    let (source, resize) = if value.is_table() {
+        let mut section = value.section()?;
+        let named = section.require("set", "which source, like `set = \"textures\"`");
+        let resize = section.set("resize", Value::boolean);
+        section.finish();
+        (named?.choice("out-of-distribution source", &options)?, resize.or(false)?)
+    } else {
+        (value.choice("out-of-distribution source", &options)?, false)
+    };
+    check_source(log, set, held_out, source.value, &source.at, resize);
+    let value = match source.value {
+        // A set of the same shape is used as it is, so that equal results have one name.
+        OodSource::Set(other) if resize && other.shape() != set.shape() => OodSource::Resized(other),
+        source => source,
+    };
+    Some(Located { value, at: source.at })
+}
+
+fn check_source(log: &Log<'_>, set: DatasetName, held_out: &[u32], source: OodSource, at: &At, resize: bool) {
     match source {
         OodSource::HeldOut if held_out.is_empty() => {
             let hint = "list the classes, like `held-out = [8, 9]`, or drop the source".to_owned();
             log.problem(at, "no class is held out", Some(hint));
         }
-        OodSource::Set(other) if other == set => {
+        OodSource::Set(other) | OodSource::Resized(other) if other == set => {
             let hint = "drop it; classes of the set itself are left out with `held-out`".to_owned();
             log.problem(at, format_args!("`{set}` is in distribution here"), Some(hint));
         }
-        OodSource::Set(other) if other.shape() != set.shape() => {
-            let message =
-                format!("images of `{other}` are {}, those of `{set}` are {}", shape(other), shape(set));
-            let same =
-                DatasetName::ALL.into_iter().filter(|name| *name != set && name.shape() == set.shape());
-            let names: Vec<String> = same.map(|name| format!("`{name}`")).collect();
-            let hint = match names.as_slice() {
-                [] => "no other set has this shape: use `held-out`".to_owned(),
-                names => format!("sets of this shape are {}", names.join(", ")),
-            };
-            log.problem(at, message, Some(hint));
+        OodSource::Set(other) | OodSource::Resized(other)
+            if other.shape() != set.shape() && !(resize && other.is_images() && set.is_images()) =>
+        {
+            other_shape(log, set, other, at);
         }
-        OodSource::HeldOut | OodSource::Set(_) => {}
+        OodSource::TwoMoonsFar if set != DatasetName::TwoMoons => {
+            log.problem(at, format_args!("`two-moons-far` is far from `two-moons`, not from `{set}`"), None);
+        }
+        OodSource::HeldOut | OodSource::Set(_) | OodSource::Resized(_) | OodSource::TwoMoonsFar => {}
     }
 }
 
-fn whole(set: DatasetName) -> DataSpec {
-    DataSpec { set, held_out: Vec::new(), train_limit: None, test_limit: None, allow_subset: false }
+fn other_shape(log: &Log<'_>, set: DatasetName, other: DatasetName, at: &At) {
+    let shape = |set: DatasetName| set.shape().map(|length| length.to_string()).join("×");
+    let message = format!("images of `{other}` are {}, those of `{set}` are {}", shape(other), shape(set));
+    let same = DatasetName::ALL.into_iter().filter(|name| *name != set && name.shape() == set.shape());
+    let names: Vec<String> = same.map(|name| format!("`{name}`")).collect();
+    let mut hint = match names.as_slice() {
+        [] => "no other set has this shape: use `held-out`".to_owned(),
+        names => format!("sets of this shape are {}", names.join(", ")),
+    };
+    if other.is_images() && set.is_images() {
+        hint += &format!("; to have it resized, write `{{ set = \"{other}\", resize = true }}`");
+    }
+    log.problem(at, message, Some(hint));
 }
 
-fn sets() -> [(&'static str, DatasetName); 6] {
+fn whole(set: DatasetName) -> DataSpec {
+    DataSpec {
+        set,
+        held_out: Vec::new(),
+        train_limit: None,
+        test_limit: None,
+        allow_subset: false,
+        validation: 0,
+    }
+}
+
+fn sets() -> [(&'static str, DatasetName); DatasetName::ALL.len()] {
     DatasetName::ALL.map(|set| (set.name(), set))
 }

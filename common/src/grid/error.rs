@@ -41,12 +41,39 @@ impl GridErrors {
 
 impl std::error::Error for GridErrors {}
 
+/// What is allowed in a grid file but will probably disappoint, in the order of the file; may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GridWarnings {
+    /// The file, as the user named it, when the caller said so (see [`GridWarnings::in_file`]).
+    pub file: Option<String>,
+    /// What is doubtful.
+    pub warnings: Vec<Problem>,
+}
+
+impl GridWarnings {
+    /// The same warnings, with the name of the file in front of each line number.
+    pub fn in_file(self, file: impl Into<String>) -> Self {
+        Self { file: Some(file.into()), ..self }
+    }
+}
+
+impl fmt::Display for GridWarnings {
+    /// One paragraph a warning, as those of [`GridErrors`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_deref().unwrap_or("grid");
+        self.warnings.iter().try_for_each(|warning| {
+            warning.write(f, "warning", file)?;
+            writeln!(f)
+        })
+    }
+}
+
 impl fmt::Display for GridErrors {
     /// One paragraph a problem, as `rustc` prints them, and a last line that counts them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_deref().unwrap_or("grid");
         for problem in &self.problems {
-            problem.write(f, file)?;
+            problem.write(f, "error", file)?;
             writeln!(f)?;
         }
         match self.problems.len() {
@@ -69,13 +96,13 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    fn write(&self, f: &mut fmt::Formatter<'_>, file: &str) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, severity: &str, file: &str) -> fmt::Result {
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
         // A tab would push the carets to where they do not belong.
         let source = self.source.replace('\t', " ");
         let carets = " ".repeat(self.column - 1) + &"^".repeat(self.width);
-        writeln!(f, "error: {}", self.message)?;
+        writeln!(f, "{severity}: {}", self.message)?;
         writeln!(f, "{gutter}--> {file}:{}:{}", self.line, self.column)?;
         writeln!(f, "{gutter} |")?;
         writeln!(f, "{number} | {source}")?;

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use super::data::DataEntry;
+use super::data::{DataContent, DataEntry};
 use super::file::{GridFile, MAX_SEED, ModelEntry};
-use super::method::{Kind, MethodEntry, Work};
+use super::method::{Kind, MethodEntry, Work, check_length};
 use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
-    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, TrainMethod,
+    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, TrainMethod,
     TrainSpec, TrialSpec,
 };
 use crate::{Digest, TrialKey};
@@ -67,6 +67,7 @@ struct Place<'a> {
 struct Subject<'a> {
     data: &'a DataSpec,
     ood: &'a [OodSource],
+    shift: &'a Option<ShiftSpec>,
     model: ModelSpec,
     slots: u32,
 }
@@ -161,16 +162,21 @@ impl<'a> Expansion<'a, '_> {
         if self.excluded(place) {
             return None;
         }
-        let (data, ood) = place.data.content.as_ref()?;
+        let DataContent { spec: data, ood, shift } = place.data.content.as_ref()?;
         let work = place.method.work.as_ref()?;
         let (layer, slots) = self.layers(place);
         layer.check(self.log, data, &place.method.at);
+        check_length(self.log, place.method, work, &layer);
         self.check_batch(place, work, &layer, &slots);
         if self.log.len() > 0 {
             return None;
         }
-        let subject = Subject { data, ood, model: place.model.model?, slots: slots.or(1)? };
+        let subject = Subject { data, ood, shift, model: place.model.model?, slots: slots.or(1)? };
         let recipe = layer.recipe()?;
+        if let Work::Network { train, .. } = work {
+            let at = layer.clip_norm.at().unwrap_or(&place.method.at);
+            super::method::warn(self.log, at, &place.method.label.value, train, &recipe);
+        }
         let train = |method: TrainMethod, seed: u64| TrainSpec {
             method,
             data: subject.data.clone(),
@@ -211,6 +217,7 @@ impl<'a> Expansion<'a, '_> {
             predictor,
             networks,
             ood: subject.ood.to_vec(),
+            shift: subject.shift.clone(),
             seed: place.seed,
             batch_size: self.file.evaluation_batch,
             numerics: EVALUATION_NUMERICS,

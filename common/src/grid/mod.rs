@@ -16,12 +16,13 @@ mod method;
 mod pretrained;
 mod read;
 mod recipe;
+mod shift;
 #[cfg(test)]
 mod tests;
 
 use toml::de::DeTable;
 
-pub use error::{GridErrors, Problem};
+pub use error::{GridErrors, GridWarnings, Problem};
 pub use expand::member_seed;
 
 use crate::plan::Plan;
@@ -37,6 +38,15 @@ const MAX_BYTES: usize = 1 << 20;
 /// [`GridErrors`] with everything that is wrong. When the text is not TOML, with the errors of its syntax alone,
 /// because what a broken line meant cannot be known.
 pub fn parse(text: &str) -> Result<Plan, GridErrors> {
+    check(text).map(|(plan, _)| plan)
+}
+
+/// Expands the text of a grid file, and says what in it is allowed but will probably disappoint.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn check(text: &str) -> Result<(Plan, GridWarnings), GridErrors> {
     let log = Log::new(text);
     let whole = At { span: 0..0, path: String::new() };
     if text.len() > MAX_BYTES {
@@ -53,7 +63,10 @@ pub fn parse(text: &str) -> Result<Plan, GridErrors> {
     }
     let file = file::read(&log, Section::root(&log, table.get_ref()));
     let plan = expand::expand(&log, &file);
-    if log.len() > 0 { Err(refused(log)) } else { Ok(plan) }
+    if log.len() > 0 {
+        return Err(refused(log));
+    }
+    Ok((plan, GridWarnings { file: None, warnings: log.take_warnings() }))
 }
 
 fn refused(log: Log<'_>) -> GridErrors {

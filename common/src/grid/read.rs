@@ -95,12 +95,13 @@ const MAX_ELEMENTS: usize = 1_000;
 pub(super) struct Log<'t> {
     text: &'t str,
     problems: RefCell<Vec<(Range<usize>, Problem)>>,
+    warnings: RefCell<Vec<(Range<usize>, Problem)>>,
     left_out: Cell<bool>,
 }
 
 impl<'t> Log<'t> {
     pub fn new(text: &'t str) -> Self {
-        Self { text, problems: RefCell::default(), left_out: Cell::new(false) }
+        Self { text, problems: RefCell::default(), warnings: RefCell::default(), left_out: Cell::new(false) }
     }
 
     pub fn problem(&self, at: &At, message: impl Display, hint: Option<String>) {
@@ -108,14 +109,38 @@ impl<'t> Log<'t> {
             self.left_out.set(true);
             return;
         }
+        self.add(&self.problems, at, message, hint);
+    }
+
+    /// Something that is allowed, and rarely wanted.
+    pub fn warning(&self, at: &At, message: impl Display, hint: Option<String>) {
+        if self.warnings.borrow().len() < MAX_PROBLEMS {
+            self.add(&self.warnings, at, message, hint);
+        }
+    }
+
+    fn add(
+        &self,
+        list: &RefCell<Vec<(Range<usize>, Problem)>>,
+        at: &At,
+        message: impl Display,
+        hint: Option<String>,
+    ) {
         let (line, column, source, width) = self.locate(&at.span);
         let key = at.path.clone();
         let problem = Problem { line, column, key, message: message.to_string(), hint, source, width };
-        let mut problems = self.problems.borrow_mut();
+        let mut list = list.borrow_mut();
         // One mistake in a recipe is seen again in each cell that uses the recipe.
-        if !problems.iter().any(|(_, known)| *known == problem) {
-            problems.push((at.span.clone(), problem));
+        if !list.iter().any(|(_, known)| *known == problem) {
+            list.push((at.span.clone(), problem));
         }
+    }
+
+    /// The warnings, in the order of the file.
+    pub fn take_warnings(&self) -> Vec<Problem> {
+        let mut warnings = self.warnings.take();
+        warnings.sort_by_key(|(span, _)| (span.start, span.end));
+        warnings.into_iter().map(|(_, warning)| warning).collect()
     }
 
     fn is_full(&self) -> bool {

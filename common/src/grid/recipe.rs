@@ -121,7 +121,8 @@ impl RecipeLayer {
             let hint = "set `momentum` above 0, or `nesterov` to false".to_owned();
             log.problem(at, "Nesterov's momentum needs momentum", Some(hint));
         }
-        if let (Some(batch), Some(limit)) = (self.batch_size(), data.train_limit)
+        let trained_on = data.train_limit.map(|limit| limit.saturating_sub(data.validation));
+        if let (Some(batch), Some(limit)) = (self.batch_size(), trained_on)
             && batch > limit
         {
             let at = self.batch_size.at().unwrap_or(entry);

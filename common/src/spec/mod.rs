@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use data::{DataSpec, DatasetName, OodSource};
+pub use data::{Corruption, DataSpec, DatasetName, OodSource, ShiftSource, ShiftSpec};
 pub use method::{
     BatchEnsemblePreset, BatchEnsembleSettings, BatchMode, BiasMode, DropoutPlace, DropoutSettings,
     DropoutUnit, DuqSettings, Encode, EvidenceActivation, EvidentialLoss, EvidentialSettings, KlReduction,
@@ -84,6 +84,9 @@ pub struct EvaluateSpec {
     pub networks: Vec<TrainSpec>,
     /// Out-of-distribution sets to detect. May be empty.
     pub ood: Vec<OodSource>,
+    /// Corrupted test images to predict. `None` for no such evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<ShiftSpec>,
     /// Seed of the draws at test time.
     pub seed: u64,
     /// Images per forward pass and member. Fixed here, because it decides the draws of stochastic layers.

@@ -6,17 +6,25 @@
 use std::sync::Arc;
 
 use crate::augment::Augmentation;
-use crate::images::{Images, Shape};
+use crate::images::{Example, Images, Shape};
 use crate::name::Normalization;
 
 /// Prepares batches of a set of images.
 #[derive(Debug, Clone)]
 pub struct Batcher {
     images: Arc<Images>,
-    /// What value `v` of channel `c` becomes.
-    normalised: Vec<[f32; 256]>,
+    scaling: Scaling,
     augmentation: Augmentation,
     seed: u64,
+}
+
+/// How values are normalised.
+#[derive(Debug, Clone)]
+enum Scaling {
+    /// What value `v` of channel `c` becomes.
+    Table(Vec<[f32; 256]>),
+    /// Mean and standard deviation of each real feature.
+    Moments(Normalization),
 }
 
 /// A prepared batch; its memory is reused by the next [`Batcher::fill`].
@@ -43,16 +51,20 @@ pub enum BatcherError {
         /// Channels of the images.
         channels: usize,
     },
+    /// Augmentations move and cut pixels.
+    #[error("real features cannot be cropped, mirrored or cut: leave `augmentation` empty")]
+    Augmentation,
 }
 
 impl Batcher {
-    /// Batches of `images`, normalised as (v / max − mean) / std and augmented under the trial's `seed`.
+    /// Batches of `images`, normalised as (v / max − mean) / std and augmented under the trial's `seed`. Real features
+    /// are normalised as (v − mean) / std.
     ///
     /// For evaluation use [`Augmentation::NONE`], with which `seed` has no effect.
     ///
     /// # Errors
     ///
-    /// [`BatcherError::Channels`].
+    /// [`BatcherError`].
     pub fn new(
         images: Arc<Images>,
         normalization: Normalization,
@@ -64,12 +76,21 @@ impl Batcher {
         if constants != channels {
             return Err(BatcherError::Channels { constants, channels });
         }
-        let max = f32::from(images.max_value());
-        let pairs = normalization.mean.iter().zip(normalization.std);
-        // In the order and precision of torchvision's ToTensor and Normalize, so that the bits agree with theirs.
-        let normalised =
-            pairs.map(|(mean, std)| std::array::from_fn(|value| (value as f32 / max - mean) / std)).collect();
-        Ok(Self { images, normalised, augmentation, seed })
+        let scaling = match images.max_value() {
+            Some(max) => {
+                let max = f32::from(max);
+                let pairs = normalization.mean.iter().zip(normalization.std);
+                // In the order and precision of torchvision's ToTensor and Normalize, so that the bits agree with theirs.
+                Scaling::Table(
+                    pairs
+                        .map(|(mean, std)| std::array::from_fn(|value| (value as f32 / max - mean) / std))
+                        .collect(),
+                )
+            }
+            None if augmentation == Augmentation::NONE => Scaling::Moments(normalization),
+            None => return Err(BatcherError::Augmentation),
+        };
+        Ok(Self { images, scaling, augmentation, seed })
     }
 
     /// The images.
@@ -97,8 +118,21 @@ impl Batcher {
         for (&index, out) in indices.iter().zip(batch.pixels.chunks_exact_mut(shape.pixels())) {
             let index = index as usize;
             let id = self.images.ids()[index];
-            let changes = self.augmentation.draw(self.seed, epoch, id, shape);
-            changes.apply(self.images.image(index), shape, &self.normalised, out);
+            match (self.images.example(index), &self.scaling) {
+                (Example::Bytes(image), Scaling::Table(normalised)) => {
+                    let changes = self.augmentation.draw(self.seed, epoch, id, shape);
+                    changes.apply(image, shape, normalised, out);
+                }
+                (Example::Reals(features), Scaling::Moments(moments)) => {
+                    let moments = moments.mean.iter().zip(moments.std);
+                    for ((out, feature), (mean, std)) in out.iter_mut().zip(features).zip(moments) {
+                        *out = (feature - mean) / std;
+                    }
+                }
+                (Example::Bytes(_), Scaling::Moments(_)) | (Example::Reals(_), Scaling::Table(_)) => {
+                    unreachable!("`new` chooses the scaling by the kind of values, which never changes")
+                }
+            }
             batch.labels.push(i64::from(self.images.labels()[index]));
             batch.ids.push(id);
         }

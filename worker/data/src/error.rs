@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::archive::Place;
+use crate::images::Shape;
 use crate::name::{DatasetName, Split};
 
 /// Why a data set could not be read.
@@ -53,6 +55,32 @@ pub enum DataError {
         found: u64,
         /// Images in the official file.
         expected: u64,
+    },
+    /// Points with real features are no images.
+    #[error("{name} has real features, no images that could be resized")]
+    NotImages {
+        /// The data set.
+        name: DatasetName,
+    },
+    /// Images can be resized to squares of one or three channels.
+    #[error("images of {name} cannot be resized to {shape}, only to a square in grey or RGB")]
+    NoSuchShape {
+        /// The data set.
+        name: DatasetName,
+        /// The shape asked for.
+        shape: Shape,
+    },
+    /// Corrupted images are published for CIFAR only.
+    #[error("no corrupted images of {name} are published: generate them")]
+    NoCorruptedFiles {
+        /// The data set.
+        name: DatasetName,
+    },
+    /// A file of CIFAR-10-C or CIFAR-100-C is not there.
+    #[error("`{}` is missing: unpack the official CIFAR-10-C.tar or CIFAR-100-C.tar in the data folder (`credence data fetch`)", path.display())]
+    NoCorruption {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -199,6 +227,45 @@ pub enum Problem {
         /// Numbers that a line must hold.
         fields: u64,
     },
+    /// The header of a `.npy` file is damaged or of an unknown version.
+    #[error("not a readable .npy file: {detail}")]
+    NpyHeader {
+        /// What is wrong.
+        detail: Box<str>,
+    },
+    /// A `.npy` file has elements of another type.
+    #[error("elements of type `{found}` where {expected} must stand")]
+    ElementType {
+        /// The type as numpy writes it.
+        found: Box<str>,
+        /// The types that are read.
+        expected: &'static str,
+    },
+    /// A `.npy` file has its first axis running fastest.
+    #[error("the array is in Fortran order: save it with `numpy.ascontiguousarray`")]
+    FortranOrder,
+    /// A label of corrupted images is not that of the test image.
+    #[error("row {row} has label {found}, which is not that of the test image: these are corruptions of other images")]
+    OtherLabel {
+        /// The row.
+        row: u64,
+        /// The label found.
+        found: i64,
+    },
+    /// A picture cannot be decoded.
+    #[error("the picture cannot be decoded ({detail})")]
+    Picture {
+        /// What the decoder said.
+        detail: Box<str>,
+    },
+    /// A line of a list of files has another form.
+    #[error("line {line} is not {expected}")]
+    List {
+        /// The line, counted from 1.
+        line: u64,
+        /// What a line must be.
+        expected: &'static str,
+    },
 }
 
 /// A [`Problem`] and its [`Position`], before the file is known.
@@ -224,27 +291,17 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 fn how_to_get(name: DatasetName, root: &Path) -> String {
-    let archives: Vec<_> =
-        name.archives().iter().map(|archive| format!("{} (MD5 {})", archive.file, archive.md5)).collect();
-    let folder = name.folder().map_or_else(|| root.to_owned(), |folder| root.join(folder));
-    match name {
-        DatasetName::Cifar10 | DatasetName::Cifar100 => {
-            format!(
-                "Get {} from {} and unpack it in `{}`",
-                archives.join(", "),
-                name.homepage(),
-                root.display()
-            )
-        }
-        DatasetName::Digits | DatasetName::Svhn | DatasetName::Mnist | DatasetName::FashionMnist => {
-            format!(
-                "Get {} from {} and put it in `{}`",
-                archives.join(", "),
-                name.homepage(),
-                folder.display()
-            )
-        }
-    }
+    let archives = name.archives();
+    let named: Vec<_> = archives.iter().map(|archive| format!("{} (MD5 {})", archive.file, archive.md5)).collect();
+    let what_then = match archives.first().map(|archive| archive.place) {
+        Some(Place::Kept(folder)) => format!("put it in `{}`", root.join(folder).display()),
+        Some(Place::Unpacked(_)) | None => format!("unpack it in `{}`", root.display()),
+    };
+    format!(
+        "Get {} from {} and {what_then}, or run `credence data fetch {name}`",
+        named.join(", "),
+        name.homepage()
+    )
 }
 
 fn subset_hint(found: u64, expected: u64) -> &'static str {

@@ -1,6 +1,7 @@
-//! Images in memory: bytes as in the file, with labels and ids, checked once when they are put together.
+//! Examples in memory: bytes of images as in the file, or real features, with labels and ids, checked once when they
+//! are put together.
 //!
-//! No scaling and no conversion to floats: that is the [`Batcher`](crate::Batcher)'s.
+//! No scaling: that is the [`Batcher`](crate::Batcher)'s.
 
 use std::fmt;
 
@@ -33,18 +34,32 @@ impl fmt::Display for Shape {
     }
 }
 
-/// Labelled images of one shape.
+/// Labelled examples of one shape: images, or points with real features, whose shape is `[C, 1, 1]`.
 ///
 /// Shapes, for `N` images: pixels `[N, C, H, W]` row-major, labels `[N]`, ids `[N]`.
-/// Units: pixels from 0 to [`max_value`](Self::max_value).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Units: pixels from 0 to [`max_value`](Self::max_value); features as the data set defines them.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Images {
     shape: Shape,
     classes: usize,
-    max_value: u8,
-    pixels: Vec<u8>,
+    values: Values,
     labels: Vec<u8>,
     ids: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Values {
+    Bytes { max_value: u8, pixels: Vec<u8> },
+    Reals(Vec<f32>),
+}
+
+/// One example, `[C, H, W]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Example<'a> {
+    /// Pixels of an image.
+    Bytes(&'a [u8]),
+    /// Real features.
+    Reals(&'a [f32]),
 }
 
 /// Why parts do not make [`Images`].
@@ -61,6 +76,12 @@ pub enum ImagesError {
         images: usize,
         /// Shape of an image.
         shape: Shape,
+    },
+    /// A feature is infinite or no number.
+    #[error("feature {index} is not finite")]
+    NotFinite {
+        /// Index among all features.
+        index: usize,
     },
     /// Labels and ids differ in number.
     #[error("{ids} ids for {images} images")]
@@ -108,10 +129,45 @@ impl Images {
         labels: Vec<u8>,
         ids: Vec<u32>,
     ) -> Result<Self, ImagesError> {
+        if let Some(at) = pixels.iter().position(|&pixel| pixel > max_value) {
+            return Err(ImagesError::Pixel { index: at / shape.pixels(), found: pixels[at], max_value });
+        }
+        Self::checked(shape, classes, pixels.len(), labels, ids)
+            .map(|images| Self { values: Values::Bytes { max_value, pixels }, ..images })
+    }
+
+    /// Puts points with real features together; `features` is `[N, C]`, and the shape of a point `[C, 1, 1]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagesError`] when the parts do not fit each other.
+    pub fn of_features(
+        channels: usize,
+        classes: usize,
+        features: Vec<f32>,
+        labels: Vec<u8>,
+        ids: Vec<u32>,
+    ) -> Result<Self, ImagesError> {
+        if let Some(index) = features.iter().position(|feature| !feature.is_finite()) {
+            return Err(ImagesError::NotFinite { index });
+        }
+        let shape = Shape { channels, height: 1, width: 1 };
+        Self::checked(shape, classes, features.len(), labels, ids)
+            .map(|images| Self { values: Values::Reals(features), ..images })
+    }
+
+    /// Examples without values, for which `found` values are there.
+    fn checked(
+        shape: Shape,
+        classes: usize,
+        found: usize,
+        labels: Vec<u8>,
+        ids: Vec<u32>,
+    ) -> Result<Self, ImagesError> {
         let images = labels.len();
         let expected = images * shape.pixels();
-        if pixels.len() != expected {
-            return Err(ImagesError::Pixels { found: pixels.len(), expected, images, shape });
+        if found != expected {
+            return Err(ImagesError::Pixels { found, expected, images, shape });
         }
         if ids.len() != images {
             return Err(ImagesError::Ids { ids: ids.len(), images });
@@ -119,10 +175,7 @@ impl Images {
         if let Some(index) = labels.iter().position(|&label| usize::from(label) >= classes) {
             return Err(ImagesError::Label { index, label: labels[index], classes });
         }
-        if let Some(at) = pixels.iter().position(|&pixel| pixel > max_value) {
-            return Err(ImagesError::Pixel { index: at / shape.pixels(), found: pixels[at], max_value });
-        }
-        Ok(Self { shape, classes, max_value, pixels, labels, ids })
+        Ok(Self { shape, classes, values: Values::Reals(Vec::new()), labels, ids })
     }
 
     /// Number of images.
@@ -145,14 +198,20 @@ impl Images {
         self.classes
     }
 
-    /// The pixel value that stands for full intensity.
-    pub fn max_value(&self) -> u8 {
-        self.max_value
+    /// The pixel value that stands for full intensity; none of real features.
+    pub fn max_value(&self) -> Option<u8> {
+        match &self.values {
+            Values::Bytes { max_value, .. } => Some(*max_value),
+            Values::Reals(_) => None,
+        }
     }
 
-    /// All pixels, `[N, C, H, W]`.
+    /// All pixels, `[N, C, H, W]`; empty for real features.
     pub fn pixels(&self) -> &[u8] {
-        &self.pixels
+        match &self.values {
+            Values::Bytes { pixels, .. } => pixels,
+            Values::Reals(_) => &[],
+        }
     }
 
     /// All labels, `[N]`.
@@ -169,14 +228,28 @@ impl Images {
         &self.ids
     }
 
+    /// One example.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such example.
+    pub fn example(&self, index: usize) -> Example<'_> {
+        let size = self.shape.pixels();
+        let range = index * size..(index + 1) * size;
+        match &self.values {
+            Values::Bytes { pixels, .. } => Example::Bytes(&pixels[range]),
+            Values::Reals(features) => Example::Reals(&features[range]),
+        }
+    }
+
     /// Pixels of one image, `[C, H, W]`.
     ///
     /// # Panics
     ///
-    /// When there is no such image.
+    /// When there is no such image, or it has real features.
     pub fn image(&self, index: usize) -> &[u8] {
         let size = self.shape.pixels();
-        &self.pixels[index * size..(index + 1) * size]
+        &self.pixels()[index * size..(index + 1) * size]
     }
 
     /// Number of images of each class.
@@ -194,17 +267,36 @@ impl Images {
     ///
     /// When there is no such image.
     pub fn select(&self, indices: &[usize]) -> Self {
-        let mut pixels = Vec::with_capacity(indices.len() * self.shape.pixels());
-        for &index in indices {
-            pixels.extend_from_slice(self.image(index));
-        }
+        let size = self.shape.pixels();
+        let values = match &self.values {
+            Values::Bytes { max_value, pixels } => {
+                Values::Bytes { max_value: *max_value, pixels: gather(pixels, size, indices) }
+            }
+            Values::Reals(features) => Values::Reals(gather(features, size, indices)),
+        };
         Self {
             shape: self.shape,
             classes: self.classes,
-            max_value: self.max_value,
-            pixels,
+            values,
             labels: indices.iter().map(|&index| self.labels[index]).collect(),
             ids: indices.iter().map(|&index| self.ids[index]).collect(),
+        }
+    }
+
+    /// The same labels and ids with other pixels, `[N, C, H, W]` of the shape given, from 0 to 255.
+    ///
+    /// # Panics
+    ///
+    /// When the number of pixels is not that of the images.
+    #[must_use]
+    pub fn with_pixels(&self, shape: Shape, pixels: Vec<u8>) -> Self {
+        assert_eq!(pixels.len(), self.len() * shape.pixels(), "pixels of {} images of {shape}", self.len());
+        Self {
+            shape,
+            classes: self.classes,
+            values: Values::Bytes { max_value: u8::MAX, pixels },
+            labels: self.labels.clone(),
+            ids: self.ids.clone(),
         }
     }
 
@@ -216,6 +308,14 @@ impl Images {
         self.classes = classes;
         self
     }
+}
+
+fn gather<T: Copy>(values: &[T], size: usize, indices: &[usize]) -> Vec<T> {
+    let mut gathered = Vec::with_capacity(indices.len() * size);
+    for &index in indices {
+        gathered.extend_from_slice(&values[index * size..(index + 1) * size]);
+    }
+    gathered
 }
 
 #[cfg(test)]
@@ -245,5 +345,17 @@ mod tests {
         assert_eq!(picked.labels(), [2, 0]);
         assert_eq!(picked.ids(), [9, 7]);
         assert_eq!(picked.class_counts(), [1, 0, 1]);
+    }
+
+    #[test]
+    fn real_features_are_selected_like_pixels_and_have_to_be_finite() {
+        let points = Images::of_features(2, 2, vec![0.5, 1.0, -2.0, 3.0], vec![0, 1], vec![4, 5]).unwrap();
+        assert_eq!(points.shape(), Shape { channels: 2, height: 1, width: 1 });
+        assert_eq!(points.select(&[1]).example(0), Example::Reals(&[-2.0, 3.0]));
+        assert_eq!((points.max_value(), points.pixels().len()), (None, 0));
+        let wrong = Images::of_features(2, 2, vec![0.5, f32::NAN], vec![0], vec![4]);
+        assert_eq!(wrong, Err(ImagesError::NotFinite { index: 1 }));
+        let wrong = Images::of_features(2, 2, vec![0.5], vec![0], vec![4]);
+        assert!(matches!(wrong, Err(ImagesError::Pixels { expected: 2, .. })));
     }
 }

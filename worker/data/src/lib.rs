@@ -1,7 +1,7 @@
 //! The images that trials are trained and evaluated on, and the order in which a trial sees them.
 //!
 //! Decides: which bytes an image data set consists of ([`load`]), which classes and images a trial may see
-//! ([`hold_out`], [`split_validation`]), in which order and by which rank each image is visited ([`epoch_order`],
+//! ([`hold_out`], [`split_validation`]), how test images look after a corruption ([`corrupt`], [`CorruptedFiles`]), in which order and by which rank each image is visited ([`epoch_order`],
 //! [`Sharding`]), and what the network is shown of it ([`Augmentation`], [`Batcher`]). All randomness of a trial
 //! comes from [`rng`].
 //!
@@ -10,27 +10,39 @@
 
 pub mod rng;
 
+mod archive;
 mod augment;
 mod batch;
 mod cifar;
+mod codec;
+mod corrupt;
+mod corrupted;
 mod digits;
 mod error;
+mod folders;
 mod idx;
 mod images;
 mod load;
 mod mat;
 mod name;
+mod npy;
 mod order;
 mod partition;
+mod resize;
 mod source;
 mod svhn;
+mod two_moons;
 
+pub use archive::{Archive, Place};
 pub use augment::{Augmentation, Crop, Cutout, Flip};
 pub use batch::{Batch, Batcher, BatcherError};
 pub use cifar::{Cifar100Labels, load_cifar_100};
+pub use corrupt::{CorruptError, Corruption, Severity, UnknownCorruption, corrupt};
+pub use corrupted::CorruptedFiles;
 pub use error::{DataError, Position, Problem};
-pub use images::{Images, ImagesError, Shape};
-pub use load::{Completeness, DataFolder, load};
-pub use name::{Archive, DatasetName, Normalization, Split, UnknownDataset};
+pub use images::{Example, Images, ImagesError, Shape};
+pub use load::{Completeness, DataFolder, Loaded, load, load_reported, load_resized};
+pub use name::{DatasetName, Normalization, Split, UnknownDataset};
 pub use order::{Sharding, ShardingError, epoch_order};
 pub use partition::{HeldOut, PartitionError, ValidationSplit, hold_out, split_validation};
+pub use two_moons::two_moons_far;

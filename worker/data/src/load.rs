@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
-use crate::images::Images;
+use crate::images::{Images, Shape};
 use crate::name::{DatasetName, Split};
-use crate::{cifar, digits, idx, svhn};
+use crate::{cifar, digits, folders, idx, svhn, two_moons};
 
 /// The folder that holds the unpacked official archives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +35,22 @@ pub enum Completeness {
     Subset,
 }
 
+/// What was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The images.
+    pub images: Images,
+    /// Files that are no pictures and were left out: notMNIST was released with some.
+    pub skipped: Vec<PathBuf>,
+}
+
 /// Reads the images of a data set.
 ///
 /// Files below the data folder: `cifar-10-batches-bin/{data_batch_1..5,test_batch}.bin`,
 /// `cifar-100-binary/{train,test}.bin`, `svhn/{train,test}_32x32.mat` or the same without the folder,
-/// `mnist/` and `fashion-mnist/` with `{train,t10k}-images-idx3-ubyte` and `-labels-idx1-ubyte`, plain or `.gz`.
-/// The digits are bundled and read no file.
+/// `mnist/` and `fashion-mnist/` with `{train,t10k}-images-idx3-ubyte` and `-labels-idx1-ubyte`, plain or `.gz`,
+/// `notMNIST_{small,large}/{A..J}/*.png`, `tiny-imagenet-200/` and `dtd/` as in their archives.
+/// The digits are bundled and two moons computed; they read no file.
 ///
 /// # Errors
 ///
@@ -51,14 +61,57 @@ pub fn load(
     folder: &DataFolder,
     completeness: Completeness,
 ) -> Result<Images, DataError> {
-    let request = Request { name, split, folder, completeness };
-    match name {
-        DatasetName::Digits => digits::load(split),
-        DatasetName::Cifar10 => cifar::load_10(request),
-        DatasetName::Cifar100 => cifar::load_100(request, cifar::Cifar100Labels::Fine),
-        DatasetName::Svhn => svhn::load(request),
-        DatasetName::Mnist | DatasetName::FashionMnist => idx::load(request),
+    load_request(Request { name, split, folder, completeness }).map(|loaded| loaded.images)
+}
+
+/// As [`load`], and says which files were left out.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_reported(
+    name: DatasetName,
+    split: Split,
+    folder: &DataFolder,
+    completeness: Completeness,
+) -> Result<Loaded, DataError> {
+    load_request(Request { name, split, folder, completeness })
+}
+
+/// As [`load_reported`], in another square shape, for the images of an out-of-distribution set.
+///
+/// Channels first: grey is repeated, RGB becomes grey by Pillow's weights (ITU-R 601-2). Then the shorter side becomes
+/// that of `shape` by Pillow's antialiased bilinear filter, and the square in the middle is kept.
+///
+/// # Errors
+///
+/// As [`load`], and when the set has no images or the shape is no square of 1 or 3 channels.
+pub fn load_resized(
+    name: DatasetName,
+    split: Split,
+    folder: &DataFolder,
+    completeness: Completeness,
+    shape: Shape,
+) -> Result<Loaded, DataError> {
+    if shape.width != shape.height || shape.width == 0 || !matches!(shape.channels, 1 | 3) {
+        return Err(DataError::NoSuchShape { name, shape });
     }
+    folders::load_in_shape(Request { name, split, folder, completeness }, shape)
+}
+
+pub(crate) fn load_request(request: Request<'_>) -> Result<Loaded, DataError> {
+    let images = match request.name {
+        DatasetName::Digits => digits::load(request.split)?,
+        DatasetName::Cifar10 => cifar::load_10(request)?,
+        DatasetName::Cifar100 => cifar::load_100(request, cifar::Cifar100Labels::Fine)?,
+        DatasetName::Svhn => svhn::load(request)?,
+        DatasetName::Mnist | DatasetName::FashionMnist => idx::load(request)?,
+        DatasetName::NotMnist => return folders::load_not_mnist(request),
+        DatasetName::TinyImageNet => return folders::load_tiny_imagenet(request),
+        DatasetName::Textures => return folders::load_textures(request, None),
+        DatasetName::TwoMoons => two_moons::load(request.split),
+    };
+    Ok(Loaded { images, skipped: Vec::new() })
 }
 
 /// What a loader is asked for.
@@ -96,8 +149,13 @@ impl Request<'_> {
 
     /// Puts together images whose labels and pixels a loader has checked.
     pub(crate) fn images(&self, pixels: Vec<u8>, labels: Vec<u8>, ids: Vec<u32>) -> Images {
+        self.images_of(self.name.shape(), pixels, labels, ids)
+    }
+
+    /// The same in a shape that is not that of the set.
+    pub(crate) fn images_of(&self, shape: Shape, pixels: Vec<u8>, labels: Vec<u8>, ids: Vec<u32>) -> Images {
         let name = self.name;
-        Images::new(name.shape(), name.classes(), name.max_value(), pixels, labels, ids)
+        Images::new(shape, name.classes(), name.max_value(), pixels, labels, ids)
             .expect("loaders check counts and labels with their place in the file")
     }
 }

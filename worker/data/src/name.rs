@@ -5,8 +5,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::archive::{self, Archive};
 use crate::augment::{Augmentation, Crop, Cutout, Flip};
 use crate::images::Shape;
+use crate::two_moons;
 
 /// A data set that [`load`](crate::load) knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +25,14 @@ pub enum DatasetName {
     Mnist,
     /// Fashion-MNIST.
     FashionMnist,
+    /// notMNIST: letters A to J of many fonts. Training images are the large set, test images the small, cleaned one.
+    NotMnist,
+    /// Tiny-ImageNet. Its validation images are the test images: the official test has no labels.
+    TinyImageNet,
+    /// Describable Textures (DTD), first official division.
+    Textures,
+    /// Two interleaved half circles in the plane: real features, made by a formula.
+    TwoMoons,
 }
 
 /// The part of a data set that its owners meant for training or for testing.
@@ -32,15 +42,6 @@ pub enum Split {
     Train,
     /// Images that are only ever evaluated on.
     Test,
-}
-
-/// A file that the owners of a data set publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Archive {
-    /// Its name.
-    pub file: &'static str,
-    /// Its MD5, as published or as torchvision checks it.
-    pub md5: &'static str,
 }
 
 /// Mean and standard deviation of each channel, of pixels scaled to 0..=1.
@@ -56,7 +57,7 @@ pub struct Normalization {
 
 /// A name that is no data set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is not a data set; known are digits, cifar-10, cifar-100, svhn, mnist, fashion-mnist")]
+#[error("`{given}` is not a data set; known are {}", DatasetName::ALL.map(DatasetName::as_str).join(", "))]
 pub struct UnknownDataset {
     /// The name given.
     pub given: Box<str>,
@@ -64,8 +65,18 @@ pub struct UnknownDataset {
 
 impl DatasetName {
     /// Every data set.
-    pub const ALL: [Self; 6] =
-        [Self::Digits, Self::Cifar10, Self::Cifar100, Self::Svhn, Self::Mnist, Self::FashionMnist];
+    pub const ALL: [Self; 10] = [
+        Self::Digits,
+        Self::Cifar10,
+        Self::Cifar100,
+        Self::Svhn,
+        Self::Mnist,
+        Self::FashionMnist,
+        Self::NotMnist,
+        Self::TinyImageNet,
+        Self::Textures,
+        Self::TwoMoons,
+    ];
 
     /// The name in grid files.
     pub fn as_str(self) -> &'static str {
@@ -76,27 +87,37 @@ impl DatasetName {
             Self::Svhn => "svhn",
             Self::Mnist => "mnist",
             Self::FashionMnist => "fashion-mnist",
+            Self::NotMnist => "not-mnist",
+            Self::TinyImageNet => "tiny-imagenet",
+            Self::Textures => "textures",
+            Self::TwoMoons => "two-moons",
         }
     }
 
-    /// Channels, height and width of every image.
+    /// Channels, height and width of every image. Real features are channels of one pixel.
     pub fn shape(self) -> Shape {
         match self {
             Self::Digits => Shape { channels: 1, height: 8, width: 8 },
             Self::Cifar10 | Self::Cifar100 | Self::Svhn => Shape { channels: 3, height: 32, width: 32 },
-            Self::Mnist | Self::FashionMnist => Shape { channels: 1, height: 28, width: 28 },
+            Self::Mnist | Self::FashionMnist | Self::NotMnist => Shape { channels: 1, height: 28, width: 28 },
+            Self::TinyImageNet => Shape { channels: 3, height: 64, width: 64 },
+            Self::Textures => Shape { channels: 3, height: 224, width: 224 },
+            Self::TwoMoons => Shape { channels: 2, height: 1, width: 1 },
         }
     }
 
     /// Number of classes.
     pub fn classes(self) -> usize {
         match self {
-            Self::Digits | Self::Cifar10 | Self::Svhn | Self::Mnist | Self::FashionMnist => 10,
+            Self::Digits | Self::Cifar10 | Self::Svhn | Self::Mnist | Self::FashionMnist | Self::NotMnist => 10,
             Self::Cifar100 => 100,
+            Self::TinyImageNet => 200,
+            Self::Textures => 47,
+            Self::TwoMoons => 2,
         }
     }
 
-    /// Number of images in the official files.
+    /// Number of images in the official files; of notMNIST, those that can be decoded.
     pub fn official_len(self, split: Split) -> usize {
         match (self, split) {
             (Self::Digits, Split::Train) => 1_297,
@@ -106,14 +127,28 @@ impl DatasetName {
             (Self::Svhn, Split::Train) => 73_257,
             (Self::Svhn, Split::Test) => 26_032,
             (Self::Cifar10 | Self::Cifar100 | Self::Mnist | Self::FashionMnist, Split::Test) => 10_000,
+            (Self::NotMnist, Split::Train) => 529_114,
+            (Self::NotMnist, Split::Test) => 18_724,
+            (Self::TinyImageNet, Split::Train) => 100_000,
+            (Self::TinyImageNet, Split::Test) => 10_000,
+            (Self::Textures, Split::Train | Split::Test) => 1_880,
+            (Self::TwoMoons, Split::Train | Split::Test) => 1_000,
         }
     }
 
-    /// The largest pixel value of the format.
+    /// The largest pixel value of the format; of no meaning for real features.
     pub fn max_value(self) -> u8 {
         match self {
             Self::Digits => 16,
-            Self::Cifar10 | Self::Cifar100 | Self::Svhn | Self::Mnist | Self::FashionMnist => u8::MAX,
+            Self::Cifar10
+            | Self::Cifar100
+            | Self::Svhn
+            | Self::Mnist
+            | Self::FashionMnist
+            | Self::NotMnist
+            | Self::TinyImageNet
+            | Self::Textures
+            | Self::TwoMoons => u8::MAX,
         }
     }
 
@@ -122,6 +157,8 @@ impl DatasetName {
     /// Sources: CIFAR, the official LP-BNN code and torch-uncertainty (the CIFAR-10 standard deviations are the
     /// mean over images of the per-image values, as in most published code, not those over all pixels); the
     /// others, the values in common use, and for the digits computed from the training images (a test holds it).
+    /// For notMNIST there are no values in common use: grey levels go to −1..=1. Textures have those of ImageNet. Two
+    /// moons have the exact moments of the distribution, whose features need no scaling to 0..=1 before.
     pub fn normalization(self) -> Normalization {
         match self {
             Self::Digits => Normalization { mean: &[0.3042], std: &[0.3756] },
@@ -134,54 +171,43 @@ impl DatasetName {
             Self::Svhn => Normalization { mean: &[0.4377, 0.4438, 0.4728], std: &[0.1980, 0.2010, 0.1970] },
             Self::Mnist => Normalization { mean: &[0.1307], std: &[0.3081] },
             Self::FashionMnist => Normalization { mean: &[0.2860], std: &[0.3530] },
+            Self::NotMnist => Normalization { mean: &[0.5], std: &[0.5] },
+            Self::TinyImageNet => {
+                Normalization { mean: &[0.4802, 0.4481, 0.3975], std: &[0.2770, 0.2691, 0.2821] }
+            }
+            Self::Textures => Normalization { mean: &[0.485, 0.456, 0.406], std: &[0.229, 0.224, 0.225] },
+            Self::TwoMoons => two_moons::NORMALIZATION,
         }
     }
 
     /// The usual augmentation of training images, label-preserving: digits are never mirrored.
     pub fn augmentation(self) -> Augmentation {
         let (padding, flip, cutout) = match self {
+            Self::TwoMoons => return Augmentation::NONE,
             Self::Digits => (1, Flip::Never, None),
             Self::Cifar10 | Self::Cifar100 => (4, Flip::Horizontal, Some(Cutout { size: 16 })),
             Self::Svhn => (4, Flip::Never, Some(Cutout { size: 16 })),
-            Self::Mnist => (2, Flip::Never, None),
+            Self::Mnist | Self::NotMnist => (2, Flip::Never, None),
             Self::FashionMnist => (2, Flip::Horizontal, None),
+            Self::TinyImageNet => (8, Flip::Horizontal, None),
+            Self::Textures => (28, Flip::Horizontal, None),
         };
         Augmentation { crop: Some(Crop { padding }), flip, cutout }
     }
 
-    /// What the owners publish.
+    /// What the owners publish, as far as its digest is published, too.
     pub fn archives(self) -> &'static [Archive] {
-        match self {
-            Self::Digits => &[],
-            Self::Cifar10 => {
-                &[Archive { file: "cifar-10-binary.tar.gz", md5: "c32a1d4ab5d03f1284b67883e8d87530" }]
-            }
-            Self::Cifar100 => {
-                &[Archive { file: "cifar-100-binary.tar.gz", md5: "03b5dce01913d631647c71ecec9e9cb8" }]
-            }
-            Self::Svhn => &[
-                Archive { file: "train_32x32.mat", md5: "e26dedcc434d2e4c54c9b2d4a06d8373" },
-                Archive { file: "test_32x32.mat", md5: "eb5a983be6a315427106f1b164d9cef3" },
-            ],
-            Self::Mnist => &[
-                Archive { file: "train-images-idx3-ubyte.gz", md5: "f68b3c2dcbeaaa9fbdd348bbdeb94873" },
-                Archive { file: "train-labels-idx1-ubyte.gz", md5: "d53e105ee54ea40749a09fcbcd1e9432" },
-                Archive { file: "t10k-images-idx3-ubyte.gz", md5: "9fb629c4189551a2d022fa330f9573f3" },
-                Archive { file: "t10k-labels-idx1-ubyte.gz", md5: "ec29112dd5afa0611ce80d1b7f02629c" },
-            ],
-            Self::FashionMnist => &[
-                Archive { file: "train-images-idx3-ubyte.gz", md5: "8d4fb7e6c68d591d4c3dfef9ec88bf0d" },
-                Archive { file: "train-labels-idx1-ubyte.gz", md5: "25c81989df183df01b3e8a0aad5dffbe" },
-                Archive { file: "t10k-images-idx3-ubyte.gz", md5: "bef4ecab320f06d8554ea6380940ec79" },
-                Archive { file: "t10k-labels-idx1-ubyte.gz", md5: "bb300cfdad3c16e7a12a480ee83cd310" },
-            ],
-        }
+        archive::of(self)
     }
 
     /// Where the owners describe the data set and its licence.
     pub fn homepage(self) -> &'static str {
         match self {
             Self::Digits => "https://doi.org/10.24432/C50P49",
+            Self::NotMnist => "http://yaroslavvb.blogspot.com/2011/09/notmnist-dataset.html",
+            Self::TinyImageNet => "http://cs231n.stanford.edu/",
+            Self::Textures => "https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+            Self::TwoMoons => "https://scikit-learn.org/stable/modules/generated/sklearn.datasets.make_moons.html",
             Self::Cifar10 | Self::Cifar100 => "https://www.cs.toronto.edu/~kriz/cifar.html",
             Self::Svhn => "http://ufldl.stanford.edu/housenumbers/",
             Self::Mnist => "http://yann.lecun.com/exdb/mnist/",
@@ -189,15 +215,33 @@ impl DatasetName {
         }
     }
 
-    /// The folder of the official layout, below the data folder; none for what is bundled.
+    /// What the owners say about copying and use, in short.
+    pub fn licence(self) -> &'static str {
+        match self {
+            Self::Digits => "CC BY 4.0",
+            Self::Cifar10 | Self::Cifar100 => "none stated; free for research",
+            Self::Svhn => "non-commercial use only",
+            Self::Mnist => "CC BY-SA 3.0",
+            Self::FashionMnist => "MIT",
+            Self::NotMnist => "none stated",
+            Self::TinyImageNet => "ImageNet's terms: non-commercial research",
+            Self::Textures => "research purposes only",
+            Self::TwoMoons => "a formula",
+        }
+    }
+
+    /// The folder of the official layout, below the data folder; none for what is bundled or computed.
     pub fn folder(self) -> Option<&'static str> {
         match self {
-            Self::Digits => None,
+            Self::Digits | Self::TwoMoons => None,
             Self::Cifar10 => Some("cifar-10-batches-bin"),
             Self::Cifar100 => Some("cifar-100-binary"),
             Self::Svhn => Some("svhn"),
             Self::Mnist => Some("mnist"),
             Self::FashionMnist => Some("fashion-mnist"),
+            Self::NotMnist => Some("notMNIST_small"),
+            Self::TinyImageNet => Some("tiny-imagenet-200"),
+            Self::Textures => Some("dtd"),
         }
     }
 }
@@ -258,7 +302,7 @@ mod tests {
 
     #[test]
     fn no_set_of_digits_is_mirrored() {
-        for name in [DatasetName::Digits, DatasetName::Mnist, DatasetName::Svhn] {
+        for name in [DatasetName::Digits, DatasetName::Mnist, DatasetName::Svhn, DatasetName::NotMnist] {
             assert_eq!(name.augmentation().flip, Flip::Never, "{name}");
         }
     }

@@ -7,7 +7,7 @@ use crate::images::Images;
 use crate::rng::{Purpose, Stream};
 
 /// Images divided by class.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
     /// Images of the classes that remain, with labels `0..K'` in the order of the original classes.
     pub in_distribution: Images,
@@ -16,7 +16,7 @@ pub struct HeldOut {
 }
 
 /// Training images divided in two.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ValidationSplit {
     /// What remains for training.
     pub train: Images,

@@ -250,6 +250,7 @@ pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) 
             train_limit: None,
             test_limit: None,
             allow_subset: false,
+            validation: 0,
         },
         model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {

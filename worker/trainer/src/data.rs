@@ -202,6 +202,8 @@ pub struct Course {
     pub seed: u64,
     /// The rank's share of each global batch.
     pub sharding: Sharding,
+    /// Images to train on.
+    pub images: u64,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
     /// Steps in all.
@@ -253,7 +255,14 @@ mod tests {
     use super::*;
 
     fn digits(held_out: Vec<u32>) -> DataSpec {
-        DataSpec { set: Name::Digits, held_out, train_limit: None, test_limit: None, allow_subset: false }
+        DataSpec {
+            set: Name::Digits,
+            held_out,
+            train_limit: None,
+            test_limit: None,
+            allow_subset: false,
+            validation: 0,
+        }
     }
 
     #[test]
@@ -290,7 +299,7 @@ mod tests {
         let spec = digits(Vec::new());
         let batcher = test(&spec, Path::new("unused")).unwrap();
         let sharding = Sharding::new(200, 2, 1).unwrap();
-        let course = Course { seed: 3, sharding, steps_per_epoch: 2, total_steps: 6 };
+        let course = Course { seed: 3, sharding, images: 11, steps_per_epoch: 2, total_steps: 6 };
         let all = |from| Prefetch::start(batcher.clone(), course, from).collect::<Vec<_>>();
         let whole = all(0);
         assert_eq!(whole.len(), 6);

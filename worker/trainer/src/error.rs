@@ -4,7 +4,7 @@ use std::error::Error;
 
 use common::{FailureCause, TrialKey};
 use datasets::ShardingError;
-use metrics::{PredictionsError, ReportError};
+use metrics::{PredictionsError, ReportError, ShiftNameError};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
@@ -53,6 +53,14 @@ pub enum TrainerError {
         /// The setting.
         what: &'static str,
     },
+    /// More kept networks than the training kept.
+    #[error("the evaluation asks for the last {asked} kept networks, the training kept {kept}")]
+    Snapshots {
+        /// Of the evaluation.
+        asked: u32,
+        /// Of the training.
+        kept: u32,
+    },
     /// The network cannot be built.
     #[error("the model is refused")]
     Model(#[from] ModelError),
@@ -89,6 +97,9 @@ pub enum TrainerError {
     /// The network's outputs are no probabilities.
     #[error("the predictions cannot be scored")]
     Predictions(#[from] PredictionsError),
+    /// A corrupted test set has a name or a severity that no table has.
+    #[error("the corrupted test images are refused")]
+    Shift(#[from] ShiftNameError),
     /// The metrics cannot be computed.
     #[error("the predictions cannot be compared")]
     Report(#[from] ReportError),
@@ -103,18 +114,32 @@ impl TrainerError {
             | Self::Networks { .. }
             | Self::MixedEnsemble
             | Self::Zero { .. }
+            | Self::Snapshots { .. }
             | Self::Sharding(_)
+            | Self::Shift(_)
             | Self::Report(_) => self.spec_rejected(),
             Self::Model(error) => match error {
                 ModelError::Torch(error) => torch_cause(error),
                 ModelError::NotBuilt(_)
+                | ModelError::TooShort { .. }
+                | ModelError::LastLayer(_)
+                | ModelError::LaplaceSize { .. }
                 | ModelError::Input { .. }
                 | ModelError::Classes(_)
                 | ModelError::Members
                 | ModelError::LatentSize
+                | ModelError::PriorStd
                 | ModelError::DropoutRate(_)
                 | ModelError::Negative { .. }
-                | ModelError::Split { .. } => self.spec_rejected(),
+                | ModelError::NotPositive { .. }
+                | ModelError::Momentum(_)
+                | ModelError::Split { .. }
+                | ModelError::MaskScale(_)
+                | ModelError::MaskChannels { .. }
+                | ModelError::Masks { .. }
+                | ModelError::Probability { .. }
+                | ModelError::Packing
+                | ModelError::PackedWidth { .. } => self.spec_rejected(),
             },
             Self::Data(problem) => match problem {
                 DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },
@@ -227,6 +252,7 @@ mod tests {
             train_limit: None,
             test_limit: None,
             allow_subset: true,
+            validation: 0,
         };
         let missing = TrainerError::from(crate::data::test(&data, folder).unwrap_err());
         assert!(matches!(missing.cause(0), FailureCause::DataMissing { .. }));

@@ -63,7 +63,7 @@ impl Group {
     /// [`GroupError`] when the ranks do not find each other in time.
     pub fn join(launch: &Launch, commands: &Commands, reporter: &Reporter) -> Result<Self, GroupError> {
         if launch.world_size == 1 && launch.rank == 0 {
-            return Ok(Self { process: ProcessGroup::alone(), _store: None });
+            return Ok(Self::alone());
         }
         let rank = Rank::new(launch.rank as usize, launch.world_size as usize)
             .ok_or(GroupError::Rank { rank: launch.rank, world_size: launch.world_size })?;
@@ -90,6 +90,11 @@ impl Group {
         Ok(Self { process, _store: Some(store) })
     }
 
+    /// A group of one, which opens no socket.
+    pub fn alone() -> Self {
+        Self { process: ProcessGroup::alone(), _store: None }
+    }
+
     /// The process group, for the reducer.
     pub fn process(&self) -> &ProcessGroup {
         &self.process
@@ -98,6 +103,11 @@ impl Group {
     /// Whether this rank speaks for the trial: it reports, and writes checkpoints.
     pub fn is_first(&self) -> bool {
         self.process.rank().index() == 0
+    }
+
+    /// Whether there is no other rank.
+    pub fn is_alone(&self) -> bool {
+        self.process.rank().world_size() == 1
     }
 
     /// Overwrites `tensors` with those of rank 0.
@@ -121,6 +131,26 @@ impl Group {
         let mean = tensor.detach().copy();
         self.process.all_reduce(&mean, ReduceOp::Avg)?;
         Ok(mean)
+    }
+
+    /// Sum of a tensor over the ranks.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub fn sum(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
+        let sum = tensor.detach().copy();
+        self.process.all_reduce(&sum, ReduceOp::Sum)?;
+        Ok(sum)
+    }
+
+    /// The rows of all ranks, in their order; every rank has equally many.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub fn gather_rows(&self, rows: &Tensor) -> Result<Tensor, GroupError> {
+        Ok(Tensor::cat(&self.process.all_gather(&rows.detach().contiguous())?, 0))
     }
 
     /// Checks that all ranks hold the same bits. Every rank gets the same answer.

@@ -9,6 +9,9 @@ pub const STEP: Purpose = Purpose::named("step");
 /// Before a forward pass of an evaluation; indices: network, image set, batch, draw.
 pub const PREDICT: Purpose = Purpose::named("predict");
 
+/// Before a draw of a network's weights; indices: network, draw.
+pub const WEIGHTS: Purpose = Purpose::named("weights");
+
 /// Seeds libtorch's generators for one use.
 pub fn reseed(seed: u64, purpose: Purpose, indices: &[u64]) {
     tch::manual_seed(derive(seed, purpose, indices));

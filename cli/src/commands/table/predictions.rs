@@ -3,7 +3,7 @@
 //! The file's layout is described where it is written, in the trainer's `evaluate::artifact`.
 
 use anyhow::{Context as _, ensure};
-use metrics::{ClassificationReport, Predictions, Shape};
+use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -36,7 +36,7 @@ pub fn scores(file: &[u8]) -> anyhow::Result<Vec<(String, f64)>> {
         ood.push((name.as_str(), set(&tensors, &format!("ood/{name}"))?));
     }
     let ood: Vec<_> = ood.iter().map(|(name, predictions)| (*name, predictions)).collect();
-    let report = ClassificationReport::compute(&id, &ood)?;
+    let report = ClassificationReport::compute(&Evaluation::new(&id).with_ood(&ood))?;
     Ok(report.entries().iter().map(|(name, value)| (name.to_string(), *value)).collect())
 }
 

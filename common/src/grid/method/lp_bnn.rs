@@ -4,7 +4,8 @@ use super::super::read::{At, Located, Log, Section, Setting, Value};
 use super::super::recipe::RecipeLayer;
 use super::{BATCH, NORM, Work, deviation, members, network, word};
 use crate::spec::{
-    Encode, KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnPreset, LpBnnSettings, TrainMethod,
+    Encode, KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnPreset, LpBnnSettings, Recipe,
+    TrainMethod,
 };
 
 const SAMPLING: [(&str, LatentSampling); 2] =
@@ -29,6 +30,21 @@ pub(super) fn implied(preset: LpBnnPreset, at: &At) -> RecipeLayer {
         LpBnnPreset::Official | LpBnnPreset::Official2020 | LpBnnPreset::TorchUncertainty => {
             RecipeLayer::default()
         }
+    }
+}
+
+/// Warns of draws at full scale under a gradient without bounds, which failed in most runs that were tried
+/// (`docs/methods/lp-bnn.md`).
+pub(super) fn warn(log: &Log<'_>, at: &At, label: &str, settings: &LpBnnSettings, recipe: &Recipe) {
+    let drawn = settings.conv_sampling == LatentSampling::Sampled && settings.std_factor >= 0.5;
+    if drawn && recipe.clip_norm.is_none() && recipe.lr >= 0.05 {
+        let message = format!(
+            "`{label}` samples its convolutions with `std-factor` {} and has no `clip-norm`: at learning rate {} \
+             training is likely to diverge, or not to learn",
+            settings.std_factor, recipe.lr
+        );
+        let hint = "keep `clip-norm = 1.0` and `warmup-epochs = 1`, which preset `paper` brings, or lower `std-factor`";
+        log.warning(at, message, Some(hint.to_owned()));
     }
 }
 

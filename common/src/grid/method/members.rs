@@ -14,7 +14,7 @@ const UNIT: [(&str, DropoutUnit); 2] = [("element", DropoutUnit::Element), ("cha
 const BIAS: [(&str, BiasMode); 2] =
     [("per-member", BiasMode::PerMember), ("linear-only", BiasMode::LinearOnly)];
 const PROBABILITY: Bounds = Bounds { text: "a number from 0 to 1", hold: |x| (0.0..=1.0).contains(&x) };
-const AT_LEAST_ONE: Bounds = Bounds { text: "a number of at least 1", hold: |x| x >= 1.0 };
+const MASK_SCALE: Bounds = Bounds { text: "a number from 1 to 6", hold: |x| (1.0..=6.0).contains(&x) };
 
 pub(super) fn mc_dropout(section: &mut Section<'_>) -> Option<Work> {
     let rate = real(section, "rate", &BELOW_ONE, 0.3);
@@ -99,7 +99,7 @@ pub(super) fn packed(section: &mut Section<'_>) -> Option<Work> {
 pub(super) fn masksembles(section: &mut Section<'_>) -> Option<Work> {
     let default = MasksemblesSettings::default();
     let members = members(section, default.members);
-    let scale = real(section, "scale", &AT_LEAST_ONE, default.scale);
+    let scale = real(section, "scale", &MASK_SCALE, default.scale);
     let batch = word(section, "batch", &BATCH, default.batch);
     let settings = MasksemblesSettings { members: members?, scale: scale?, batch: batch? };
     Some(network(TrainMethod::Masksembles(settings), 1))

@@ -1,12 +1,15 @@
 //! `[[method]]`: one row of the table each, with the settings that its kind has.
 
+mod length;
 mod lp_bnn;
 mod members;
 mod single;
 
+pub(super) use length::check as check_length;
+
 use super::read::{At, Bounds, Located, Log, Section, Setting, Value};
 use super::recipe::{NON_NEGATIVE, RecipeLayer};
-use crate::spec::{BatchMode, LpBnnPreset, NormMode, Predictor, Schedule, TrainMethod};
+use crate::spec::{BatchMode, LpBnnPreset, NormMode, Predictor, Recipe, Schedule, TrainMethod};
 
 /// Methods by the names that grid files use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +207,26 @@ fn implied(kind: Option<Kind>, preset: LpBnnPreset, work: Option<&Work>, at: &At
             }
         }
         _ => RecipeLayer::default(),
+    }
+}
+
+/// Warns of settings that are known to fail with this recipe. `at` is where to point, `label` names the method.
+pub(super) fn warn(log: &Log<'_>, at: &At, label: &str, train: &TrainMethod, recipe: &Recipe) {
+    match train {
+        TrainMethod::LpBnn(settings) => lp_bnn::warn(log, at, label, settings, recipe),
+        TrainMethod::Deterministic
+        | TrainMethod::Dropout(_)
+        | TrainMethod::BatchEnsemble(_)
+        | TrainMethod::RankOne(_)
+        | TrainMethod::Mimo(_)
+        | TrainMethod::Packed(_)
+        | TrainMethod::Masksembles(_)
+        | TrainMethod::Evidential(_)
+        | TrainMethod::Duq(_)
+        | TrainMethod::Sngp(_)
+        | TrainMethod::Tradi(_)
+        | TrainMethod::Swag(_)
+        | TrainMethod::Snapshots(_) => {}
     }
 }
 

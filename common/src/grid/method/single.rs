@@ -88,8 +88,10 @@ pub(super) fn swag(section: &mut Section<'_>) -> Option<Work> {
     let lr = real(section, "collection-lr", &POSITIVE, default.lr);
     let rank = section.set("rank", |v| v.integer(2..=1_000)).or(default.rank);
     let collections = count(section, "collections-per-epoch", 1_000, default.collections_per_epoch);
-    let samples = count(section, "samples", 1_000, 16);
     let scale = real(section, "scale", &NON_NEGATIVE, 1.0);
+    // Without deviations all draws are the mean.
+    let (most, usual) = if scale == Some(0.0) { (1, 1) } else { (1_000, 16) };
+    let samples = count(section, "samples", most, usual);
     let settings = SwagSettings { start: start?, lr: lr?, rank: rank?, collections_per_epoch: collections? };
     Some(Work::Network {
         train: TrainMethod::Swag(settings),
@@ -120,10 +122,10 @@ pub(super) fn checkpoints(section: &mut Section<'_>) -> Option<Work> {
 fn kept_networks(section: &mut Section<'_>, place: SnapshotPlace) -> Option<Work> {
     let default = SnapshotSettings::default();
     let kept: u32 = section.set("networks", |v| v.integer(2..=64)).or(default.count)?;
-    let used = section.set("use-last", |v| v.integer(1..=64)).or(kept)?;
+    let used = section.set("use-last", |v| v.integer(1..=u64::from(kept))).or(kept)?;
     Some(Work::Network {
         train: TrainMethod::Snapshots(SnapshotSettings { count: kept, place }),
-        predictor: Predictor::Snapshots { count: used.min(kept) },
+        predictor: Predictor::Snapshots { count: used },
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod documentation;
 mod fuzz;
+mod posteriors;
 mod refusals;
 
 use std::collections::BTreeSet;
@@ -387,6 +388,60 @@ fn held_out_classes_are_sorted_and_are_the_default_source() {
     assert_eq!(plan.cells.iter().map(|cell| cell.seed).collect::<Vec<_>>(), [0, 1]);
 }
 
+/// The evaluation of the only cell of a grid with these settings of `[data.cifar-10]`.
+fn evaluation_with(settings: &str) -> crate::spec::EvaluateSpec {
+    let text = SMALL.replace("data = [\"cifar-10\"]", "").replace("seeds = [0, 1]", "seeds = [0]");
+    let text = format!("{text}[[method]]\nkind = \"deterministic\"\n[data.cifar-10]\n{settings}\n");
+    let plan = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let TrialSpec::Evaluate(evaluate) = &plan.trials[1].spec else { panic!("expected an evaluation") };
+    evaluate.clone()
+}
+
+#[test]
+fn a_shift_is_a_word_or_a_table_with_defaults() {
+    use crate::spec::{Corruption, ShiftSource, ShiftSpec};
+    let files = evaluation_with("shift = \"files\"").shift.unwrap();
+    assert_eq!(files.corruptions, Corruption::MAIN);
+    assert_eq!((files.source, files.severities.len(), files.limit), (ShiftSource::Files, 5, None));
+    let generated = evaluation_with("shift = \"generated\"").shift.unwrap();
+    assert_eq!(generated.corruptions.len(), 14);
+    assert!(!generated.corruptions.contains(&Corruption::Frost));
+    assert_eq!(generated.pairs().count(), 70);
+    let table = "shift = { source = \"generated\", corruptions = [\"fog\", \"shot_noise\"], severities = [5, 1], limit = 9 }";
+    let expected = ShiftSpec {
+        source: ShiftSource::Generated,
+        corruptions: vec![Corruption::ShotNoise, Corruption::Fog],
+        severities: vec![1, 5],
+        limit: Some(9),
+    };
+    assert_eq!(evaluation_with(table).shift, Some(expected));
+}
+
+#[test]
+fn sources_of_another_shape_are_resized_only_when_the_grid_says_so() {
+    use crate::spec::{DatasetName, OodSource};
+    let ood =
+        "ood = [\"svhn\", { set = \"textures\", resize = true }, { set = \"cifar-100\", resize = true }]";
+    let expected = [
+        OodSource::Set(DatasetName::Svhn),
+        OodSource::Resized(DatasetName::Textures),
+        OodSource::Set(DatasetName::Cifar100),
+    ];
+    assert_eq!(evaluation_with(ood).ood, expected);
+}
+
+/// Names of trials are digests of this text: what is not asked for must not appear in it.
+#[test]
+fn validation_and_shift_are_in_the_json_only_when_they_are_asked_for() {
+    let json = |settings: &str| TrialSpec::Evaluate(evaluation_with(settings)).to_json();
+    let plain = json("");
+    assert!(!plain.contains("validation") && !plain.contains("shift"), "{plain}");
+    let asked = json("validation = 5000\nshift = \"files\"");
+    assert!(asked.contains("\"validation\":5000") && asked.contains("\"gaussian_noise\""), "{asked}");
+    let back: TrialSpec = serde_json::from_str(&asked).unwrap();
+    assert_eq!(back.to_json(), asked);
+}
+
 #[test]
 fn a_larger_grid_keeps_the_trials_of_the_smaller_one() {
     let method = "[[method]]\nkind = \"deterministic\"\n";
@@ -430,4 +485,50 @@ fn weights_to_start_from_belong_to_all_networks_of_their_model_and_to_no_other()
         }
     }
     assert_eq!(found, 2 + 2, "two seeds, and the second members of their ensembles");
+}
+
+#[test]
+fn latent_sizes_are_swept_in_one_grid_by_their_labels() {
+    let methods = [2, 8, 32, 64].map(|latent| {
+        format!("[[method]]\nkind = \"lp-bnn\"\nlabel = \"LP-BNN d={latent}\"\nlatent = {latent}\n")
+    });
+    let plan = small(&methods.concat());
+    let found: Vec<(String, u32)> = networks(&plan)
+        .into_iter()
+        .map(|spec| match &spec.method {
+            TrainMethod::LpBnn(settings) => settings.latent,
+            other => panic!("{other:?}"),
+        })
+        .zip(plan.cells.iter())
+        .map(|(latent, cell)| (cell.method.clone(), latent))
+        .collect();
+    // Two seeds of each.
+    let expected = [2, 2, 8, 8, 32, 32, 64, 64].map(|latent| (format!("LP-BNN d={latent}"), latent));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn draws_at_full_scale_without_a_bound_on_the_gradient_are_warned_about_and_allowed() {
+    let warned = |rest: &str| {
+        let text = format!("name = \"g\"\nmodels = [\"wrn-10-1\"]\nseeds = [0, 1]\n[data.digits]\n{rest}");
+        let (plan, warnings) = check(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(plan.cells.len(), 2);
+        warnings.in_file("grid.toml").to_string()
+    };
+    let recipe = "[recipe]\nepochs = 2\nbatch-size = 32\n";
+    let paper = "[[method]]\nkind = \"lp-bnn\"\n";
+    assert_eq!(warned(&format!("{recipe}{paper}")), "");
+    let said = warned(&format!("{recipe}{paper}recipe = {{ clip-norm = \"none\" }}\n"));
+    // Once, though two cells have it.
+    assert_eq!(said.matches("warning: `lp-bnn-paper` samples its convolutions").count(), 1, "{said}");
+    assert!(said.contains("--> grid.toml:10:24") && said.contains("keep `clip-norm = 1.0`"), "{said}");
+    for calm in ["std-factor = 0.01", "conv-sampling = \"autoencoder\"", "preset = \"official\""] {
+        assert_eq!(
+            warned(&format!("{recipe}{paper}{calm}\nrecipe = {{ clip-norm = \"none\" }}\n")),
+            "",
+            "{calm}"
+        );
+    }
+    let slow = "recipe = { clip-norm = \"none\", lr = 0.01 }\n";
+    assert_eq!(warned(&format!("{recipe}{paper}{slow}")), "");
 }

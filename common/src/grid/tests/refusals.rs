@@ -177,6 +177,29 @@ fn out_of_distribution_sources_have_to_make_sense() {
         ("ood = [\"digits\"]", "`digits` is in distribution here"),
         ("ood = [\"mnist\"]", "images of `mnist` are 1×28×28, those of `digits` are 1×8×8"),
         ("set = \"cifar10\"", "no data set is named `cifar10`"),
+        ("train-limit = 200\nvalidation = 100", "a batch of 128 does not fit into 100 training images"),
+        (
+            "train-limit = 200\nvalidation = 200",
+            "200 of the 200 training images cannot be held out for validation",
+        ),
+        ("ood = [{ set = \"mnist\" }]", "images of `mnist` are 1×28×28, those of `digits` are 1×8×8"),
+        ("ood = [{ resize = true }]", "`set` is missing"),
+        (
+            "ood = [{ set = \"two-moons\", resize = true }]",
+            "images of `two-moons` are 2×1×1, those of `digits` are 1×8×8",
+        ),
+        ("ood = [\"two-moons-far\"]", "`two-moons-far` is far from `two-moons`, not from `digits`"),
+        ("shift = \"file\"", "no source of corrupted images is named `file`"),
+        ("shift = \"files\"", "no corrupted images of `digits` are published"),
+        ("shift = { source = \"generated\", corruptions = [\"frost\"] }", "`frost` cannot be generated"),
+        (
+            "shift = { source = \"generated\", corruptions = [\"saturate\"] }",
+            "`saturate` adds a colour, images of `digits` are grey",
+        ),
+        ("shift = { source = \"generated\", corruptions = [] }", "no corruption is listed"),
+        ("shift = { source = \"generated\", severities = [0] }", "0 is out of range"),
+        ("shift = { source = \"generated\", severities = [3, 3] }", "severity 3 is listed twice"),
+        ("set = \"two-moons\"\nshift = \"generated\"", "`two-moons` has no images to corrupt"),
         ("train-limit = 100", "a batch of 128 does not fit into 100 training images"),
     ] {
         let text = SMALL.replace("data = [\"cifar-10\"]", "");

@@ -11,7 +11,8 @@ pub enum DropoutPlace {
     /// Between the two convolutions of each residual block.
     #[default]
     Residual,
-    /// Before every convolution but the first and before the last linear layer.
+    /// Behind the first convolution, each ReLU of a block, its last convolution, and the convolution of its shortcut:
+    /// where Uncertainty Baselines has it.
     EveryLayer,
 }
 
@@ -74,7 +75,7 @@ pub struct PackedSettings {
     pub members: u32,
     /// Factor α of all widths.
     pub alpha: u32,
-    /// Further groups γ within a member.
+    /// Further groups γ within a member, in hidden layers.
     pub gamma: u32,
     /// A layer has fewer groups when a group would have fewer channels than this.
     pub min_channels: u32,
@@ -92,7 +93,7 @@ impl Default for PackedSettings {
 pub struct MasksemblesSettings {
     /// Members M.
     pub members: u32,
-    /// Scale S: the larger, the less the masks overlap.
+    /// Scale S, from 1 to 6: the larger, the less the masks overlap.
     pub scale: f64,
     /// How a batch meets the members.
     pub batch: BatchMode,

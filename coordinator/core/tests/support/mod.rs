@@ -30,6 +30,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
             train_limit: None,
             test_limit: None,
             allow_subset: false,
+            validation: 0,
         },
         model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
@@ -59,6 +60,7 @@ pub fn evaluate(networks: impl IntoIterator<Item = TrainSpec>) -> TrialSpec {
         predictor: Predictor::Direct { samples_per_member: 1 },
         networks: networks.into_iter().collect(),
         ood: Vec::new(),
+        shift: None,
         seed: 0,
         batch_size: 64,
         numerics: NUMERICS,

@@ -233,6 +233,16 @@ impl Checkpoint {
         tracked.iter().try_for_each(|(name, tensor)| self.overwrite(&tracker_key(name), tensor))
     }
 
+    /// What a method tracked under this name.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Incompatible`] when there is nothing.
+    pub fn tracked(&self, name: &str) -> Result<&Tensor, CheckpointError> {
+        let missing = || self.incompatible(Difference::Missing { name: tracker_key(name) });
+        self.tensors.get(&tracker_key(name)).ok_or_else(missing)
+    }
+
     fn overwrite(&self, key: &str, tensor: &Tensor) -> Result<(), CheckpointError> {
         let Some(stored) = self.tensors.get(key) else {
             return Err(self.incompatible(Difference::Missing { name: key.to_owned() }));

@@ -3,13 +3,16 @@
 //! | tensor | shape | meaning |
 //! |---|---|---|
 //! | `id/probabilities` | `[J, N, K]` f32 | of each member, test images of the known classes |
+//! | `id/logits` | `[J, N, K]` f32 | what the softmax was taken of; means, where a member's probabilities are means over draws |
 //! | `id/labels` | `[N]` i64 | index into the K outputs |
 //! | `id/ids` | `[N]` i64 | position in the official file |
-//! | `ood/NAME/probabilities`, `…/labels`, `…/ids` | the same | for each out-of-distribution set; labels are the set's own |
+//! | `held_out/…` | the same | training images that no network was fitted to; ids are positions in the training file |
+//! | `ood/NAME/…` | the same | for each out-of-distribution set; labels are the set's own |
+//! | `shift/CORRUPTION.SEVERITY/probabilities` | `[1, N', K]` f32 | mean over members, the first N' test images corrupted |
 //!
-//! The metadata entry `predictions` is JSON: `format`, `trial`, `classes` (the original class of each output), `ood`
-//! (names, in the order of the specification) and `spec` (the trial's specification). Tables score the mean of
-//! the probabilities over J:
+//! The metadata entry `predictions` is JSON: `format`, `trial`, `classes` (the original class of each output), `ood` and
+//! `shift` (names, in the order of the specification), `weight_cosine` (a number or null: mean cosine of two members' weights) and
+//! `spec` (the trial's specification). Tables score the mean of the probabilities over J:
 //!
 //! ```python
 //! f = safetensors.safe_open("predictions.safetensors", "numpy")
@@ -22,7 +25,7 @@ use common::report::Launch;
 use common::spec::EvaluateSpec;
 use tch::Tensor;
 
-use super::predict::Predicted;
+use super::sets::{Predicted, SetKind};
 use crate::data;
 use crate::storage::{self, HostTensor, StorageError};
 
@@ -33,7 +36,7 @@ pub const PREDICTIONS: &str = "predictions.safetensors";
 const KEY: &str = "predictions";
 
 /// Version of the layout above.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Writes the predictions into `folder` and returns the file.
 ///
@@ -45,25 +48,46 @@ pub fn write(
     launch: &Launch,
     spec: &EvaluateSpec,
     sets: &[Predicted],
+    weight_cosine: Option<f64>,
 ) -> Result<PathBuf, StorageError> {
     let mut tensors = Vec::new();
     for set in sets {
-        let prefix = set.name.as_ref().map_or_else(|| "id".to_owned(), |name| format!("ood/{name}"));
+        let prefix = &set.kind;
         let metrics::Shape { members, samples, classes } = set.shape;
         let shape = [members, samples, classes].map(|axis| axis as i64);
-        let probabilities = Tensor::from_slice(&set.probabilities).view(shape);
-        let ids: Vec<i64> = set.ids.iter().map(|id| id.cast_signed()).collect();
-        tensors.push(HostTensor::from_host(format!("{prefix}/probabilities"), probabilities)?);
-        tensors.push(HostTensor::from_host(format!("{prefix}/labels"), Tensor::from_slice(&set.labels))?);
-        tensors.push(HostTensor::from_host(format!("{prefix}/ids"), Tensor::from_slice(&ids))?);
+        let floats = |values: &[f32]| Tensor::from_slice(values).view(shape);
+        tensors.push(HostTensor::from_host(format!("{prefix}/probabilities"), floats(&set.probabilities))?);
+        if let Some(logits) = &set.logits {
+            tensors.push(HostTensor::from_host(format!("{prefix}/logits"), floats(logits))?);
+        }
+        // Labels and ids of corrupted images are those of the test set.
+        if !matches!(set.kind, SetKind::Shifted { .. }) {
+            let ids: Vec<i64> = set.ids.iter().map(|id| id.cast_signed()).collect();
+            tensors.push(HostTensor::from_host(format!("{prefix}/labels"), Tensor::from_slice(&set.labels))?);
+            tensors.push(HostTensor::from_host(format!("{prefix}/ids"), Tensor::from_slice(&ids))?);
+        }
     }
-    storage::write(folder, PREDICTIONS, &tensors, (KEY, metadata(launch, spec, sets)))
+    storage::write(folder, PREDICTIONS, &tensors, (KEY, metadata(launch, spec, sets, weight_cosine)))
 }
 
-fn metadata(launch: &Launch, spec: &EvaluateSpec, sets: &[Predicted]) -> String {
-    let ood: Vec<&str> = sets.iter().filter_map(|set| set.name.as_deref()).collect();
+fn metadata(launch: &Launch, spec: &EvaluateSpec, sets: &[Predicted], weight_cosine: Option<f64>) -> String {
+    let (mut ood, mut shift) = (Vec::new(), Vec::new());
+    for set in sets {
+        match &set.kind {
+            SetKind::Test | SetKind::HeldOut => {}
+            SetKind::OutOfDistribution(name) => ood.push(name.clone()),
+            SetKind::Shifted { corruption, severity } => shift.push(format!("{corruption}.{severity}")),
+        }
+    }
     let classes = spec.networks.first().map(|network| data::classes(&network.data)).unwrap_or_default();
-    let trial = launch.spec.key();
-    serde_json::json!({ "format": FORMAT, "trial": trial, "classes": classes, "ood": ood, "spec": launch.spec })
-        .to_string()
+    serde_json::json!({
+        "format": FORMAT,
+        "trial": launch.spec.key(),
+        "classes": classes,
+        "ood": ood,
+        "shift": shift,
+        "weight_cosine": weight_cosine,
+        "spec": launch.spec,
+    })
+    .to_string()
 }

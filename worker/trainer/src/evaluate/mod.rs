@@ -5,28 +5,38 @@
 //! `metrics`; it is given the very numbers that are stored, so anyone can compute them again.
 
 mod artifact;
+mod posterior;
 mod predict;
+mod scores;
+mod sets;
+mod training;
 mod variants;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::report::{Launch, Report};
-use common::spec::{EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, TrainSpec};
-use metrics::{ClassificationReport, Predictions};
+use common::spec::{Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, TrainSpec};
+use datasets::Batcher;
 use tch::Device;
 
 pub use artifact::PREDICTIONS;
+pub use posterior::POSTERIOR;
 
 use crate::agent::Agent;
 use crate::checkpoint::{self, Checkpoint};
-use crate::data;
+use crate::data::{self, ShiftedTests};
 use crate::device;
 use crate::error::TrainerError;
 use crate::model::Network;
+use crate::storage::HostTensor;
 use crate::train::Progress;
-use predict::{ImageSet, Pass, Recorder};
-use variants::Variants;
+use predict::{Pass, Recorder};
+use sets::{ImageSet, Predicted, SetKind};
+use training::TrainingImages;
+use variants::{Origin, Variants};
+
+/// Bytes of corrupted images that are held at once. Networks are rebuilt for each lot of them.
+const LOT_BYTES: usize = 1 << 30;
 
 /// Predicts and scores what `spec` asks for.
 ///
@@ -35,47 +45,202 @@ use variants::Variants;
 /// [`TrainerError`] when the specification, the data or a network's checkpoint stops it.
 pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), TrainerError> {
     let first = check(launch, spec)?;
-    let device = device::of_rank();
-    let mut sets = image_sets(launch, spec, first, device)?;
-    let pass = Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size };
-    let batches: u64 = sets.iter().map(|set| pass.batches(set)).sum();
-    let variants = Variants::count(&spec.predictor);
-    let total = batches * pass.draws() * variants * spec.networks.len() as u64;
+    let mut evaluation = Evaluation::new(launch, spec, first)?;
+    let unshifted = evaluation.unshifted_sets()?;
+    let shift = Shift::open(launch, spec, &first.data)?;
+    let total = evaluation.passes(&unshifted, shift.as_ref());
     let mut recorder = Recorder::new(Progress::new(agent.reporter.clone(), total, 0));
 
-    let mut parameters = 0;
-    let mut train_seconds = 0.0;
-    let mut seconds = Duration::ZERO;
-    for (index, network_spec) in spec.networks.iter().enumerate() {
-        let checkpoint = open(launch, spec, index)?;
-        let network = rebuild(network_spec, &checkpoint, device)?;
-        parameters += network.parameter_count();
-        train_seconds += checkpoint.header().train_seconds;
-        let started = Instant::now();
-        let mut networks = Variants::new(&spec.predictor, &checkpoint, &network)?;
-        drop(checkpoint);
-        for variant in 0..variants {
-            networks.apply(variant, &network)?;
-            pass.predict(index as u64 * variants + variant, &network, &mut sets, &mut recorder);
-        }
-        device::synchronize(device);
-        seconds += started.elapsed();
+    let mut sets = evaluation.predict(unshifted, &mut recorder)?;
+    for lot in shift.iter().flat_map(Shift::lots) {
+        let shifted = evaluation.shifted_sets(&lot)?;
+        sets.extend(evaluation.predict(shifted, &mut recorder)?);
     }
 
-    let sets: Vec<_> = sets.into_iter().map(ImageSet::finish).collect();
-    let path = artifact::write(&launch.work_dir, launch, spec, &sets)?;
+    let Evaluation { costs, seconds, posteriors, .. } = evaluation;
+    let path = artifact::write(&launch.work_dir, launch, spec, &sets, costs.weight_cosine)?;
     agent.reporter.send(&Report::Artifact { name: PREDICTIONS.to_owned(), path });
+    if !posteriors.is_empty() {
+        let path = posterior::write(&launch.work_dir, launch, &posteriors)?;
+        agent.reporter.send(&Report::Artifact { name: POSTERIOR.to_owned(), path });
+    }
 
-    let mut metrics = scores(&sets)?;
+    let mut metrics = scores::of(&sets, costs.weight_cosine)?;
     metrics.extend([
-        ("parameters".to_owned(), parameters as f64),
+        ("parameters".to_owned(), costs.parameters as f64),
         ("members".to_owned(), sets[0].shape.members as f64),
-        ("train_seconds".to_owned(), train_seconds),
+        ("train_seconds".to_owned(), costs.train_seconds),
         ("evaluate_seconds".to_owned(), seconds.as_secs_f64()),
     ]);
     tracing::info!(seconds = seconds.as_secs_f64(), "evaluation done");
     agent.reporter.send(&Report::Done { metrics });
     Ok(())
+}
+
+/// What is known of the networks once all were loaded.
+#[derive(Clone, Copy, Default)]
+struct Costs {
+    parameters: i64,
+    train_seconds: f64,
+    /// Mean over the networks that have member-wise weights.
+    weight_cosine: Option<f64>,
+}
+
+struct Evaluation<'a> {
+    launch: &'a Launch,
+    spec: &'a EvaluateSpec,
+    data: &'a DataSpec,
+    device: Device,
+    /// Of predictors that pass over them.
+    training_images: Option<TrainingImages>,
+    costs: Costs,
+    /// Posteriors over members' vectors, of networks that have one.
+    posteriors: Vec<HostTensor>,
+    /// Time of predicting.
+    seconds: Duration,
+    /// Sets made so far.
+    sets: u64,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(launch: &'a Launch, spec: &'a EvaluateSpec, first: &'a TrainSpec) -> Result<Self, TrainerError> {
+        let device = device::of_rank();
+        let load = || TrainingImages::load(first, spec.seed, &launch.data_dir, device);
+        Ok(Self {
+            launch,
+            spec,
+            data: &first.data,
+            device,
+            training_images: (training::passes(&spec.predictor) > 0).then(load).transpose()?,
+            costs: Costs::default(),
+            posteriors: Vec::new(),
+            seconds: Duration::ZERO,
+            sets: 0,
+        })
+    }
+
+    fn pass(&self) -> Pass<'a> {
+        pass_of(self.spec)
+    }
+
+    fn set(&mut self, kind: SetKind, batcher: Batcher) -> ImageSet {
+        self.sets += 1;
+        ImageSet::new(kind, self.sets - 1, batcher, self.device)
+    }
+
+    /// The test set, then the out-of-distribution sets in the order of the specification, then what a temperature is
+    /// fitted to.
+    fn unshifted_sets(&mut self) -> Result<Vec<ImageSet>, TrainerError> {
+        let folder = &self.launch.data_dir;
+        let mut sets = vec![self.set(SetKind::Test, data::test(self.data, folder)?)];
+        for &source in &self.spec.ood {
+            let images = data::out_of_distribution(self.data, source, folder)?;
+            sets.push(self.set(SetKind::OutOfDistribution(source.to_string()), images));
+        }
+        if let Some(images) = data::held_out_validation(self.data, folder)? {
+            sets.push(self.set(SetKind::HeldOut, images));
+        }
+        Ok(sets)
+    }
+
+    fn shifted_sets(&mut self, lot: &Lot<'_>) -> Result<Vec<ImageSet>, TrainerError> {
+        let mut sets = Vec::new();
+        for &(corruption, severity) in &lot.pairs {
+            let batcher = lot.tests.batcher(corruption, severity)?;
+            sets.push(self.set(SetKind::Shifted { corruption: corruption.to_string(), severity }, batcher));
+        }
+        Ok(sets)
+    }
+
+    /// Batches that will pass through the networks, by which progress is counted.
+    fn passes(&self, sets: &[ImageSet], shift: Option<&Shift>) -> u64 {
+        let pass = self.pass();
+        let unshifted: u64 = sets.iter().map(|set| pass.batches(set.len())).sum();
+        let shifted = shift.map_or(0, |shift| pass.batches(shift.len) * shift.pairs.len() as u64);
+        let lots = 1 + shift.map_or(0, |shift| shift.lots().count() as u64);
+        let preparation = self.training_images.as_ref().map_or(0, TrainingImages::batches)
+            * training::passes(&self.spec.predictor)
+            * lots;
+        let predictions = (unshifted + shifted) * pass.draws() * Variants::count(&self.spec.predictor);
+        (predictions + preparation) * self.spec.networks.len() as u64
+    }
+
+    /// Predicts `sets` with every network.
+    fn predict(
+        &mut self,
+        mut sets: Vec<ImageSet>,
+        recorder: &mut Recorder,
+    ) -> Result<Vec<Predicted>, TrainerError> {
+        let pass = self.pass();
+        let variants = Variants::count(&self.spec.predictor);
+        let mut costs = Costs::default();
+        let mut cosines = Vec::new();
+        self.posteriors.clear();
+        for (index, network_spec) in self.spec.networks.iter().enumerate() {
+            let checkpoint = open(self.launch, self.spec, index)?;
+            let network = rebuild(network_spec, &checkpoint, self.device)?;
+            costs.train_seconds += checkpoint.header().train_seconds;
+            cosines.extend(network.weight_cosine());
+            self.posteriors.extend(posterior::tensors(&network, index, self.spec.networks.len())?);
+            let started = Instant::now();
+            let origin = Origin {
+                spec: self.spec,
+                index: index as u64,
+                network: &network,
+                images: self.training_images.as_ref(),
+            };
+            let networks = Variants::new(origin, &checkpoint, recorder)?;
+            costs.parameters += networks.parameter_count();
+            drop(checkpoint);
+            for variant in 0..variants {
+                networks.apply(variant, recorder);
+                let number = index as u64 * variants + variant;
+                pass.predict(number, &network, &networks, &mut sets, recorder);
+            }
+            device::synchronize(self.device);
+            self.seconds += started.elapsed();
+        }
+        costs.weight_cosine =
+            (!cosines.is_empty()).then(|| cosines.iter().sum::<f64>() / cosines.len() as f64);
+        // The same networks for each lot.
+        self.costs = costs;
+        Ok(sets.into_iter().map(ImageSet::finish).collect())
+    }
+}
+
+/// The corrupted test images of an evaluation.
+struct Shift {
+    tests: ShiftedTests,
+    pairs: Vec<(Corruption, u32)>,
+    /// Images of each pair.
+    len: u64,
+    image_bytes: usize,
+}
+
+/// Corruptions whose images are held together.
+struct Lot<'a> {
+    tests: &'a ShiftedTests,
+    pairs: Vec<(Corruption, u32)>,
+}
+
+impl Shift {
+    fn open(launch: &Launch, spec: &EvaluateSpec, data: &DataSpec) -> Result<Option<Self>, TrainerError> {
+        let Some(shift) = &spec.shift else { return Ok(None) };
+        let tests = ShiftedTests::open(data, shift, &launch.data_dir)?;
+        let image_bytes = data::input_shape(data).iter().product::<i64>().unsigned_abs() as usize;
+        let len = tests.len() as u64;
+        Ok(Some(Self { tests, pairs: shift.pairs().collect(), len, image_bytes }))
+    }
+
+    fn lots(&self) -> impl Iterator<Item = Lot<'_>> {
+        let set = (self.image_bytes * self.len as usize).max(1);
+        let lots = self.pairs.chunks((LOT_BYTES / set).max(1));
+        lots.map(|pairs| Lot { tests: &self.tests, pairs: pairs.to_vec() })
+    }
+}
+
+fn pass_of(spec: &EvaluateSpec) -> Pass<'_> {
+    Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size }
 }
 
 /// Checks what does not need data, and returns the first network's specification.
@@ -98,7 +263,7 @@ fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, T
     if spec.networks.iter().any(|other| other.data != first.data || other.model != first.model) {
         return Err(TrainerError::MixedEnsemble);
     }
-    let pass = Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size };
+    let pass = pass_of(spec);
     let samples = pass.draws().min(Variants::count(&spec.predictor));
     for (what, count) in [("the number of samples", samples), ("the batch size", spec.batch_size.into())] {
         if count == 0 {
@@ -106,22 +271,6 @@ fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, T
         }
     }
     Ok(first)
-}
-
-/// The test set, then the out-of-distribution sets in the order of the specification.
-fn image_sets(
-    launch: &Launch,
-    spec: &EvaluateSpec,
-    network: &TrainSpec,
-    device: Device,
-) -> Result<Vec<ImageSet>, TrainerError> {
-    let test = data::test(&network.data, &launch.data_dir)?;
-    let mut sets = vec![ImageSet::new(None, test, device)];
-    for &source in &spec.ood {
-        let images = data::out_of_distribution(&network.data, source, &launch.data_dir)?;
-        sets.push(ImageSet::new(Some(source.to_string()), images, device));
-    }
-    Ok(sets)
 }
 
 fn open(launch: &Launch, spec: &EvaluateSpec, index: usize) -> Result<Checkpoint, TrainerError> {
@@ -138,18 +287,4 @@ fn rebuild(spec: &TrainSpec, checkpoint: &Checkpoint, device: Device) -> Result<
     let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
     checkpoint.restore_network(&network.named_tensors())?;
     Ok(network)
-}
-
-fn scores(sets: &[predict::Predicted]) -> Result<BTreeMap<String, f64>, TrainerError> {
-    let predictions =
-        sets.iter().map(|set| Predictions::new(set.shape, set.probabilities.as_slice(), set.ids.as_slice()));
-    let mut predictions = predictions.collect::<Result<Vec<_>, _>>()?.into_iter();
-    let labels: Vec<u32> =
-        sets[0].labels.iter().map(|&label| u32::try_from(label).unwrap_or(u32::MAX)).collect();
-    let id = predictions.next().expect("the test set comes first").with_labels(labels)?;
-    let ood: Vec<_> = predictions.collect();
-    let names = sets.iter().filter_map(|set| set.name.as_deref());
-    let named: Vec<_> = names.zip(&ood).collect();
-    let report = ClassificationReport::compute(&id, &named)?;
-    Ok(report.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
 }

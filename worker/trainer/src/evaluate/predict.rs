@@ -1,83 +1,15 @@
 //! Forward passes over a set of images, with draws that depend on what they are for alone.
 
 use common::spec::Predictor;
-use datasets::{Batch, Batcher};
-use metrics::Shape;
+use datasets::Batch;
 use tch::{Device, Kind, Tensor};
 
+use super::sets::{ImageSet, Members};
+use super::variants::Variants;
 use crate::data;
 use crate::model::{Mode, Network};
 use crate::seed;
 use crate::train::Progress;
-
-/// Images and what has been predicted of them.
-pub struct ImageSet {
-    /// Name of an out-of-distribution set; none of the test set.
-    name: Option<String>,
-    batcher: Batcher,
-    device: Device,
-    /// Of each network, in the order of members.
-    members: Vec<Members>,
-}
-
-/// Predictions on the host, `[J, N, K]` each.
-struct Members {
-    probabilities: Tensor,
-    logits: Tensor,
-}
-
-/// Predictions of a set of images, as they are stored.
-///
-/// Shapes: probabilities `[J, N, K]`, labels and ids `[N]`.
-pub struct Predicted {
-    /// Name of an out-of-distribution set; none of the test set.
-    pub name: Option<String>,
-    /// J, N, K.
-    pub shape: Shape,
-    /// Member-major.
-    pub probabilities: Vec<f32>,
-    /// Of the same members; means where probabilities are means over draws.
-    pub logits: Vec<f32>,
-    /// Numbered as the network's outputs in the test set, as in the data set elsewhere.
-    pub labels: Vec<i64>,
-    /// Positions in the official file.
-    pub ids: Vec<u64>,
-}
-
-impl ImageSet {
-    /// Images of which nothing has been predicted.
-    pub fn new(name: Option<String>, batcher: Batcher, device: Device) -> Self {
-        Self { name, batcher, device, members: Vec::new() }
-    }
-
-    fn len(&self) -> u64 {
-        self.batcher.images().len() as u64
-    }
-
-    /// Puts the predictions of all networks together.
-    pub fn finish(self) -> Predicted {
-        let images = self.batcher.images();
-        let all = |part: fn(&Members) -> &Tensor| {
-            Tensor::cat(&self.members.iter().map(part).collect::<Vec<_>>(), 0)
-        };
-        let [probabilities, logits] = [all(|members| &members.probabilities), all(|members| &members.logits)];
-        let [members, samples, classes] = [0, 1, 2].map(|axis| probabilities.size()[axis] as usize);
-        Predicted {
-            name: self.name,
-            shape: Shape { members, samples, classes },
-            probabilities: host(&probabilities),
-            logits: host(&logits),
-            labels: images.labels().iter().map(|&label| i64::from(label)).collect(),
-            ids: images.ids().iter().map(|&id| u64::from(id)).collect(),
-        }
-    }
-}
-
-fn host(tensor: &Tensor) -> Vec<f32> {
-    let mut values = vec![0.0; tensor.numel()];
-    tensor.copy_data(&mut values, tensor.numel());
-    values
-}
 
 /// Counts batches for the progress reports.
 pub struct Recorder {
@@ -91,7 +23,8 @@ impl Recorder {
         Self { progress, done: 0 }
     }
 
-    fn batch_done(&mut self) {
+    /// Counts a batch, of predictions or of training images.
+    pub fn batch_done(&mut self) {
         self.done += 1;
         if self.progress.is_due() || self.done == self.progress.total_steps() {
             self.progress.report(self.done, None);
@@ -110,9 +43,9 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Batches of one pass over `set`.
-    pub fn batches(&self, set: &ImageSet) -> u64 {
-        set.len().div_ceil(u64::from(self.batch_size))
+    /// Batches of one pass over so many images.
+    pub fn batches(&self, images: u64) -> u64 {
+        images.div_ceil(u64::from(self.batch_size))
     }
 
     /// Passes of one network over each set.
@@ -133,11 +66,12 @@ impl Pass<'_> {
         &self,
         network_index: u64,
         network: &Network,
+        variants: &Variants<'_>,
         sets: &mut [ImageSet],
         recorder: &mut Recorder,
     ) {
         let _no_grad = tch::no_grad_guard();
-        for (set_index, set) in sets.iter_mut().enumerate() {
+        for set in sets {
             let (mut probabilities, mut logits) = (Vec::new(), Vec::new());
             let count = u32::try_from(set.batcher.images().len()).expect("images are counted in 32 bits");
             let indices: Vec<u32> = (0..count).collect();
@@ -145,14 +79,14 @@ impl Pass<'_> {
             for (batch_index, indices) in indices.chunks(self.batch_size as usize).enumerate() {
                 set.batcher.fill(indices, 0, &mut batch);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), set.device);
-                let place = [network_index, set_index as u64, batch_index as u64];
-                let members = self.members(network, &images, place, recorder);
+                let place = [network_index, set.number, batch_index as u64];
+                let members = self.members(network, variants, &images, place, recorder);
                 // sync: copies the batch's predictions to the host.
                 probabilities.push(members.probabilities.to_device(Device::Cpu));
                 logits.push(members.logits.to_device(Device::Cpu));
             }
             let [probabilities, logits] = [probabilities, logits].map(|parts| Tensor::cat(&parts, 1));
-            set.members.push(Members { probabilities, logits });
+            set.add(Members { probabilities, logits });
         }
     }
 
@@ -163,6 +97,7 @@ impl Pass<'_> {
     fn members(
         &self,
         network: &Network,
+        variants: &Variants<'_>,
         images: &Tensor,
         place: [u64; 3],
         recorder: &mut Recorder,
@@ -179,7 +114,7 @@ impl Pass<'_> {
         let draws: Vec<Tensor> = (0..self.draws())
             .map(|draw| {
                 seed::reseed(self.seed, seed::PREDICT, &[network_index, set, batch, draw]);
-                let logits = network.forward(images, mode).logits;
+                let logits = variants.logits(&network.forward(images, mode));
                 recorder.batch_done();
                 logits.unflatten(0, [network.members(), -1])
             })

@@ -4,6 +4,9 @@
 //! seed gives the same bits on every device, whatever else draws random numbers, and networks of different
 //! methods start from the same shared weights: a comparison of methods at one seed is a paired one.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
+
 use tch::{Device, Kind, TchError, Tensor};
 
 /// What a tensor of a network is for.
@@ -13,11 +16,25 @@ pub enum Role {
     Weight {
         /// Whether weight decay applies. The member-wise scales and trained codes have none.
         decay: bool,
+        /// Whose it is.
+        owner: Owner,
     },
     /// Part of the model that training leaves as it was drawn.
     Frozen,
-    /// Running statistics of batch normalisation, changed by forward passes in training mode.
+    /// Running statistics of batch normalisation, changed by forward passes in training mode. Each rank has its own.
     Buffer,
+    /// Changed by training other than by gradients, in the same way on every rank: centroids, singular vectors, sums
+    /// over the training images.
+    State,
+}
+
+/// Whose a trained tensor is, for methods that train what is a member's own at another rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Shared by the members, or a normalisation.
+    Network,
+    /// Rows of rank-1 vectors or biases, one for each member.
+    Member,
 }
 
 /// A tensor of a network, with its name and use.
@@ -52,9 +69,14 @@ pub(crate) enum Init {
         mean: f64,
         std: f64,
     },
-    /// Normal around 0, drawn again where it is beyond two standard deviations.
+    /// Normal, drawn again where it lies more than two standard deviations from the mean.
     TruncatedNormal {
+        mean: f64,
         std: f64,
+    },
+    /// +1 with this probability, else −1.
+    Sign {
+        probability: f64,
     },
 }
 
@@ -74,6 +96,25 @@ pub(crate) struct Builder {
     #[cfg(test)]
     blank: bool,
     tensors: Vec<NamedTensor>,
+    deferred: Vec<Rc<Deferred>>,
+}
+
+/// A tensor of [`Role::State`] whose shape only a pass through the network shows.
+pub(crate) struct Deferred {
+    name: String,
+    shape: OnceCell<Vec<i64>>,
+    tensor: OnceCell<Tensor>,
+}
+
+impl Deferred {
+    /// The tensor; before there is one, nothing, and its shape is noted.
+    pub(crate) fn get_or_expect(&self, shape: &[i64]) -> Option<&Tensor> {
+        let tensor = self.tensor.get();
+        if tensor.is_none() {
+            self.shape.get_or_init(|| shape.to_vec());
+        }
+        tensor
+    }
 }
 
 impl Builder {
@@ -85,6 +126,7 @@ impl Builder {
             #[cfg(test)]
             blank: false,
             tensors: Vec::new(),
+            deferred: Vec::new(),
         }
     }
 
@@ -96,13 +138,23 @@ impl Builder {
 
     /// A trained tensor that weight decay pulls to zero.
     pub(crate) fn weight(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
-        self.create(name, shape, init, Role::Weight { decay: true })
+        self.create(name, shape, init, Role::Weight { decay: true, owner: Owner::Network })
     }
 
-    /// A trained tensor without weight decay: pulling a factor towards zero would shrink the layer, not its
+    /// As [`Self::weight`], with a row for each member.
+    pub(crate) fn member_weight(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        init: Init,
+    ) -> Result<Tensor, TchError> {
+        self.create(name, shape, init, Role::Weight { decay: true, owner: Owner::Member })
+    }
+
+    /// A member-wise tensor without weight decay: pulling a factor towards zero would shrink the layer, not its
     /// complexity.
     pub(crate) fn scale(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
-        self.create(name, shape, init, Role::Weight { decay: false })
+        self.create(name, shape, init, Role::Weight { decay: false, owner: Owner::Member })
     }
 
     pub(crate) fn frozen(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
@@ -111,6 +163,74 @@ impl Builder {
 
     pub(crate) fn buffer(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
         self.create(name, shape, init, Role::Buffer)
+    }
+
+    /// A tensor that training leaves as it is, with values of the caller's; [`Self::stream`] draws for them.
+    pub(crate) fn frozen_values(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        values: &[f32],
+    ) -> Result<Tensor, TchError> {
+        self.insert(name, shape, values, Role::Frozen)
+    }
+
+    /// Random numbers that belong to the tensor called `name`.
+    pub(crate) fn stream(&self, name: &str) -> Stream {
+        Stream::new(self.seed, name)
+    }
+
+    /// Whether no tensor was created yet. Bodies begin with their first layer, which some methods treat apart.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    pub(crate) fn state(&mut self, name: String, shape: &[i64], init: Init) -> Result<Tensor, TchError> {
+        self.create(name, shape, init, Role::State)
+    }
+
+    /// Zeros of [`Role::State`] in double precision, for sums of many terms.
+    pub(crate) fn accumulator(&mut self, name: String, shape: &[i64]) -> Result<Tensor, TchError> {
+        let tensor = Tensor::f_zeros(shape, (Kind::Double, self.device))?;
+        self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role: Role::State });
+        Ok(tensor)
+    }
+
+    /// A tensor of [`Role::Frozen`] with these values.
+    pub(crate) fn frozen_tensor(&mut self, name: String, values: &Tensor) -> Result<Tensor, TchError> {
+        let tensor = values.f_to_device(self.device)?.f_to_kind(self.kind)?;
+        self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role: Role::Frozen });
+        Ok(tensor)
+    }
+
+    /// Standard normal numbers that belong to `name`, on the host and in single precision.
+    pub(crate) fn normals(&self, name: &str, shape: &[i64]) -> Result<Tensor, TchError> {
+        let init = Init::Normal { mean: 0.0, std: 1.0 };
+        let values = draw(self.seed, name, shape.iter().product::<i64>() as usize, init);
+        Tensor::f_from_slice(&values)?.f_view_(shape)
+    }
+
+    /// A tensor of [`Role::State`] that [`create_deferred`](Self::create_deferred) makes, of standard normal numbers.
+    pub(crate) fn deferred(&mut self, name: String) -> Rc<Deferred> {
+        let deferred = Rc::new(Deferred { name, shape: OnceCell::new(), tensor: OnceCell::new() });
+        self.deferred.push(deferred.clone());
+        deferred
+    }
+
+    /// Makes the deferred tensors of the shapes that `pass` shows, given kind and device of its input. Without such tensors
+    /// there is no pass.
+    pub(crate) fn create_deferred(&mut self, pass: impl FnOnce((Kind, Device))) -> Result<(), TchError> {
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
+        pass((self.kind, self.device));
+        for deferred in std::mem::take(&mut self.deferred) {
+            let shape = deferred.shape.get().expect("the pass goes through every layer");
+            let init = Init::Normal { mean: 0.0, std: 1.0 };
+            let tensor = self.create(deferred.name.clone(), shape, init, Role::State)?;
+            deferred.tensor.set(tensor).expect("it is made here only");
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Vec<NamedTensor> {
@@ -122,11 +242,21 @@ impl Builder {
         let init = if self.blank { Init::Constant(0.0) } else { init };
         // Drawn on the host whatever the device, so that the bits do not depend on it.
         let values = draw(self.seed, &name, shape.iter().product::<i64>() as usize, init);
+        self.insert(name, shape, &values, role)
+    }
+
+    fn insert(
+        &mut self,
+        name: String,
+        shape: &[i64],
+        values: &[f32],
+        role: Role,
+    ) -> Result<Tensor, TchError> {
         let tensor =
-            Tensor::f_from_slice(&values)?.f_view_(shape)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
+            Tensor::f_from_slice(values)?.f_view_(shape)?.f_to_device(self.device)?.f_to_kind(self.kind)?;
         let tensor = match role {
             Role::Weight { .. } => tensor.f_set_requires_grad(true)?,
-            Role::Frozen | Role::Buffer => tensor,
+            Role::Frozen | Role::Buffer | Role::State => tensor,
         };
         self.tensors.push(NamedTensor { name, tensor: tensor.shallow_clone(), role });
         Ok(tensor)
@@ -144,9 +274,13 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
             let mut stream = Stream::new(seed, name);
             (0..count).map(|_| (mean + std * stream.normal()) as f32).collect()
         }
-        Init::TruncatedNormal { std } => {
+        Init::TruncatedNormal { mean, std } => {
             let mut stream = Stream::new(seed, name);
-            (0..count).map(|_| (std * stream.truncated_normal()) as f32).collect()
+            (0..count).map(|_| (mean + std * stream.truncated_normal()) as f32).collect()
+        }
+        Init::Sign { probability } => {
+            let mut stream = Stream::new(seed, name);
+            (0..count).map(|_| if stream.uniform() < probability { 1.0 } else { -1.0 }).collect()
         }
     }
 }
@@ -154,7 +288,7 @@ fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> {
 /// SplitMix64: the n-th number is a mix of key + n·γ, so the stream is a function of key and position only.
 ///
 /// Source: Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
-struct Stream {
+pub(crate) struct Stream {
     state: u64,
 }
 
@@ -179,6 +313,12 @@ impl Stream {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
+    /// Uniform in 0..`bound`, which is far below 2⁵³.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // The middle of a cell lies below 1 by 2⁻⁵⁴, so the product rounds to less than `bound`.
+        (self.uniform() * bound as f64) as usize
+    }
+
     /// Standard normal, by Box and Muller's transform; the second number of each pair is left unused, which
     /// keeps the value at a position independent of how many were drawn before.
     fn normal(&mut self) -> f64 {
@@ -186,12 +326,12 @@ impl Stream {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Standard normal, on condition that it is within ±2.
+    /// Standard normal within ±2, by rejection: one draw in 22 is made again.
     fn truncated_normal(&mut self) -> f64 {
         loop {
-            let value = self.normal();
-            if value.abs() <= 2.0 {
-                return value;
+            let draw = self.normal();
+            if draw.abs() <= 2.0 {
+                return draw;
             }
         }
     }
@@ -230,14 +370,23 @@ mod tests {
     }
 
     #[test]
-    fn truncated_draws_keep_within_two_deviations_of_what_is_cut() {
-        let values = draw(7, "w", 100_000, Init::TruncatedNormal { std: 0.5 });
+    fn truncated_draws_stay_within_two_deviations() {
+        let values = draw(7, "rho", 100_000, Init::TruncatedNormal { mean: -3.0, std: 0.1 });
         let (mean, std) = moments(&values);
-        assert!(mean.abs() < 0.007, "mean {mean}");
-        // What cutting at two standard deviations leaves of one: √(1 − 4φ(2)/(Φ(2) − Φ(−2))).
-        assert!((std - 0.5 * 0.879_625_661).abs() < 0.005, "standard deviation {std}");
-        assert!(values.iter().all(|value| value.abs() <= 1.0));
-        assert!(values.iter().any(|&value| value > 0.99) && values.iter().any(|&value| value < -0.99));
+        // The deviation of a normal that is cut at ±2 is 0.8796 of what it was.
+        assert!((mean + 3.0).abs() < 0.0015, "mean {mean}");
+        assert!((std - 0.08796).abs() < 0.001, "standard deviation {std}");
+        assert!(values.iter().all(|value| (value + 3.0).abs() <= 0.2 + 1e-6));
+    }
+
+    #[test]
+    fn signs_are_positive_with_their_probability() {
+        let values = draw(7, "alpha", 100_000, Init::Sign { probability: 0.3 });
+        let positive = values.iter().filter(|&&value| value == 1.0).count() as f64 / 1e5;
+        assert!((positive - 0.3).abs() < 0.0073, "{positive} are +1");
+        assert!(values.iter().all(|value| value.abs() == 1.0));
+        assert!(draw(7, "alpha", 1000, Init::Sign { probability: 1.0 }).iter().all(|&value| value == 1.0));
+        assert!(draw(7, "alpha", 1000, Init::Sign { probability: 0.0 }).iter().all(|&value| value == -1.0));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //! `fixtures/make_golden.py` with torch 2.11.0 on a CPU, in double precision. The reference computes one
 //! member after the other and shares no layout with the code under test.
 
+mod distance;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutSettings, KlReduction, LpBnnPreset, LpBnnSettings, ModelSpec,
-    NormMode, TrainMethod, WideResNetVariant,
+    BatchEnsembleSettings, BatchMode, BiasMode, DropoutSettings, Encode, KlReduction, LpBnnPreset,
+    LpBnnSettings, MasksemblesSettings, MimoSettings, ModelSpec, NormMode, PackedSettings, RankOneSettings,
+    TrainMethod, WideResNetVariant,
 };
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
@@ -16,7 +19,8 @@ use super::layers::{Construction, Conv, ConvShape, LayerRole, Linear};
 use super::norm::{BatchNorm, Place, Statistics};
 use super::plan::Plan;
 use super::{Dropout, Mode, NamedTensor, Network, Pass, Role};
-use crate::uq::lp_bnn::LatentSpace;
+use crate::uq::posterior::{Drawn, VectorSource};
+use crate::uq::{Side, mimo};
 
 /// Both sides compute in double precision, so they differ by the order of summation only: some 1e-15 of the
 /// largest term, amplified where few values are normalised and added up over ten layers. 1e-13 was seen to
@@ -24,7 +28,7 @@ use crate::uq::lp_bnn::LatentSpace;
 pub(super) const TOLERANCE: f64 = 1e-11;
 
 /// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
-pub(super) fn unit(name: &str, count: usize) -> Vec<f64> {
+pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
     let key = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -47,6 +51,7 @@ pub(crate) fn fill(name: &str, shape: &[i64]) -> Tensor {
     match last {
         "alpha" | "gamma" | "running_var" => 1.0 + 0.5 * values,
         "weight" if norm => 1.0 + 0.5 * values,
+        "mask" => values.gt(-0.2).to_kind(Kind::Double),
         "weight" => values * (3.0 / shape[1..].iter().product::<i64>() as f64).sqrt(),
         "bias" | "running_mean" => 0.2 * values,
         _ => 1.5 * values,
@@ -115,11 +120,35 @@ impl Golden {
     }
 }
 
+/// What the divergence of rank-1 BNN is multiplied by: weight 1, a quarter of the annealing, 40 images.
+const KL_FACTOR: f64 = 0.25 / 40.0;
+
+/// The noise of a pass, from the names of what it is for.
+fn noise(source: &VectorSource, examples: i64) -> Tensor {
+    match source {
+        VectorSource::LpBnn(latent) => {
+            let [_, members, size] = latent.noise_shape();
+            let row = |name: &str| fill(&format!("noise of {name}"), &[members, size]);
+            Tensor::stack(&latent.names().map(row).collect::<Vec<_>>(), 0)
+        }
+        VectorSource::RankOne(space) => {
+            let of_vector = |posterior: crate::uq::VectorPosterior| {
+                let shape = posterior.mean.size();
+                let name = format!("noise of {}.{}", posterior.layer, posterior.side.name());
+                fill(&name, &[examples, shape[0], shape[1]])
+            };
+            Tensor::cat(&space.posteriors().into_iter().map(of_vector).collect::<Vec<_>>(), 2)
+        }
+    }
+}
+
 pub(super) struct Case {
     golden: Golden,
     network: Network,
     images: Tensor,
     labels: Tensor,
+    /// What is trained on instead, with the labels of all rows.
+    mixed: Option<(Tensor, Tensor)>,
 }
 
 impl Case {
@@ -141,28 +170,29 @@ impl Case {
         let network = Network::build(spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
         let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);
-        Self { golden: Golden::load(name), network, images: fill("images", &images).to_kind(kind), labels }
+        let images = fill("images", &images).to_kind(kind);
+        Self { golden: Golden::load(name), network, images, labels, mixed: None }
     }
 
-    fn noise(&self) -> Option<Tensor> {
-        let latent = self.network.latent.as_ref()?;
-        let [_, members, size] = latent.noise_shape();
-        let rows: Vec<Tensor> =
-            latent.paths().map(|path| fill(&format!("noise of {path}"), &[members, size])).collect();
-        Some(Tensor::stack(&rows, 0).to_kind(self.images.kind()))
+    fn noise(&self, mode: Mode) -> Option<Tensor> {
+        let examples = self.network.images(&self.images, mode).size()[0];
+        Some(noise(self.network.latent.as_ref()?, examples).to_kind(self.images.kind()))
     }
 
     fn train(&self) -> Tensor {
-        let pass = self.network.forward_with(&self.images, Mode::Train, self.noise().as_ref());
+        let batch = || self.network.training_batch(&self.images, &self.labels);
+        let (images, targets) =
+            self.mixed.as_ref().map_or_else(batch, |(x, y)| (x.shallow_clone(), y.shallow_clone()));
+        let pass = self.network.forward_with(&images, Mode::Train, self.noise(Mode::Train).as_ref());
         self.golden.assert_close("train.logits", &pass.logits, TOLERANCE);
         // Not tch's `cross_entropy_for_logits`, which rounds to single precision.
-        let cross_entropy = pass.logits.cross_entropy_loss::<&Tensor>(
-            &self.network.training_batch(&self.images, &self.labels).1,
-            None,
-            Reduction::Mean,
-            -100,
-            0.0,
-        );
+        let cross_entropy =
+            pass.logits.cross_entropy_loss::<&Tensor>(&targets, None, Reduction::Mean, -100, 0.0)
+                * self.network.plan.images as f64;
+        if let Some(kl) = pass.kl {
+            self.golden.assert_close("kl", &kl, TOLERANCE);
+            return cross_entropy + kl * KL_FACTOR;
+        }
         let Some(latent) = pass.latent else { return cross_entropy };
         self.assert_latent(&latent.kl, &latent.reconstruction);
         self.golden.assert_close("latent.total", &latent.total, TOLERANCE);
@@ -176,8 +206,13 @@ impl Case {
 
     /// The step of `network_case`: all of it.
     pub(super) fn check(&self) {
-        let loss = self.train();
-        self.golden.assert_close("loss", &loss, TOLERANCE);
+        self.assert_step(&self.train());
+        self.assert_evaluation();
+    }
+
+    /// Compares loss, gradients and buffers, and makes a step of gradient descent.
+    fn assert_step(&self, loss: &Tensor) {
+        self.golden.assert_close("loss", loss, TOLERANCE);
         loss.backward();
         let tensors = self.network.named_tensors();
         let weights = || tensors.iter().filter(|named| matches!(named.role, Role::Weight { .. }));
@@ -193,9 +228,14 @@ impl Case {
             for named in weights() {
                 let _ = named.tensor.shallow_clone().subtract_(&(named.tensor.grad() * 0.05));
             }
-            let pass = self.network.forward_with(&self.images, Mode::Evaluate, self.noise().as_ref());
-            self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
         });
+    }
+
+    fn assert_evaluation(&self) {
+        let pass = no_grad(|| {
+            self.network.forward_with(&self.images, Mode::Evaluate, self.noise(Mode::Evaluate).as_ref())
+        });
+        self.golden.assert_close("evaluate.logits", &pass.logits, TOLERANCE);
     }
 }
 
@@ -280,10 +320,111 @@ fn weights_of_the_latent_loss_and_trained_codes_match_pytorch() {
 }
 
 #[test]
+fn mimo_matches_pytorch() {
+    let settings = MimoSettings { members: 3, input_repetition: 0.25, batch_repetitions: 2 };
+    let mut case = Case::new("wrn_mimo", &TrainMethod::Mimo(settings), [6, 1, 8, 8], Kind::Double);
+    // As `MIXTURE` of `make_golden_ensembles.py`.
+    let mixture = [
+        [3i64, 0, 5, 1, 1, 4, 2, 0, 5, 2, 3, 4],
+        [1, 5, 0, 4, 3, 2, 1, 5, 0, 2, 3, 4],
+        [0, 4, 1, 5, 2, 1, 5, 3, 0, 2, 3, 4],
+    ];
+    let mixture = Tensor::from_slice2(&mixture);
+    case.mixed = Some(mimo::assemble(&case.images, &case.labels, &mixture));
+    case.check();
+}
+
+#[test]
+fn packed_ensembles_match_members_one_by_one_in_pytorch() {
+    let settings = PackedSettings { members: 2, alpha: 4, gamma: 2, min_channels: 24 };
+    check("wrn_packed", &TrainMethod::Packed(settings));
+    let settings = PackedSettings { members: 3, alpha: 3, gamma: 3, min_channels: 1 };
+    check("wrn_packed_reduced", &TrainMethod::Packed(settings));
+}
+
+#[test]
+fn masksembles_match_pytorch_with_both_kinds_of_batch() {
+    for (name, batch) in [("wrn_masksembles", BatchMode::Repeat), ("wrn_masksembles_split", BatchMode::Split)]
+    {
+        let settings = MasksemblesSettings { members: 3, batch, ..MasksemblesSettings::default() };
+        check(name, &TrainMethod::Masksembles(settings));
+    }
+}
+
+#[test]
+fn decoded_output_vectors_match_pytorch() {
+    let settings = LpBnnSettings { encode: Encode::Gamma, ..lp_bnn(LpBnnPreset::Official) };
+    check("wrn_lp_bnn_gamma", &TrainMethod::LpBnn(settings));
+}
+
+#[test]
+fn two_vaes_a_layer_match_pytorch() {
+    check("wrn_lp_bnn_both", &TrainMethod::LpBnn(both()));
+}
+
+fn both() -> LpBnnSettings {
+    LpBnnSettings { encode: Encode::Both, std_factor: 0.7, ..lp_bnn(LpBnnPreset::Paper) }
+}
+
+#[test]
+fn moments_of_vectors_and_weights_match_pytorch() {
+    let gamma = LpBnnSettings { encode: Encode::Gamma, ..lp_bnn(LpBnnPreset::Official) };
+    for (name, settings) in [("wrn_lp_bnn_gamma", gamma), ("wrn_lp_bnn_both", both())] {
+        let case = Case::new(name, &TrainMethod::LpBnn(settings), [6, 1, 8, 8], Kind::Double);
+        let mut moments = BTreeMap::new();
+        let mut insert = |name: String, mean: Tensor, covariance: Tensor| {
+            moments.insert(format!("{name}.mean"), mean);
+            moments.insert(format!("{name}.covariance"), covariance);
+        };
+        for vae in case.network.latent_layers() {
+            let posterior = case.network.decoded_posterior(vae).unwrap();
+            let name = match vae.strip_suffix("/gamma") {
+                Some(layer) => format!("{layer}.{}", Side::Gamma.name()),
+                None => format!("{vae}.{}", Side::Alpha.name()),
+            };
+            insert(name, posterior.mean, posterior.covariance);
+        }
+        for layer in ["stem", "linear"] {
+            let posterior = case.network.weight_posterior(layer).unwrap();
+            let covariance = posterior.factor.matmul(&posterior.factor.transpose(1, 2));
+            insert(layer.to_owned(), posterior.mean, covariance);
+        }
+        case.golden.assert_table("moments", &moments);
+    }
+}
+
+#[test]
+fn the_original_batch_ensemble_matches_pytorch() {
+    let settings = BatchEnsembleSettings {
+        convert_shortcuts: true,
+        bias: BiasMode::LinearOnly,
+        member_lr_factor: 0.5,
+        ..batch_ensemble()
+    };
+    check("wrn_batch_ensemble_original", &TrainMethod::BatchEnsemble(settings));
+}
+
+fn rank_one() -> RankOneSettings {
+    RankOneSettings { members: 3, prior_std: 0.3, ..RankOneSettings::default() }
+}
+
+#[test]
+fn rank_one_bnn_matches_pytorch() {
+    check("wrn_rank_one", &TrainMethod::RankOne(rank_one()));
+}
+
+#[test]
+fn rank_one_bnn_with_split_batches_and_own_norms_matches_pytorch() {
+    let settings = RankOneSettings { batch: BatchMode::Split, norm: NormMode::PerMember, ..rank_one() };
+    check("wrn_rank_one_split", &TrainMethod::RankOne(settings));
+}
+
+#[test]
 fn single_precision_gives_the_same_logits_to_its_own_accuracy() {
     let method = TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper));
     let case = Case::new("wrn_lp_bnn_paper", &method, [6, 1, 8, 8], Kind::Float);
-    let pass = case.network.forward_with(&case.images, Mode::Train, case.noise().as_ref());
+    let noise = case.noise(Mode::Train);
+    let pass = case.network.forward_with(&case.images, Mode::Train, noise.as_ref());
     // 1e-4 is seen: rounding of 6e-8, amplified a thousandfold by normalising few values seven times.
     case.golden.assert_close("train.logits", &pass.logits, 1e-3);
 }
@@ -293,7 +434,7 @@ struct LayerCase {
     golden: Golden,
     plan: Plan,
     builder: Builder,
-    latent: Option<LatentSpace>,
+    latent: Option<VectorSource>,
 }
 
 impl LayerCase {
@@ -316,18 +457,26 @@ impl LayerCase {
         let tensors = self.builder.finish();
         refill(&tensors);
         let x = fill("images", shape).set_requires_grad(true);
-        let noise = fill("noise of layer", &[1, members, 5]);
-        let decoded = self.latent.as_ref().map(|latent| latent.decode(&noise));
-        let vectors = decoded.as_ref().map_or(&[][..], |decoded| &decoded.scales);
+        let source = self.latent.as_ref();
+        let drawn = source.map(|source| source.draw(&noise(source, shape[1])));
+        let vectors = drawn.as_ref().map_or(&[][..], Drawn::vectors);
         let pass = Pass { vectors, statistics: Statistics::Batch, dropout: Dropout::Off };
         let y = layer(&x.transpose(0, 1).flatten(0, 1), &pass);
         let y = y.unflatten(0, [-1, members]).transpose(0, 1);
         self.golden.assert_close("y", &y, TOLERANCE);
         let mut total = (&y * fill("cotangent", &y.size())).sum(None);
-        if let Some((latent, decoded)) = self.latent.as_ref().zip(decoded.as_ref()) {
-            let loss = latent.loss(decoded).total;
-            self.golden.assert_close("latent.total", &loss, TOLERANCE);
-            total += loss;
+        match (source, &drawn) {
+            (Some(VectorSource::LpBnn(latent)), Some(Drawn::LpBnn(decoded))) => {
+                let loss = latent.loss(decoded).total;
+                self.golden.assert_close("latent.total", &loss, TOLERANCE);
+                total += loss;
+            }
+            (Some(VectorSource::RankOne(space)), _) => {
+                let kl = space.divergence();
+                self.golden.assert_close("kl", &kl, TOLERANCE);
+                total += kl * KL_FACTOR;
+            }
+            (Some(VectorSource::LpBnn(_)) | None, _) => {}
         }
         total.backward();
         self.golden.assert_close("gradient.x", &x.grad(), TOLERANCE);
@@ -364,6 +513,13 @@ fn layers_of_lp_bnn_match_pytorch() {
 }
 
 #[test]
+fn layers_of_rank_one_bnn_match_pytorch() {
+    let method = TrainMethod::RankOne(rank_one());
+    check_conv("rank_one_conv", &method);
+    check_linear("rank_one_linear", &method);
+}
+
+#[test]
 fn normalisation_per_member_matches_one_normalisation_after_the_other() {
     let mut case = LayerCase::new("per_member_norm", &TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)));
     let norm = BatchNorm::new(&mut case.builder, "bn", &case.plan, Place::Block, 3).unwrap();
@@ -390,7 +546,7 @@ fn normalisation_per_member_matches_one_normalisation_after_the_other() {
             Role::Buffer => {
                 case.golden.assert_close(&format!("buffer.{}", named.name), &named.tensor, TOLERANCE);
             }
-            Role::Frozen => panic!("`{}` is frozen", named.name),
+            Role::Frozen | Role::State => panic!("`{}` is neither", named.name),
         }
     }
     case.golden.assert_close("evaluate.y", &forward(Statistics::Running), TOLERANCE);

@@ -1,6 +1,6 @@
 //! Multilayer perceptron: hidden layers of one width on flattened inputs, each linear, (BN,) ReLU, dropout.
 
-use common::spec::{DropoutPlace, MlpNorm};
+use common::spec::MlpNorm;
 use tch::Tensor;
 
 use super::layers::{Construction, Linear};
@@ -63,8 +63,7 @@ impl Mlp {
                 None => y.relu(),
             };
             // There is no residual branch to tell the two places apart.
-            let y = self.dropout.apply(&y, DropoutPlace::Residual, pass);
-            rows = self.dropout.apply(&y, DropoutPlace::EveryLayer, pass);
+            rows = self.dropout.behind_layer(self.dropout.in_residual(y, pass), pass);
         }
         rows
     }

@@ -5,6 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::builder::{Builder, Init};
 use super::plan::Plan;
+use crate::uq::packed;
 
 const EPS: f64 = 1e-5;
 
@@ -18,6 +19,31 @@ pub(crate) enum Statistics {
     Batch,
     /// The running ones.
     Running,
+    /// The batch's; the running ones become the mean over all images since `seen` was 0, as bn_update of the programs
+    /// of SWAG and TRADI has it.
+    Averaged {
+        /// Images before the batch.
+        seen: i64,
+        /// Images of the batch.
+        batch: i64,
+    },
+}
+
+impl Statistics {
+    fn are_of_batch(self) -> bool {
+        match self {
+            Self::Batch | Self::Averaged { .. } => true,
+            Self::Running => false,
+        }
+    }
+
+    /// Weight of the newest batch in the running statistics.
+    fn momentum(self, usual: f64) -> f64 {
+        match self {
+            Self::Batch | Self::Running => usual,
+            Self::Averaged { seen, batch } => batch as f64 / (seen + batch) as f64,
+        }
+    }
 }
 
 /// Place of a normalisation in the network.
@@ -53,6 +79,7 @@ impl BatchNorm {
         place: Place,
         channels: i64,
     ) -> Result<Self, TchError> {
+        let channels = packed::widened(plan, channels);
         let (shape, weight) = match plan.norm {
             NormMode::Shared => (vec![channels], Init::Constant(1.0)),
             NormMode::PerMember => {
@@ -91,8 +118,8 @@ impl BatchNorm {
             Some(self.bias.flatten(0, -1)),
             Some(self.running_mean.flatten(0, -1)),
             Some(self.running_var.flatten(0, -1)),
-            statistics == Statistics::Batch,
-            self.momentum,
+            statistics.are_of_batch(),
+            statistics.momentum(self.momentum),
             EPS,
             true,
         );

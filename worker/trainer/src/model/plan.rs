@@ -1,17 +1,21 @@
 //! What a method changes in a network: which layers get members, how rows meet them, which normalisation, which head.
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings, LpBnnSettings,
-    MasksemblesSettings, MimoSettings, NormMode, PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
+    BatchEnsembleSettings, BatchMode, DropoutPlace, DropoutSettings, DropoutUnit, DuqSettings,
+    EvidenceActivation, EvidentialSettings, LpBnnSettings, MasksemblesSettings, MimoSettings, NormMode,
+    PackedSettings, RankOneSettings, SngpSettings, TrainMethod,
 };
 
 use super::ModelError;
 use super::style::Style;
+use crate::uq::masksembles::MASK_SCALES;
+use crate::uq::mimo::Mixing;
+use crate::uq::spectral::Bound;
 
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
 
-/// The authors' WideResNets have this in the last normalisation, except in LP-BNN.
+/// The authors' WideResNets have this in the last normalisation, except in LP-BNN; that of rank-1 BNN is not theirs.
 const LAST_MOMENTUM: f64 = 0.9;
 
 /// What becomes of the layers.
@@ -28,16 +32,14 @@ pub(crate) enum Conversion {
     },
     Packed(PackedSettings),
     /// Hidden layers have a bounded spectral norm.
-    Spectral {
-        bound: f64,
-        iterations: u32,
-    },
+    Spectral(Bound),
 }
 
 /// What stands on the features.
 #[derive(Clone, Debug)]
 pub(crate) enum HeadPlan {
     Linear,
+    Evidential(EvidenceActivation),
     Duq(DuqSettings),
     GaussianProcess(SngpSettings),
 }
@@ -59,6 +61,10 @@ pub(crate) struct Plan {
     pub(crate) rows: i64,
     /// Images that stand side by side in the channels of an input.
     pub(crate) images: i64,
+    /// How a training batch becomes such inputs.
+    pub(crate) mixing: Option<Mixing>,
+    /// How often each image stands in a training batch, without mixing.
+    pub(crate) repetitions: i64,
     pub(crate) batch: BatchMode,
     pub(crate) norm: NormMode,
     pub(crate) conversion: Conversion,
@@ -74,7 +80,6 @@ impl Plan {
     pub(crate) fn of(method: &TrainMethod) -> Result<Self, ModelError> {
         match method {
             TrainMethod::Deterministic
-            | TrainMethod::Evidential(_)
             | TrainMethod::Tradi(_)
             | TrainMethod::Swag(_)
             | TrainMethod::Snapshots(_) => Ok(Self::single()),
@@ -85,6 +90,7 @@ impl Plan {
             TrainMethod::Mimo(settings) => Self::mimo(settings),
             TrainMethod::Packed(settings) => Self::packed(settings),
             TrainMethod::Masksembles(settings) => Self::masksembles(settings),
+            TrainMethod::Evidential(settings) => Self::evidential(settings),
             TrainMethod::Duq(settings) => Self::duq(settings),
             TrainMethod::Sngp(settings) => Self::sngp(settings),
         }
@@ -95,6 +101,8 @@ impl Plan {
             members: 1,
             rows: 1,
             images: 1,
+            mixing: None,
+            repetitions: 1,
             batch: BatchMode::Repeat,
             norm: NormMode::Shared,
             conversion: Conversion::Ordinary,
@@ -107,11 +115,12 @@ impl Plan {
     }
 
     fn dropout(settings: &DropoutSettings) -> Result<Self, ModelError> {
-        let &DropoutSettings { rate, place, unit, .. } = settings;
+        let &DropoutSettings { rate, place, unit, repetitions } = settings;
         if !(0.0..1.0).contains(&rate) {
             return Err(ModelError::DropoutRate(rate));
         }
-        Ok(Self { dropout: DropoutPlan { rate, place, unit }, ..Self::single() })
+        let repetitions = i64::from(repetitions.max(1));
+        Ok(Self { dropout: DropoutPlan { rate, place, unit }, repetitions, ..Self::single() })
     }
 
     /// Members with rows of their own.
@@ -139,35 +148,64 @@ impl Plan {
     }
 
     fn rank_one(settings: &RankOneSettings) -> Result<Self, ModelError> {
+        check_rank_one(settings)?;
         let conversion = Conversion::RankOne(settings.clone());
-        Self::ensemble(settings.members, settings.batch, settings.norm, conversion)
+        let plan = Self::ensemble(settings.members, settings.batch, settings.norm, conversion)?;
+        Ok(Self { last_momentum: MOMENTUM, ..plan })
     }
 
     fn masksembles(settings: &MasksemblesSettings) -> Result<Self, ModelError> {
+        if !MASK_SCALES.contains(&settings.scale) {
+            return Err(ModelError::MaskScale(settings.scale));
+        }
         let conversion = Conversion::Masksembles { scale: settings.scale };
         Self::ensemble(settings.members, settings.batch, NormMode::Shared, conversion)
     }
 
     fn mimo(settings: &MimoSettings) -> Result<Self, ModelError> {
         let members = members(settings.members)?;
-        Ok(Self { members, images: members, ..Self::single() })
+        let mixing = Mixing::new(settings)?;
+        Ok(Self { members, images: members, mixing: Some(mixing), ..Self::single() })
     }
 
     fn packed(settings: &PackedSettings) -> Result<Self, ModelError> {
         let members = members(settings.members)?;
+        if settings.alpha == 0 || settings.gamma == 0 {
+            return Err(ModelError::Packing);
+        }
         Ok(Self { members, conversion: Conversion::Packed(settings.clone()), ..Self::single() })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
+    fn evidential(settings: &EvidentialSettings) -> Result<Self, ModelError> {
+        non_negative("annealing-epochs", settings.annealing_epochs)?;
+        Ok(Self { head: HeadPlan::Evidential(settings.activation), ..Self::single() })
+    }
+
     fn duq(settings: &DuqSettings) -> Result<Self, ModelError> {
+        positive("length-scale", settings.length_scale)?;
+        non_negative("gradient-penalty", settings.gradient_penalty)?;
+        if settings.embedding == Some(0) {
+            return Err(ModelError::NotPositive { setting: "embedding", value: 0.0 });
+        }
+        if !(0.0..1.0).contains(&settings.centroid_momentum) {
+            return Err(ModelError::Momentum(settings.centroid_momentum));
+        }
         Ok(Self { head: HeadPlan::Duq(settings.clone()), ..Self::single() })
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as its neighbours")]
     fn sngp(settings: &SngpSettings) -> Result<Self, ModelError> {
-        let conversion =
-            Conversion::Spectral { bound: settings.spectral_bound, iterations: settings.power_iterations };
-        Ok(Self { conversion, head: HeadPlan::GaussianProcess(settings.clone()), ..Self::single() })
+        positive("spectral-bound", settings.spectral_bound)?;
+        positive("length-scale", settings.length_scale)?;
+        positive("ridge", settings.ridge)?;
+        non_negative("mean-field-factor", settings.mean_field_factor)?;
+        for (setting, count) in
+            [("features", settings.features), ("power-iterations", settings.power_iterations)]
+        {
+            positive(setting, f64::from(count))?;
+        }
+        let bound = Bound { norm: settings.spectral_bound, iterations: settings.power_iterations };
+        let head = HeadPlan::GaussianProcess(settings.clone());
+        Ok(Self { conversion: Conversion::Spectral(bound), head, ..Self::single() })
     }
 }
 
@@ -179,6 +217,10 @@ fn non_negative(setting: &'static str, value: f64) -> Result<f64, ModelError> {
     if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(ModelError::Negative { setting, value }) }
 }
 
+fn positive(setting: &'static str, value: f64) -> Result<f64, ModelError> {
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(ModelError::NotPositive { setting, value }) }
+}
+
 fn check_latent(settings: &LpBnnSettings) -> Result<(), ModelError> {
     if settings.latent == 0 {
         return Err(ModelError::LatentSize);
@@ -188,5 +230,17 @@ fn check_latent(settings: &LpBnnSettings) -> Result<(), ModelError> {
     non_negative("scale-std", settings.scale_std)?;
     non_negative("kl-weight", settings.kl_weight)?;
     non_negative("reconstruction-weight", settings.reconstruction_weight)?;
+    Ok(())
+}
+
+fn check_rank_one(settings: &RankOneSettings) -> Result<(), ModelError> {
+    non_negative("kl-weight", settings.kl_weight)?;
+    non_negative("kl-annealing", settings.kl_annealing)?;
+    if non_negative("prior-std", settings.prior_std)? == 0.0 {
+        return Err(ModelError::PriorStd);
+    }
+    if !(0.0..1.0).contains(&settings.initial_dropout_rate) {
+        return Err(ModelError::DropoutRate(settings.initial_dropout_rate));
+    }
     Ok(())
 }

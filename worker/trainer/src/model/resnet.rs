@@ -5,7 +5,7 @@
 //! of "ResNet v1.5". The form for small images has a first convolution of 3×3 and no pooling behind it, as in the
 //! CIFAR ResNets of most benchmark programs.
 
-use common::spec::{DropoutPlace, ResNetDepth, ResNetForm};
+use common::spec::{ResNetDepth, ResNetForm};
 use tch::{Kind, Tensor};
 
 use super::layers::{Construction, Conv, ConvShape, LayerRole};
@@ -66,7 +66,8 @@ impl Unit {
     }
 }
 
-/// Conv-BN-ReLU up to the last convolution, dropout, conv-BN, plus the input, ReLU.
+/// Conv-BN-ReLU up to the last convolution, dropout, conv-BN, plus the input, ReLU. Dropout behind every layer stands
+/// where Uncertainty Baselines' ResNet-50 has it: behind each ReLU inside a block, and behind the shortcut's BN.
 struct Block {
     inner: Vec<Unit>,
     dropout: DropoutPlan,
@@ -105,16 +106,14 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        let dropout = self.dropout;
         let mut y = x.shallow_clone();
         for unit in &self.inner {
-            y = unit.forward(&self.dropout.apply(&y, DropoutPlace::EveryLayer, pass), pass).relu_();
+            y = dropout.behind_layer(unit.forward(&y, pass).relu_(), pass);
         }
-        let y = self.dropout.apply(&y, DropoutPlace::Residual, pass);
-        let y = self.last.forward(&self.dropout.apply(&y, DropoutPlace::EveryLayer, pass), pass);
+        let y = self.last.forward(&dropout.in_residual(y, pass), pass);
         let mut sum = match &self.shortcut {
-            Some(shortcut) => {
-                y + shortcut.forward(&self.dropout.apply(x, DropoutPlace::EveryLayer, pass), pass)
-            }
+            Some(shortcut) => y + dropout.behind_layer(shortcut.forward(x, pass), pass),
             None => y + x,
         };
         sum.relu_()
@@ -166,6 +165,7 @@ impl ResNet {
     /// returns features `[N·J, F]`, example-major.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         let rows = self.bn.forward_relu(&self.stem.forward_images(x, pass), pass.statistics);
+        let rows = self.dropout.behind_layer(rows, pass);
         let mut rows = match self.form {
             ResNetForm::ImageNet => rows.max_pool2d(3, 2, 1, 1, false),
             ResNetForm::Cifar => rows,
@@ -173,8 +173,7 @@ impl ResNet {
         for block in &self.blocks {
             rows = block.forward(&rows, pass);
         }
-        let features = rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>);
-        self.dropout.apply(&features, DropoutPlace::EveryLayer, pass)
+        rows.mean_dim([2i64, 3].as_slice(), false, None::<Kind>)
     }
 }
 

@@ -3,7 +3,7 @@
 use common::spec::{ModelSpec, WideResNetVariant};
 
 use super::builder::Init;
-use crate::uq::lp_bnn::LayerKind;
+use crate::uq::batch_ensemble::LayerKind;
 
 /// Standard deviation of a standard normal variable that is kept within two of its standard deviations.
 const TRUNCATED_STD: f64 = 0.879_625_661_034_239_8;
@@ -41,7 +41,7 @@ impl Style {
             (Self::PyTorch, _) | (Self::Torchvision, LayerKind::Linear) => Init::fan_in(fan_in),
             (Self::Torchvision, LayerKind::Convolution) => Init::Normal { mean: 0.0, std: std(fan_out) },
             (Self::He, _) => Init::Normal { mean: 0.0, std: std(fan_in) },
-            (Self::TruncatedHe, _) => Init::TruncatedNormal { std: std(fan_in) / TRUNCATED_STD },
+            (Self::TruncatedHe, _) => Init::TruncatedNormal { mean: 0.0, std: std(fan_in) / TRUNCATED_STD },
         }
     }
 

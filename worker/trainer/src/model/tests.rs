@@ -5,13 +5,14 @@ mod architectures;
 use std::collections::BTreeSet;
 
 use common::spec::{
-    BatchEnsembleSettings, BatchMode, DropoutSettings, LatentSampling, LpBnnPreset, LpBnnSettings, ModelSpec,
-    NormMode, TrainMethod, WideResNetVariant,
+    BatchEnsemblePreset, BatchEnsembleSettings, BatchMode, DropoutSettings, Encode, LatentSampling,
+    LpBnnPreset, LpBnnSettings, ModelSpec, NormMode, RankOneSettings, TrainMethod, WideResNetVariant,
 };
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::builder::Builder;
 use super::{Mode, ModelError, Network, Role};
+use crate::uq::posterior::VectorSource;
 
 const SMALL: ModelSpec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
 
@@ -41,7 +42,10 @@ fn images() -> Tensor {
 }
 
 fn noise(network: &Network) -> Option<Tensor> {
-    network.latent.as_ref().map(|latent| wave(&latent.noise_shape(), 0.7))
+    network.latent.as_ref().map(|source| match source {
+        VectorSource::LpBnn(latent) => wave(&latent.noise_shape(), 0.7),
+        VectorSource::RankOne(space) => wave(&space.noise_shape(6), 0.7),
+    })
 }
 
 fn logits(network: &Network, mode: Mode) -> Tensor {
@@ -67,7 +71,7 @@ fn tensor(network: &Network, name: &str) -> Tensor {
 fn is_member_wise(name: &str, norm: NormMode, converted: &BTreeSet<String>) -> bool {
     let (path, last) = name.rsplit_once('.').unwrap();
     match last {
-        "alpha" | "gamma" => true,
+        "alpha" | "gamma" | "alpha_rho" | "gamma_rho" => true,
         "running_mean" | "running_var" => norm == NormMode::PerMember,
         "weight" | "bias" if path.rsplit('.').next().unwrap().starts_with("bn") => {
             norm == NormMode::PerMember
@@ -99,7 +103,30 @@ fn ensembles() -> Vec<(TrainMethod, NormMode)> {
         methods.push((batch_ensemble(settings), norm));
         methods.push((TrainMethod::LpBnn(LpBnnSettings { norm, ..lp_bnn(LpBnnPreset::Paper) }), norm));
         methods.push((TrainMethod::LpBnn(LpBnnSettings { norm, ..lp_bnn(LpBnnPreset::Official) }), norm));
+        let encoding = |encode| LpBnnSettings { norm, encode, ..lp_bnn(LpBnnPreset::Paper) };
+        methods.push((TrainMethod::LpBnn(encoding(Encode::Gamma)), norm));
+        methods.push((TrainMethod::LpBnn(encoding(Encode::Both)), norm));
     }
+    methods
+}
+
+fn rank_one() -> RankOneSettings {
+    RankOneSettings { members: 3, ..RankOneSettings::default() }
+}
+
+fn original() -> BatchEnsembleSettings {
+    BatchEnsembleSettings { members: 3, ..BatchEnsemblePreset::Original.settings() }
+}
+
+/// The methods of [`ensembles`], and those without biases in convolutions.
+fn all_ensembles() -> Vec<(TrainMethod, NormMode)> {
+    let mut methods = ensembles();
+    methods.push((batch_ensemble(original()), NormMode::Shared));
+    methods.push((TrainMethod::RankOne(rank_one()), NormMode::Shared));
+    methods.push((
+        TrainMethod::RankOne(RankOneSettings { norm: NormMode::PerMember, ..rank_one() }),
+        NormMode::PerMember,
+    ));
     methods
 }
 
@@ -139,17 +166,19 @@ fn wide_resnet_28_10_converts_the_layers_of_the_published_networks() {
 
 #[test]
 fn only_scales_and_codes_escape_weight_decay() {
-    for (method, _) in ensembles() {
+    for (method, _) in all_ensembles() {
         let network = build(&method);
         let names: BTreeSet<String> = network.named_tensors().into_iter().map(|named| named.name).collect();
         assert_eq!(names.len(), network.named_tensors().len(), "a name is used twice");
         for named in network.named_tensors() {
-            let scale = named.name.ends_with(".alpha") || named.name.ends_with(".gamma");
+            let vector = named.name.ends_with(".alpha") || named.name.ends_with(".gamma");
+            let scale = vector || named.name.ends_with("_rho");
             let running = named.name.contains(".running_");
             match named.role {
-                Role::Weight { decay } => assert_eq!(decay, !scale, "{}", named.name),
-                Role::Frozen => assert!(named.name.ends_with(".alpha"), "{}", named.name),
+                Role::Weight { decay, .. } => assert_eq!(decay, !scale, "{}", named.name),
+                Role::Frozen => assert!(vector, "{}", named.name),
                 Role::Buffer => assert!(running, "{}", named.name),
+                Role::State => panic!("{}", named.name),
             }
             assert_eq!(named.tensor.requires_grad(), matches!(named.role, Role::Weight { .. }));
         }
@@ -192,6 +221,7 @@ fn extract(all: &Network, method: &TrainMethod, norm: NormMode, member: i64) -> 
             batch_ensemble(BatchEnsembleSettings { members: 1, ..settings })
         }
         TrainMethod::LpBnn(settings) => TrainMethod::LpBnn(LpBnnSettings { members: 1, ..settings }),
+        TrainMethod::RankOne(settings) => TrainMethod::RankOne(RankOneSettings { members: 1, ..settings }),
         other => panic!("{other:?} has no members of this kind"),
     };
     let one = build(&method);
@@ -209,7 +239,7 @@ fn extract(all: &Network, method: &TrainMethod, norm: NormMode, member: i64) -> 
 
 #[test]
 fn one_pass_with_all_members_is_a_pass_of_each() {
-    for (method, norm) in ensembles() {
+    for (method, norm) in all_ensembles() {
         let all = build(&method);
         // Statistics of a training pass, so that members differ in them too.
         let _ = logits(&all, Mode::Train);
@@ -227,7 +257,7 @@ fn one_pass_with_all_members_is_a_pass_of_each() {
 #[test]
 fn permuting_members_permutes_their_rows() {
     let order = Tensor::from_slice(&[2i64, 0, 1]);
-    for (method, norm) in ensembles() {
+    for (method, norm) in all_ensembles() {
         let network = build(&method);
         let before = network.forward_with(&images(), Mode::Train, noise(&network).as_ref());
         let converted = converted(&network);
@@ -306,14 +336,14 @@ fn the_divergence_is_zero_only_at_the_prior() {
 fn decoded_vectors_are_gaussian_of_rank_at_most_the_latent_size() {
     let settings = LpBnnSettings { std_factor: 0.7, ..lp_bnn(LpBnnPreset::Paper) };
     let network = build(&TrainMethod::LpBnn(settings));
-    let latent = network.latent.as_ref().unwrap();
+    let latent = network.vaes().unwrap();
     let [layers, members, size] = latent.noise_shape();
     let zero = Tensor::zeros([layers, members, size], (Kind::Double, Device::Cpu));
     // A decoded vector is affine in its noise: its value at zero is the mean, the change along each axis
     // a column of a root of the covariance.
     let at = |noise: &Tensor| no_grad(|| latent.decode(noise)).scales;
     let center = at(&zero);
-    for (place, path) in latent.paths().enumerate() {
+    for (place, path) in latent.names().enumerate() {
         let posterior = network.decoded_posterior(path).unwrap();
         assert_close(&posterior.mean, &center[place]);
         let columns: Vec<Tensor> = (0..size)

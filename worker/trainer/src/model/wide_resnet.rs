@@ -10,7 +10,7 @@
 //!
 //! Source: Zagoruyko, Komodakis, *Wide Residual Networks*, BMVC 2016.
 
-use common::spec::{DropoutPlace, WideResNetVariant};
+use common::spec::WideResNetVariant;
 use tch::{Kind, Tensor};
 
 use super::layers::{Construction, Conv, ConvShape, LayerRole};
@@ -24,7 +24,7 @@ const STEM: i64 = 16;
 /// Channels of the three groups before widening, and the stride of each group's first block.
 const GROUPS: [(i64, i64); 3] = [(16, 1), (32, 2), (64, 2)];
 
-/// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input.
+/// BN-ReLU-conv, dropout, BN-ReLU-conv, plus the input. Dropout stands elsewhere when it is behind every layer.
 struct Block {
     bn1: BatchNorm,
     conv1: Conv,
@@ -70,18 +70,21 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
-        let activated = self.bn1.forward_relu(x, pass.statistics);
+        let dropout = self.dropout;
+        let activated = dropout.behind_layer(self.bn1.forward_relu(x, pass.statistics), pass);
         let y = self.conv1.forward(&activated, pass);
-        let drop = |y: &Tensor| self.dropout.apply(y, DropoutPlace::Residual, pass);
         let (y, input) = match self.variant {
             WideResNetVariant::Authors | WideResNetVariant::UncertaintyBaselines => {
-                (self.bn2.forward_relu(&drop(&y), pass.statistics), x)
+                (self.bn2.forward_relu(&dropout.in_residual(y, pass), pass.statistics), x)
             }
-            WideResNetVariant::Original => (drop(&self.bn2.forward_relu(&y, pass.statistics)), &activated),
+            WideResNetVariant::Original => {
+                (dropout.in_residual(self.bn2.forward_relu(&y, pass.statistics), pass), &activated)
+            }
         };
-        let y = self.conv2.forward(&y, pass);
+        let y = self.conv2.forward(&dropout.behind_layer(y, pass), pass);
+        let y = dropout.behind_layer(y, pass);
         match &self.shortcut {
-            Some(shortcut) => y + shortcut.forward(input, pass),
+            Some(shortcut) => y + dropout.behind_layer(shortcut.forward(input, pass), pass),
             None => y + x,
         }
     }
@@ -89,6 +92,7 @@ impl Block {
 
 pub(crate) struct WideResNet {
     stem: Conv,
+    dropout: DropoutPlan,
     blocks: Vec<Block>,
     bn: BatchNorm,
     features: i64,
@@ -118,7 +122,7 @@ impl WideResNet {
             WideResNetVariant::Original | WideResNetVariant::UncertaintyBaselines => Place::Block,
         };
         let bn = BatchNorm::new(at.builder, "bn", at.plan, place, inputs)?;
-        Ok(Self { stem, blocks, bn, features: inputs })
+        Ok(Self { stem, dropout: at.plan.dropout, blocks, bn, features: inputs })
     }
 
     /// Features that an example has.
@@ -129,7 +133,7 @@ impl WideResNet {
     /// Shapes: `x` is `[N, J, C, H, W]`, or `[N, 1, C, H, W]` when the members see the same images;
     /// returns features `[N·J, F]`, example-major.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
-        let mut rows = self.stem.forward_images(x, pass);
+        let mut rows = self.dropout.behind_layer(self.stem.forward_images(x, pass), pass);
         for block in &self.blocks {
             rows = block.forward(&rows, pass);
         }

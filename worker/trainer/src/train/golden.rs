@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::{LearningRate, Sgd, SgdSettings};
-use crate::model::{NamedTensor, Role};
+use crate::model::{NamedTensor, Owner, Role};
 
 /// Twelve steps in double precision: the last bits differ because PyTorch fuses multiplication and addition.
 const TOLERANCE: f64 = 1e-13;
@@ -43,11 +43,12 @@ fn optimizer(case: &Case, initial: &[Vec<f64>]) -> (Sgd, Vec<NamedTensor>) {
         .map(|(index, values)| NamedTensor {
             name: format!("parameter {index}"),
             tensor: Tensor::from_slice(values).set_requires_grad(true),
-            role: Role::Weight { decay: index < 2 },
+            role: Role::Weight { decay: index < 2, owner: Owner::Network },
         })
         .collect();
     let Recipe { momentum, nesterov, weight_decay, .. } = case.recipe;
-    let mut optimizer = Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay });
+    let mut optimizer =
+        Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay, member_lr_factor: 1.0 });
     optimizer.materialise_gradients();
     (optimizer, tensors)
 }
@@ -128,4 +129,29 @@ fn an_optimizer_with_restored_momentum_goes_on_to_the_bit() {
     for restart in [0, 1, 7] {
         assert_eq!(run(Some(restart)), whole);
     }
+}
+
+#[test]
+fn a_member_factor_scales_the_steps_of_what_is_a_members_own() {
+    let golden = golden();
+    let case = golden.cases.iter().find(|case| case.name == "nesterov").unwrap();
+    // The same gradients at every step, so that both optimizers see the same whatever the weights are.
+    let moved = |owner: Owner, member_lr_factor: f64, lr: f64| {
+        let tensor = Tensor::from_slice(&golden.initial[0]).set_requires_grad(true);
+        let role = Role::Weight { decay: false, owner };
+        let named = [NamedTensor { name: "parameter".to_owned(), tensor: tensor.shallow_clone(), role }];
+        let Recipe { momentum, nesterov, weight_decay, .. } = case.recipe;
+        let settings = SgdSettings { momentum, nesterov, weight_decay, member_lr_factor };
+        let mut optimizer = Sgd::new(&named, settings);
+        optimizer.materialise_gradients();
+        for gradients in &golden.gradients {
+            optimizer.zero_grad();
+            (&tensor * Tensor::from_slice(&gradients[0])).sum(Kind::Double).backward();
+            optimizer.step(lr);
+        }
+        values(&tensor)
+    };
+    assert_eq!(moved(Owner::Network, 0.5, 0.1), moved(Owner::Network, 1.0, 0.1));
+    assert_eq!(moved(Owner::Member, 0.5, 0.1), moved(Owner::Member, 1.0, 0.05));
+    assert_ne!(moved(Owner::Member, 0.5, 0.1), moved(Owner::Member, 1.0, 0.1));
 }

@@ -28,7 +28,9 @@ use datasets::{Batcher, Sharding};
 use tch::Device;
 
 pub use meter::Progress;
+pub use objective::Position;
 pub use schedule::LearningRate;
+pub(crate) use schedule::part_end;
 pub use sgd::{Sgd, SgdSettings};
 
 use crate::agent::Agent;
@@ -65,6 +67,7 @@ struct Prepared {
     batcher: Batcher,
     course: Course,
     network: Network,
+    tracker: Tracker,
 }
 
 impl Prepared {
@@ -93,8 +96,11 @@ impl Prepared {
         let batcher = data::training(spec, &launch.data_dir)?;
         let steps_per_epoch = sharding.steps_per_epoch(batcher.images().len())? as u64;
         let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);
-        let course = Course { seed: spec.seed, sharding, steps_per_epoch, total_steps };
-        Ok(Self { device, batcher, course, network })
+        let images = batcher.images().len() as u64;
+        let course = Course { seed: spec.seed, sharding, images, steps_per_epoch, total_steps };
+        let length = Position { done: 0, steps_per_epoch, total_steps, train_images: images };
+        let tracker = Tracker::new(&spec.method, &network.named_tensors(), length)?;
+        Ok(Self { device, batcher, course, network, tracker })
     }
 }
 
@@ -127,18 +133,10 @@ impl<'a> Training<'a> {
         prepared: Prepared,
         group: Group,
     ) -> Result<Self, TrainerError> {
-        let Prepared { device, batcher, course, network } = prepared;
+        let Prepared { device, batcher, course, network, tracker } = prepared;
         let key = launch.spec.key();
-        let mut optimizer = Sgd::new(
-            &network.named_tensors(),
-            SgdSettings {
-                momentum: spec.recipe.momentum,
-                nesterov: spec.recipe.nesterov,
-                weight_decay: spec.recipe.weight_decay,
-            },
-        );
+        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
         optimizer.materialise_gradients();
-        let tracker = Tracker::new(&spec.method, &network.named_tensors())?;
         let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
@@ -181,6 +179,9 @@ impl<'a> Training<'a> {
 
     fn run(&mut self) -> Result<(), TrainerError> {
         if self.group.is_first() {
+            for message in self.stepper.tracker().warnings(self.course.total_steps) {
+                self.meter.warn(message);
+            }
             self.progress.report(self.done, None);
         }
         while self.done < self.course.total_steps {
@@ -188,7 +189,7 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
-            let outcome = self.stepper.step(self.done, &batch);
+            let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;
             self.done += 1;

@@ -1,9 +1,10 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
-use common::spec::TrainMethod;
-use tch::{Kind, Reduction, Tensor};
+use common::spec::{EvidentialSettings, TrainMethod};
+use tch::{Reduction, Tensor};
 
 use crate::model::{Forward, Network};
+use crate::uq::{duq, evidential};
 
 /// Where a step stands in training.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct Position {
     pub total_steps: u64,
     /// Images of an epoch, over all ranks.
     pub epoch_images: u64,
+    /// Images to train on, with those that an epoch drops because they fill no batch.
+    pub train_images: u64,
 }
 
 impl Position {
@@ -57,6 +60,20 @@ pub enum Objective {
         /// Heads.
         heads: i64,
     },
+    /// Mean cross-entropy over all rows, plus the divergence from the prior, divided by the number of training images.
+    Elbo {
+        /// Weight of the divergence beside that division.
+        weight: f64,
+        /// Part of training over which that weight rises linearly.
+        annealing: f64,
+    },
+    /// Loss of the labels and divergence of the evidence for wrong classes.
+    Evidential(EvidentialSettings),
+    /// Binary cross-entropy of each class, plus the gradient penalty.
+    Duq {
+        /// Weight of the penalty; 0 for none.
+        gradient_penalty: f64,
+    },
 }
 
 impl Objective {
@@ -67,15 +84,17 @@ impl Objective {
             | TrainMethod::Dropout(_)
             | TrainMethod::BatchEnsemble(_)
             | TrainMethod::LpBnn(_)
-            | TrainMethod::RankOne(_)
             | TrainMethod::Packed(_)
             | TrainMethod::Masksembles(_)
-            | TrainMethod::Evidential(_)
-            | TrainMethod::Duq(_)
             | TrainMethod::Sngp(_)
             | TrainMethod::Tradi(_)
             | TrainMethod::Swag(_)
             | TrainMethod::Snapshots(_) => Self::CrossEntropy,
+            TrainMethod::RankOne(settings) => {
+                Self::Elbo { weight: settings.kl_weight, annealing: settings.kl_annealing }
+            }
+            TrainMethod::Evidential(settings) => Self::Evidential(settings.clone()),
+            TrainMethod::Duq(settings) => Self::Duq { gradient_penalty: settings.gradient_penalty },
             TrainMethod::Mimo(settings) => Self::SummedCrossEntropy { heads: i64::from(settings.members) },
         }
     }
@@ -88,24 +107,60 @@ impl Objective {
                 TermNames { data: "cross_entropy", regulariser: latent.then_some("latent_loss") }
             }
             Self::SummedCrossEntropy { .. } => TermNames { data: "cross_entropy", regulariser: None },
+            Self::Elbo { .. } => TermNames { data: "cross_entropy", regulariser: Some("kl") },
+            Self::Evidential(_) => TermNames { data: "evidential_loss", regulariser: Some("evidential_kl") },
+            Self::Duq { gradient_penalty } => TermNames {
+                data: "binary_cross_entropy",
+                regulariser: (*gradient_penalty > 0.0).then_some("gradient_penalty"),
+            },
+        }
+    }
+
+    /// Whether the terms contain gradients by the images, which the network must then be given as a leaf that has them.
+    pub fn differentiates_images(&self) -> bool {
+        match self {
+            Self::CrossEntropy | Self::SummedCrossEntropy { .. } | Self::Elbo { .. } | Self::Evidential(_) => false,
+            Self::Duq { gradient_penalty } => *gradient_penalty > 0.0,
         }
     }
 
     /// Terms of a step.
     ///
     /// Shapes: `images` as the network took them, `targets` one for each row of the logits.
-    pub fn terms(&self, _images: &Tensor, targets: &Tensor, forward: &Forward, _position: Position) -> Terms {
+    pub fn terms(&self, images: &Tensor, targets: &Tensor, forward: &Forward, position: Position) -> Terms {
         let regulariser = forward.latent.as_ref().map(|latent| latent.total.shallow_clone());
         match self {
             Self::CrossEntropy => {
                 Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
             }
             Self::SummedCrossEntropy { heads } => {
-                let sum = forward.logits.log_softmax(-1, Kind::Float).nll_loss(targets);
+                let sum = forward.logits.log_softmax(-1, None).nll_loss(targets);
                 Terms { data: sum * *heads as f64, regulariser }
             }
+            Self::Elbo { weight, annealing } => {
+                let factor = weight * annealed(position, *annealing) / position.train_images.max(1) as f64;
+                let regulariser = forward.kl.as_ref().map(|kl| kl * factor);
+                Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
+            }
+            Self::Evidential(settings) => {
+                let (data, kl) = evidential::terms(&forward.logits, targets, settings.loss);
+                let weight = evidential::annealing(settings, position.epoch());
+                Terms { data, regulariser: Some(kl * weight) }
+            }
+            Self::Duq { gradient_penalty } => Terms {
+                data: duq::binary_cross_entropy(&forward.logits, targets),
+                regulariser: (*gradient_penalty > 0.0)
+                    .then(|| duq::gradient_penalty(images, &forward.logits) * *gradient_penalty),
+            },
         }
     }
+}
+
+/// Factor of a weight that rises linearly over the part `annealing` of training and is 1 from its last step on. The
+/// first step has one step's share, as in Uncertainty Baselines.
+fn annealed(position: Position, annealing: f64) -> f64 {
+    let steps = annealing * position.total_steps as f64;
+    if steps > 0.0 { ((position.done + 1) as f64 / steps).min(1.0) } else { 1.0 }
 }
 
 /// Mean negative log-likelihood of the targets, which tch's method of the name takes as a sum.
@@ -116,5 +171,24 @@ trait NllLoss {
 impl NllLoss for Tensor {
     fn nll_loss(&self, targets: &Tensor) -> Tensor {
         self.g_nll_loss::<&Tensor>(targets, None, Reduction::Mean, -100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annealing_is_linear_and_ends_where_it_should() {
+        let factor = |done, annealing| {
+            annealed(
+                Position { done, steps_per_epoch: 5, total_steps: 20, epoch_images: 40, train_images: 43 },
+                annealing,
+            )
+        };
+        let rising: Vec<f64> = [0, 1, 9, 15, 16, 19].map(|done| factor(done, 0.8)).to_vec();
+        assert_eq!(rising, [1.0 / 16.0, 2.0 / 16.0, 10.0 / 16.0, 1.0, 1.0, 1.0]);
+        assert_eq!(factor(0, 0.0), 1.0);
+        assert_eq!(factor(19, 1.0), 1.0);
     }
 }

@@ -6,11 +6,13 @@ use common::spec::{Recipe, Schedule};
 ///
 /// The rate of step `s`, counted from 0, of `S` steps with a warm-up of `w` steps is
 /// `lr · min(1, (s + 1) / w) · schedule(s)`, where the schedule is 1 (constant),
-/// `½ (1 + cos(π (s − w) / (S − w)))` after the warm-up and 1 within it (cosine), or
-/// `factor^(milestones ≤ epoch of s)` (step).
+/// `½ (1 + cos(π (s − w) / (S − w)))` after the warm-up and 1 within it (cosine), `½ (1 + cos(π (s − a) / (b − a)))`
+/// where the cycle of s has the steps from a to before b (cyclic), or `factor^(milestones ≤ epoch of s)` (step).
 ///
 /// Source: as `torch.optim.lr_scheduler.CosineAnnealingLR` with `T_max = S − w`, and `MultiStepLR` advanced
-/// once an epoch; the warm-up ends exactly at `lr`.
+/// once an epoch; the warm-up ends exactly at `lr`. Cyclic: Huang et al., *Snapshot ensembles*, ICLR 2017, eq. 2, whose
+/// cycles have ⌈S/M⌉ steps; here cycle i ends at ⌊(i + 1) S/M⌋, so that the last one, too, falls to 0 where S is no
+/// multiple of M.
 #[derive(Clone, Debug)]
 pub struct LearningRate {
     base: f64,
@@ -18,6 +20,11 @@ pub struct LearningRate {
     warmup: u64,
     steps_per_epoch: u64,
     total: u64,
+}
+
+/// Steps done at the end of part `index` of `parts` equal parts of `total` steps.
+pub(crate) fn part_end(total: u64, parts: u64, index: u64) -> u64 {
+    (index + 1) * total / parts
 }
 
 impl LearningRate {
@@ -61,9 +68,11 @@ impl LearningRate {
                 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             Schedule::Cyclic { cycles } => {
-                // Huang et al., *Snapshot ensembles*, ICLR 2017, eq. 2, with the rate falling step by step.
-                let length = self.total.div_ceil(u64::from(*cycles).max(1)).max(1);
-                let progress = (done % length) as f64 / length as f64;
+                let cycles = u64::from(*cycles).max(1);
+                let index = ((done + 1) * cycles).div_ceil(self.total.max(1)).saturating_sub(1);
+                let start = index.checked_sub(1).map_or(0, |before| part_end(self.total, cycles, before));
+                let length = part_end(self.total, cycles, index).saturating_sub(start).max(1);
+                let progress = (done - start) as f64 / length as f64;
                 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             Schedule::Step { milestones, factor } => {
@@ -120,6 +129,46 @@ mod tests {
         assert_eq!(rate.at(9), 0.2);
         assert_eq!(rate.at(10), 0.2 * 0.1);
         assert_eq!(rate.at(15), 0.2 * (0.1 * 0.1));
+    }
+
+    /// Eq. 2 of Huang et al.: α(t) = α₀/2 (cos(π mod(t − 1, ⌈T/M⌉) / ⌈T/M⌉) + 1), t from 1.
+    #[test]
+    fn whole_cycles_are_those_of_the_paper() {
+        let rate = LearningRate::new(&recipe(Schedule::Cyclic { cycles: 4 }, 6, 0.0), 10);
+        let length = 60_u64.div_ceil(4);
+        for t in 1..=60_u64 {
+            let part = ((t - 1) % length) as f64 / length as f64;
+            let expected = 0.1 * ((std::f64::consts::PI * part).cos() + 1.0);
+            assert!((rate.at(t - 1) - expected).abs() < 1e-15, "step {t}");
+        }
+    }
+
+    #[test]
+    fn every_cycle_falls_from_the_full_rate_also_when_its_length_is_not_whole() {
+        for (epochs, cycles) in [(11, 4), (10, 3), (7, 5), (5, 7)] {
+            let rate = LearningRate::new(&recipe(Schedule::Cyclic { cycles }, epochs, 0.0), 3);
+            let total = 3 * u64::from(epochs);
+            let mut start = 0;
+            for index in 0..u64::from(cycles) {
+                let end = part_end(total, u64::from(cycles), index);
+                assert_eq!(rate.at(start), 0.2);
+                assert!((start + 1..end).all(|step| rate.at(step) < rate.at(step - 1)));
+                let last = 0.1 * (1.0 - (std::f64::consts::PI / (end - start) as f64).cos());
+                assert!((rate.at(end - 1) - last).abs() < 1e-12, "the step before the fall to 0");
+                start = end;
+            }
+            assert_eq!(start, total);
+        }
+    }
+
+    #[test]
+    fn the_warm_up_is_a_factor_of_the_first_cycle_alone() {
+        let with = |warmup| LearningRate::new(&recipe(Schedule::Cyclic { cycles: 3 }, 6, warmup), 4);
+        let (plain, warmed) = (with(0.0), with(1.0));
+        for step in 0..24 {
+            let factor = if step < 4 { (step + 1) as f64 / 4.0 } else { 1.0 };
+            assert!((warmed.at(step) - factor * plain.at(step)).abs() < 1e-15, "step {step}");
+        }
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! libtorch's own optimizer is not used: tch neither saves nor loads its momentum buffers, and a
 //! resumed run without them is another run.
 
+use common::spec::{TrainMethod, TrainSpec};
 use tch::{Kind, Tensor};
 
-use crate::model::{NamedTensor, Role};
+use crate::model::{NamedTensor, Owner, Role};
 
 /// What the optimizer keeps of one parameter.
 struct Slot {
     name: String,
     weight: Tensor,
     decay: f64,
+    /// Part of the learning rate.
+    lr_factor: f64,
     /// Absent before the first step, as in PyTorch: a buffer of zeros would differ in the sign of zero.
     momentum: Option<Tensor>,
 }
@@ -32,19 +35,52 @@ pub struct SgdSettings {
     pub nesterov: bool,
     /// L2 penalty of the parameters that have one.
     pub weight_decay: f64,
+    /// Learning rate of what is a member's own, as a part of everything else's.
+    pub member_lr_factor: f64,
+}
+
+impl SgdSettings {
+    /// Those of a trial.
+    pub fn of(spec: &TrainSpec) -> Self {
+        Self {
+            momentum: spec.recipe.momentum,
+            nesterov: spec.recipe.nesterov,
+            weight_decay: spec.recipe.weight_decay,
+            member_lr_factor: match &spec.method {
+                TrainMethod::BatchEnsemble(settings) => settings.member_lr_factor,
+                TrainMethod::Deterministic
+                | TrainMethod::Dropout(_)
+                | TrainMethod::LpBnn(_)
+                | TrainMethod::RankOne(_)
+                | TrainMethod::Mimo(_)
+                | TrainMethod::Packed(_)
+                | TrainMethod::Masksembles(_)
+                | TrainMethod::Evidential(_)
+                | TrainMethod::Duq(_)
+                | TrainMethod::Sngp(_)
+                | TrainMethod::Tradi(_)
+                | TrainMethod::Swag(_)
+                | TrainMethod::Snapshots(_) => 1.0,
+            },
+        }
+    }
 }
 
 impl Sgd {
     /// An optimizer of the trainable ones among `tensors`.
     pub fn new(tensors: &[NamedTensor], settings: SgdSettings) -> Self {
         let slots = tensors.iter().filter_map(|named| match named.role {
-            Role::Weight { decay } => Some(Slot {
+            Role::Weight { decay, owner } => Some(Slot {
                 name: named.name.clone(),
                 weight: named.tensor.shallow_clone(),
                 decay: if decay { settings.weight_decay } else { 0.0 },
+                lr_factor: match owner {
+                    Owner::Network => 1.0,
+                    Owner::Member => settings.member_lr_factor,
+                },
                 momentum: None,
             }),
-            Role::Frozen | Role::Buffer => None,
+            Role::Frozen | Role::Buffer | Role::State => None,
         });
         Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
     }
@@ -108,7 +144,7 @@ impl Sgd {
                 slot.momentum = Some(buffer);
                 direction
             };
-            let _ = slot.weight.g_sub_(&(direction * lr));
+            let _ = slot.weight.g_sub_(&(direction * (lr * slot.lr_factor)));
         }
     }
 

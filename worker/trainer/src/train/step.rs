@@ -15,7 +15,7 @@ use crate::data::{self, Course};
 use crate::device;
 use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
-use crate::model::{Mode, NamedTensor, Network, Role};
+use crate::model::{Epoch, Mode, NamedTensor, Network, Role, Seen};
 use crate::seed;
 
 /// Network, optimizer, and what they need to make a step.
@@ -98,6 +98,7 @@ impl Stepper {
             steps_per_epoch: self.course.steps_per_epoch,
             total_steps: self.course.total_steps,
             epoch_images: self.epoch_images,
+            train_images: self.course.images,
         }
     }
 
@@ -109,7 +110,7 @@ impl Stepper {
     /// # Errors
     ///
     /// [`TrainerError::Group`] when another rank is lost.
-    pub fn step(&mut self, done: u64, batch: &Batch) -> Result<(), TrainerError> {
+    pub fn step(&mut self, done: u64, batch: &Batch, group: &Group) -> Result<(), TrainerError> {
         if self.reset_momentum_each_epoch && done.is_multiple_of(self.course.steps_per_epoch) {
             self.optimizer.reset_momentum();
         }
@@ -118,6 +119,7 @@ impl Stepper {
         self.optimizer.zero_grad();
 
         let (images, targets) = self.network.training_batch(&images, &labels);
+        let images = images.set_requires_grad(self.objective.differentiates_images());
         let forward = self.network.forward(&images, Mode::Train);
         let position = self.position(done);
         let Terms { data, regulariser } = self.objective.terms(&images, &targets, &forward, position);
@@ -135,6 +137,9 @@ impl Stepper {
         self.lr = self.tracker.learning_rate(self.rate.at(done), position);
         self.optimizer.step(self.lr);
         self.tracker.after_step(&self.network.named_tensors(), self.lr, position);
+        let epoch = Epoch::of(position.done, position.steps_per_epoch, position.total_steps);
+        let seen = Seen { images: &images, targets: &targets, features: &forward.features, epoch };
+        self.network.after_step(&seen, group)?;
         let regulariser = regulariser.unwrap_or_else(|| data.zeros_like());
         self.losses = Tensor::stack(&[&loss, &data, &regulariser], 0).detach();
         Ok(())
@@ -179,9 +184,10 @@ impl Stepper {
     /// All tensors that must be the same on every rank: running statistics are each rank's own.
     pub fn learned_tensors(&self) -> Vec<Tensor> {
         let learned = |named: NamedTensor| match named.role {
-            Role::Weight { .. } | Role::Frozen => Some(named.tensor),
+            Role::Weight { .. } | Role::Frozen | Role::State => Some(named.tensor),
             Role::Buffer => None,
         };
-        self.network.named_tensors().into_iter().filter_map(learned).collect()
+        let network = self.network.named_tensors().into_iter().filter_map(learned);
+        network.chain(self.tracker.learned()).collect()
     }
 }

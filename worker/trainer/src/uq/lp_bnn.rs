@@ -2,18 +2,21 @@
 //!
 //! Each converted layer keeps a code per member and an encoder-decoder shared by the members. The encoder
 //! maps code j to a Gaussian q(zⱼ) = N(μⱼ, diag e^ℓⱼ), a draw of it is decoded to the layer's α̂ⱼ, and the
-//! loss adds the error of reconstruction and the divergence from N(0, I).
+//! loss adds the error of reconstruction and the divergence from N(0, I). The settings may have the output-side
+//! vectors γ encoded instead, or both sides, each by a VAE of its own.
 //!
 //! None of this depends on the images, so a forward pass decodes the vectors of all layers first and then
-//! runs as a BatchEnsemble. The latent noise of a pass is one tensor `[L, J, d]`.
+//! runs as a BatchEnsemble. The latent noise of a pass is one tensor `[V, J, d]`, for V VAEs.
 //!
 //! Source: Franchi et al., *Encoding the latent posterior of Bayesian Neural Networks for uncertainty
 //! quantification*, arXiv 2012.02818; where the authors' programs differ from it and from each other, the
-//! settings say which one is followed (`docs/methods.md`).
+//! settings say which one is followed (`docs/methods/lp-bnn.md`).
 
-use common::spec::{KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnSettings};
+use common::spec::{BiasMode, Encode, KlReduction, LatentSampling, LogVariance, LossDivisor, LpBnnSettings};
 use tch::{Kind, Reduction, TchError, Tensor, no_grad};
 
+use super::batch_ensemble::{LayerKind, MemberScales, Scale, ScaleShape, bias};
+use super::posterior::{Side, Spread, VectorPosterior};
 use crate::model::builder::{Builder, Init};
 
 /// Latent part of the loss of one forward pass in training mode.
@@ -23,33 +26,33 @@ use crate::model::builder::{Builder, Init};
 pub struct LatentLoss {
     /// What is added to the cross-entropy: a scalar, weighted and divided as the settings say.
     pub total: Tensor,
-    /// KL term of each layer as the settings reduce it, unweighted: `[L]`, without gradient.
+    /// KL term of each VAE as the settings reduce it, unweighted: `[V]`, without gradient.
     pub kl: Tensor,
-    /// Mean squared reconstruction error of each layer, unweighted: `[L]`, without gradient.
+    /// Mean squared reconstruction error of each VAE, unweighted: `[V]`, without gradient.
     pub reconstruction: Tensor,
 }
 
-/// State of one layer's latent posterior. Has no noise in it: the quantities are expectations.
+/// State of the latent posterior of one VAE. Has no noise in it: the quantities are expectations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerDiagnostics {
-    /// Path of the layer.
+    /// Path of the layer; with `/gamma` behind it where the VAE is that of the output side.
     pub layer: String,
     /// KL(q(zⱼ) ‖ N(0, I)) in nats, mean over members, whatever the loss weighs it by. Near 0, the
     /// posterior has collapsed onto the prior and no longer tells the members apart.
     pub kl: f64,
-    /// Expected squared difference of a decoded vector and its code, mean over members and inputs.
+    /// Expected squared difference of a decoded vector and its code, mean over members and channels.
     pub reconstruction: f64,
-    /// Standard deviation over members of the mean decoded vectors, mean over inputs. Near 0, all members
-    /// scale the layer's input alike.
+    /// Standard deviation over members of the mean decoded vectors, mean over channels. Near 0, all members
+    /// scale the layer's channels alike.
     pub spread: f64,
 }
 
-/// The posterior over a layer's input-side vectors: exactly Gaussian, because the decoder is linear.
+/// The posterior over the vectors that a VAE decodes: exactly Gaussian, because the decoder is linear.
 #[derive(Debug)]
 pub struct DecodedPosterior {
-    /// Mean of each member's vector, `[J, I]`.
+    /// Mean of each member's vector, `[J, C]`.
     pub mean: Tensor,
-    /// Covariance of each member's vector, `[J, I, I]`, of rank at most the latent size; zero where the
+    /// Covariance of each member's vector, `[J, C, C]`, of rank at most the latent size; zero where the
     /// layer decodes without sampling.
     pub covariance: Tensor,
 }
@@ -73,23 +76,26 @@ impl Affine {
     }
 }
 
-/// Codes and VAE of one layer.
+/// Codes and VAE of one side of a layer, of C channels.
 struct LatentLayer {
+    /// Path of the layer, with `/gamma` behind it for the output side.
+    name: String,
     path: String,
+    side: Side,
     sampling: LatentSampling,
-    /// α, `[J, I]`.
+    /// `[J, C]`.
     codes: Tensor,
-    /// I → d, followed by a ReLU.
+    /// C → d, followed by a ReLU.
     encoder: Affine,
     /// d → d.
     mean: Affine,
     /// d → d. `None`: the mean's head gives the log-variance too.
     log_variance: Option<Affine>,
-    /// d → I.
+    /// d → C.
     decoder: Affine,
 }
 
-/// Encoder's output for the J codes of a layer; each `[J, d]`.
+/// Encoder's output for the J codes of a VAE; each `[J, d]`.
 struct Posterior {
     hidden: Tensor,
     mean: Tensor,
@@ -108,86 +114,128 @@ impl LatentLayer {
     }
 }
 
-/// Which part of a network a latent layer serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LayerKind {
-    Convolution,
-    Linear,
-}
-
-/// The VAEs of a network, in the order of its layers.
+/// The VAEs of a network, in the order of its layers, input side first.
 pub(crate) struct LatentSpace {
     settings: LpBnnSettings,
-    layers: Vec<LatentLayer>,
+    vaes: Vec<LatentLayer>,
+    /// Layers that have a VAE, or two.
+    layers: usize,
 }
 
 impl LatentSpace {
     pub(crate) fn new(settings: &LpBnnSettings) -> Self {
-        Self { settings: settings.clone(), layers: Vec::new() }
+        Self { settings: settings.clone(), vaes: Vec::new(), layers: 0 }
     }
 
-    /// Creates codes and VAE of the next layer below `path`, and returns its place.
-    pub(crate) fn add(
+    /// Creates the vectors, codes, VAEs and biases of the next layer below `path`.
+    pub(crate) fn scales(
         &mut self,
         builder: &mut Builder,
         path: &str,
+        shape: ScaleShape,
+    ) -> Result<MemberScales, TchError> {
+        let ScaleShape { kind, members, inputs, outputs, .. } = shape;
+        self.layers += 1;
+        let (alpha, gamma) = match self.settings.encode {
+            Encode::Alpha => (true, false),
+            Encode::Gamma => (false, true),
+            Encode::Both => (true, true),
+        };
+        let alpha = if alpha {
+            self.add(builder, path, Side::Alpha, kind, inputs)?
+        } else {
+            self.stored(builder, path, Side::Alpha, inputs)?
+        };
+        let gamma = if gamma {
+            self.add(builder, path, Side::Gamma, kind, outputs)?
+        } else {
+            self.stored(builder, path, Side::Gamma, outputs)?
+        };
+        Ok(MemberScales { members, alpha, gamma, bias: bias(builder, BiasMode::PerMember, path, shape)? })
+    }
+
+    /// Vectors that are trained as in BatchEnsemble.
+    fn stored(
+        &self,
+        builder: &mut Builder,
+        path: &str,
+        side: Side,
+        channels: i64,
+    ) -> Result<Scale, TchError> {
+        let shape = [i64::from(self.settings.members), channels];
+        let init = Init::Normal { mean: 1.0, std: self.settings.scale_std };
+        builder.scale(format!("{path}.{}", side.name()), &shape, init).map(Scale::Stored)
+    }
+
+    /// Codes and VAE of one side.
+    fn add(
+        &mut self,
+        builder: &mut Builder,
+        path: &str,
+        side: Side,
         kind: LayerKind,
-        inputs: i64,
-    ) -> Result<usize, TchError> {
+        channels: i64,
+    ) -> Result<Scale, TchError> {
         let settings = &self.settings;
         let (sampling, trainable) = match kind {
             LayerKind::Convolution => (settings.conv_sampling, settings.conv_codes_trainable),
             LayerKind::Linear => (settings.linear_sampling, settings.linear_codes_trainable),
         };
-        let shape = [i64::from(settings.members), inputs];
+        let shape = [i64::from(settings.members), channels];
         let init = Init::Normal { mean: 1.0, std: settings.code_std };
-        let name = format!("{path}.alpha");
+        let code = format!("{path}.{}", side.name());
         let codes = if trainable {
-            builder.scale(name, &shape, init)?
+            builder.scale(code, &shape, init)?
         } else {
-            builder.frozen(name, &shape, init)?
+            builder.frozen(code, &shape, init)?
+        };
+        // The input side's tensors have the names that they had when no other side could be encoded.
+        let (name, vae) = match side {
+            Side::Alpha => (path.to_owned(), path.to_owned()),
+            Side::Gamma => (format!("{path}/gamma"), format!("{path}.gamma_vae")),
         };
         let latent = i64::from(settings.latent);
-        let layer = LatentLayer {
+        self.vaes.push(LatentLayer {
+            name,
             path: path.to_owned(),
+            side,
             sampling,
             codes,
-            encoder: Affine::new(builder, &format!("{path}.encoder"), inputs, latent)?,
-            mean: Affine::new(builder, &format!("{path}.mean"), latent, latent)?,
+            encoder: Affine::new(builder, &format!("{vae}.encoder"), channels, latent)?,
+            mean: Affine::new(builder, &format!("{vae}.mean"), latent, latent)?,
             // A head that nothing reads would get no gradient, which data-parallel reducers wait for.
             log_variance: match settings.log_variance {
                 LogVariance::Separate => {
-                    Some(Affine::new(builder, &format!("{path}.log_variance"), latent, latent)?)
+                    Some(Affine::new(builder, &format!("{vae}.log_variance"), latent, latent)?)
                 }
                 LogVariance::MeanHead => None,
             },
-            decoder: Affine::new(builder, &format!("{path}.decoder"), latent, inputs)?,
-        };
-        self.layers.push(layer);
-        Ok(self.layers.len() - 1)
+            decoder: Affine::new(builder, &format!("{vae}.decoder"), latent, channels)?,
+        });
+        Ok(Scale::Drawn(self.vaes.len() - 1))
     }
 
-    /// Shape of the noise of a pass: layers, members, latent size.
+    /// Shape of the noise of a pass: VAEs, members, latent size.
     pub(crate) fn noise_shape(&self) -> [i64; 3] {
         let settings = &self.settings;
-        [self.layers.len() as i64, i64::from(settings.members), i64::from(settings.latent)]
+        [self.vaes.len() as i64, i64::from(settings.members), i64::from(settings.latent)]
     }
 
     /// Standard normal noise for a pass, from libtorch's generator of the device.
     pub(crate) fn draw_noise(&self) -> Tensor {
-        let codes = &self.layers[0].codes;
+        let codes = &self.vaes[0].codes;
         Tensor::randn(self.noise_shape(), (codes.kind(), codes.device()))
     }
 
-    /// Decoded vectors of all layers, for noise as [`Self::draw_noise`] gives it.
+    /// Decoded vectors of all VAEs, for noise as [`Self::draw_noise`] gives it.
     pub(crate) fn decode(&self, noise: &Tensor) -> Decoded {
-        let posteriors: Vec<Posterior> = self.layers.iter().map(LatentLayer::encode).collect();
-        // One operation for all layers: they are small and many, and would be bound by launches.
+        let posteriors: Vec<Posterior> = self.vaes.iter().map(LatentLayer::encode).collect();
+        // One operation for all VAEs: they are small and many, and would be bound by launches.
         let means = Tensor::stack(&map(&posteriors, |posterior| &posterior.mean), 0);
         let log_variances = Tensor::stack(&map(&posteriors, |posterior| &posterior.log_variance), 0);
         let latents = (&means + (&log_variances * 0.5).exp() * noise * self.settings.std_factor).unbind(0);
         let scales = self
-            .layers
+            .vaes
             .iter()
             .zip(posteriors.iter().zip(&latents))
             .map(|(layer, (posterior, latent))| match layer.sampling {
@@ -207,15 +255,16 @@ impl LatentSpace {
             KlReduction::Mean => kl.mean_dim([1i64, 2].as_slice(), false, None),
         };
         let errors: Vec<Tensor> = self
-            .layers
+            .vaes
             .iter()
             .zip(&decoded.scales)
             .map(|(layer, scales)| scales.mse_loss(&layer.codes, Reduction::Mean))
             .collect();
         let reconstruction = Tensor::stack(&errors, 0);
+        // Layers, not VAEs: the terms of a VAE weigh the same whether or not the other side is encoded too.
         let divisor = match settings.loss_divisor {
-            LossDivisor::LayersPlusOne => self.layers.len() + 1,
-            LossDivisor::Layers => self.layers.len(),
+            LossDivisor::LayersPlusOne => self.layers + 1,
+            LossDivisor::Layers => self.layers,
         } as f64;
         let total = (&reconstruction * (settings.reconstruction_weight / divisor)
             + &kl * (settings.kl_weight / divisor))
@@ -223,22 +272,40 @@ impl LatentSpace {
         LatentLoss { total, kl: kl.detach(), reconstruction: reconstruction.detach() }
     }
 
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.layers.iter().map(|layer| layer.path.as_str())
+    /// Names of the VAEs: the path of the layer, with `/gamma` behind it for the output side.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.vaes.iter().map(|vae| vae.name.as_str())
     }
 
-    /// Analytic posterior over the vectors of the layer at `path`.
-    pub(crate) fn decoded_posterior(&self, path: &str) -> Option<DecodedPosterior> {
-        let layer = self.layers.iter().find(|layer| layer.path == path)?;
-        Some(no_grad(|| self.decoded(layer)))
+    /// Analytic posterior over the vectors that the VAE of this name decodes.
+    pub(crate) fn decoded_posterior(&self, name: &str) -> Option<DecodedPosterior> {
+        let vae = self.vaes.iter().find(|vae| vae.name == name)?;
+        let (mean, root) = no_grad(|| self.decoded(vae));
+        // A square, so that rounding leaves it symmetric.
+        Some(DecodedPosterior { mean, covariance: root.matmul(&root.transpose(1, 2)) })
     }
 
-    fn decoded(&self, layer: &LatentLayer) -> DecodedPosterior {
-        let (center, variance) = self.latent_moments(layer, &layer.encode());
-        let mean = layer.decoder.forward(&center);
-        // D diag(s²e^ℓⱼ) Dᵀ as a square, so that rounding leaves it symmetric.
-        let root = layer.decoder.weight.unsqueeze(0) * variance.sqrt().unsqueeze(1);
-        DecodedPosterior { mean, covariance: root.matmul(&root.transpose(1, 2)) }
+    /// Posteriors over the vectors of all VAEs.
+    pub(crate) fn posteriors(&self) -> Vec<VectorPosterior> {
+        let of_vae = |vae: &LatentLayer| {
+            let (mean, factor) = no_grad(|| self.decoded(vae));
+            VectorPosterior {
+                layer: vae.path.clone(),
+                side: vae.side,
+                mean,
+                spread: Spread::LowRank(factor),
+                codes: Some(vae.codes.detach()),
+            }
+        };
+        self.vaes.iter().map(of_vae).collect()
+    }
+
+    /// Mean `[J, C]` of the decoded vectors, and s · D · diag(exp(ℓⱼ/2)), `[J, C, d]`, whose square is their
+    /// covariance.
+    fn decoded(&self, vae: &LatentLayer) -> (Tensor, Tensor) {
+        let (center, variance) = self.latent_moments(vae, &vae.encode());
+        let factor = vae.decoder.weight.unsqueeze(0) * variance.sqrt().unsqueeze(1);
+        (vae.decoder.forward(&center), factor)
     }
 
     /// Mean and variance of what is decoded, each `[J, d]`.
@@ -253,16 +320,16 @@ impl LatentSpace {
     }
 
     pub(crate) fn diagnostics(&self) -> Vec<LayerDiagnostics> {
-        let rows: Vec<Tensor> = no_grad(|| self.layers.iter().map(|layer| self.diagnose(layer)).collect());
+        let rows: Vec<Tensor> = no_grad(|| self.vaes.iter().map(|layer| self.diagnose(layer)).collect());
         if rows.is_empty() {
             return Vec::new();
         }
         // sync: copies three numbers a layer to the host
         let table = Tensor::stack(&rows, 0).to_kind(Kind::Double).to_device(tch::Device::Cpu);
-        self.paths()
+        self.names()
             .enumerate()
-            .map(|(row, path)| LayerDiagnostics {
-                layer: path.to_owned(),
+            .map(|(row, name)| LayerDiagnostics {
+                layer: name.to_owned(),
                 kl: table.double_value(&[row as i64, 0]),
                 reconstruction: table.double_value(&[row as i64, 1]),
                 spread: table.double_value(&[row as i64, 2]),
@@ -285,11 +352,11 @@ impl LatentSpace {
 
 /// What a pass decodes.
 pub(crate) struct Decoded {
-    /// α̂ of each layer, `[J, I]`.
+    /// Vectors of each VAE, `[J, C]`.
     pub(crate) scales: Vec<Tensor>,
-    /// `[L, J, d]`.
+    /// `[V, J, d]`.
     means: Tensor,
-    /// `[L, J, d]`.
+    /// `[V, J, d]`.
     log_variances: Tensor,
 }
 

@@ -9,28 +9,29 @@ use common::spec::{
     DatasetName, DropoutSettings, EVALUATION_NUMERICS, EvaluateSpec, OodSource, Predictor, TrainMethod,
     TrainSpec, TrialSpec,
 };
-use metrics::{ClassificationReport, Predictions, Shape};
+use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 use safetensors::SafeTensors;
 
 use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, train_spec};
 
-fn trained(spec: &TrainSpec, folder: &Path) -> PathBuf {
+pub fn trained(spec: &TrainSpec, folder: &Path) -> PathBuf {
     let folder = folder.join(TrialSpec::Train(spec.clone()).key().0.short());
     run(&launch(TrialSpec::Train(spec.clone()), &folder)).final_checkpoint()
 }
 
-fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
+pub fn evaluation(networks: Vec<TrainSpec>, predictor: Predictor) -> EvaluateSpec {
     EvaluateSpec {
         predictor,
         networks,
         ood: vec![OodSource::HeldOut],
+        shift: None,
         seed: 5,
         batch_size: 50,
         numerics: EVALUATION_NUMERICS,
     }
 }
 
-fn evaluate(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Ended {
+pub fn evaluate(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Ended {
     run(&evaluate_launch(spec, paths, folder))
 }
 
@@ -39,7 +40,7 @@ fn evaluate_launch(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Lau
     Launch { networks, ..launch(TrialSpec::Evaluate(spec.clone()), folder) }
 }
 
-fn artifact(ended: &Ended) -> PathBuf {
+pub fn artifact(ended: &Ended) -> PathBuf {
     let artifact = ended.reports.iter().find_map(|report| match report {
         Report::Artifact { name, path } if name == "predictions.safetensors" => Some(path.clone()),
         _ => None,
@@ -48,14 +49,14 @@ fn artifact(ended: &Ended) -> PathBuf {
 }
 
 /// A set of predictions as anyone with a safetensors library reads it.
-struct Stored {
-    shape: Shape,
-    probabilities: Vec<f32>,
+pub struct Stored {
+    pub shape: Shape,
+    pub probabilities: Vec<f32>,
     labels: Vec<u32>,
     ids: Vec<u64>,
 }
 
-fn stored(file: &SafeTensors<'_>, prefix: &str) -> Stored {
+pub fn stored(file: &SafeTensors<'_>, prefix: &str) -> Stored {
     let integers = |name: &str| -> Vec<u64> {
         let view = file.tensor(&format!("{prefix}/{name}")).unwrap();
         view.data().chunks(8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect()
@@ -95,7 +96,8 @@ fn the_stored_predictions_give_the_reported_metrics() {
     assert!(ood.labels.iter().all(|&label| label == 8 || label == 9));
     let id = Predictions::new(id.shape, id.probabilities, id.ids).unwrap().with_labels(id.labels).unwrap();
     let ood = Predictions::new(ood.shape, ood.probabilities, ood.ids).unwrap();
-    let report = ClassificationReport::compute(&id, &[("held-out", &ood)]).unwrap();
+    let report =
+        ClassificationReport::compute(&Evaluation::new(&id).with_ood(&[("held-out", &ood)])).unwrap();
     assert!(report.entries().len() > 20);
     for (name, value) in report {
         assert_eq!(reported[&name.to_string()].to_bits(), value.to_bits(), "{name}");

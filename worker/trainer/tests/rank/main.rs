@@ -6,5 +6,7 @@ mod evaluation;
 mod failure;
 mod gang;
 mod pretrained;
+mod posteriors;
 mod resume;
+mod state;
 mod support;

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::report::{Command, Launch, Report};
-use common::spec::{DropoutSettings, TrainMethod, TrialSpec};
+use common::spec::{DropoutSettings, DuqSettings, EvidentialSettings, TrainMethod, TrainSpec, TrialSpec};
 
 use crate::support::{
-    Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run, run_gang, start_gang, train_spec,
+    Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run, run_gang, sngp, start_gang,
+    train_spec,
 };
 
 /// Kills all ranks of `whole` as soon as the checkpoint of `step` is reported, and runs them again from what
 /// they left, newest first. Returns rank 0 of the second attempt.
-fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
+pub fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
     let mut first = Launch { work_dir: folder.join("first"), ..whole.clone() };
     first.policy.checkpoint_steps = Some(1);
     let mut ranks = start_gang(&first);
@@ -33,10 +34,14 @@ fn kill_and_resume(whole: &Launch, step: u64, folder: &Path) -> Ended {
     run_gang(&second).swap_remove(0)
 }
 
-fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) {
-    let folder = tempfile::tempdir().unwrap();
+pub fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) {
     let mut spec = train_spec(method);
     spec.recipe.reset_momentum_each_epoch = reset_momentum;
+    spec_survives_kills(spec, steps);
+}
+
+fn spec_survives_kills(spec: TrainSpec, steps: &[u64]) {
+    let folder = tempfile::tempdir().unwrap();
     let whole = launch(TrialSpec::Train(spec), &folder.path().join("whole"));
     let expected = run(&whole);
     for &step in steps {
@@ -69,14 +74,34 @@ fn an_lp_bnn_that_was_killed_ends_with_the_same_bits() {
     survives_kills(lp_bnn(), false, &[5]);
 }
 
+#[test]
+fn an_evidential_network_that_was_killed_ends_with_the_same_bits() {
+    survives_kills(TrainMethod::Evidential(EvidentialSettings::default()), false, &[4]);
+}
+
+/// The whole of its training is the last epoch, the one that the precision is of.
+#[test]
+fn an_sngp_that_was_killed_ends_with_the_same_bits() {
+    let mut spec = train_spec(sngp());
+    spec.recipe.epochs = 1;
+    spec.recipe.batch_size = 4;
+    spec_survives_kills(spec, &[2, 9]);
+}
+
+#[test]
+fn a_duq_that_was_killed_ends_with_the_same_bits() {
+    survives_kills(TrainMethod::Duq(DuqSettings::default()), false, &[5]);
+}
+
 /// With three ranks the order of summation could depend on how gradients are put in buckets, and buckets on how
 /// long the process has lived.
 #[test]
 fn ranks_that_were_killed_together_end_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    for (world_size, batch_size) in [(2, 32), (3, 30)] {
-        let folder = folder.path().join(world_size.to_string());
-        let mut spec = train_spec(lp_bnn());
+    let duq = TrainMethod::Duq(DuqSettings::default());
+    for (world_size, batch_size, method) in [(2, 32, lp_bnn()), (3, 30, lp_bnn()), (2, 32, duq)] {
+        let folder = folder.path().join(format!("{world_size} {}", matches!(method, TrainMethod::Duq(_))));
+        let mut spec = train_spec(method);
         spec.world_size = world_size;
         spec.recipe.batch_size = batch_size;
         let whole = launch(TrialSpec::Train(spec), &folder.join("whole"));

@@ -15,7 +15,7 @@ use common::report::{Command as AgentCommand, Launch, NetworkFile, Report};
 use common::result::MetricRow;
 use common::spec::{
     BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Recipe,
-    RunPolicy, Schedule, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
+    RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, FailureCause};
 
@@ -32,6 +32,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             train_limit: Some(100),
             test_limit: Some(120),
             allow_subset: false,
+            validation: 0,
         },
         model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
         recipe: Recipe {
@@ -60,6 +61,16 @@ pub fn lp_bnn() -> TrainMethod {
 
 pub fn batch_ensemble() -> TrainMethod {
     TrainMethod::BatchEnsemble(BatchEnsembleSettings { members: 2, ..BatchEnsembleSettings::default() })
+}
+
+/// With so few features that its checkpoints are small, and a bound that is met.
+pub fn sngp() -> TrainMethod {
+    TrainMethod::Sngp(SngpSettings {
+        spectral_bound: 1.0,
+        features: 96,
+        length_scale: 5.0,
+        ..SngpSettings::default()
+    })
 }
 
 /// A launch of rank 0 that writes below `folder`, without checkpoints before the last.

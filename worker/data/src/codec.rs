@@ -1,0 +1,82 @@
+//! PNG and JPEG to pictures, and a picture through JPEG.
+
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::resize::Raster;
+
+/// Largest width or height that is decoded; the pictures of the data sets are below 1,024.
+const LARGEST: usize = 4_096;
+
+/// Why bytes are no picture, as the decoder says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Undecodable(pub(crate) Box<str>);
+
+/// A PNG in grey or RGB, of 8 bits; palettes are expanded, 16 bits cut, alpha dropped.
+pub(crate) fn png(bytes: &[u8]) -> Result<Raster, Undecodable> {
+    let failed = |error: png::DecodingError| Undecodable(error.to_string().into());
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(failed)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    check_size(width, height)?;
+    let size = reader.output_buffer_size().ok_or_else(|| Undecodable("the picture is too large".into()))?;
+    let mut content = vec![0; size];
+    let frame = reader.next_frame(&mut content).map_err(failed)?;
+    content.truncate(frame.buffer_size());
+    let (channels, stored) = match frame.color_type {
+        png::ColorType::Grayscale => (1, 1),
+        png::ColorType::GrayscaleAlpha => (1, 2),
+        png::ColorType::Rgb => (3, 3),
+        png::ColorType::Rgba => (3, 4),
+        png::ColorType::Indexed => return Err(Undecodable("the palette was not expanded".into())),
+    };
+    let bytes = content.chunks_exact(stored).flat_map(|pixel| pixel[..channels].iter().copied()).collect();
+    Ok(Raster { width, height, channels, bytes })
+}
+
+/// A JPEG as RGB, or as grey if it is.
+pub(crate) fn jpeg(bytes: &[u8]) -> Result<Raster, Undecodable> {
+    let failed = |error: zune_jpeg::errors::DecodeErrors| Undecodable(error.to_string().into());
+    let options = DecoderOptions::default()
+        .set_max_width(LARGEST)
+        .set_max_height(LARGEST)
+        .set_strict_mode(true)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(failed)?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| Undecodable("there is no size".into()))?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    if grey {
+        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
+    }
+    let bytes = decoder.decode().map_err(failed)?;
+    let channels = if grey { 1 } else { 3 };
+    if bytes.len() != width * height * channels {
+        return Err(Undecodable("the decoder left out pixels".into()));
+    }
+    Ok(Raster { width, height, channels, bytes })
+}
+
+fn check_size(width: usize, height: usize) -> Result<(), Undecodable> {
+    if width > LARGEST || height > LARGEST {
+        return Err(Undecodable(format!("{width}×{height} is larger than any picture of the sets").into()));
+    }
+    Ok(())
+}
+
+/// The picture after compression to a JPEG of this quality with the standard tables, colours at half resolution.
+pub(crate) fn through_jpeg(picture: &Raster, quality: u8) -> Raster {
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, quality);
+    encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    let colours = if picture.channels == 1 { ColorType::Luma } else { ColorType::Rgb };
+    let size = |length: usize| u16::try_from(length).expect("sides of images are below 65,536");
+    encoder
+        .encode(&picture.bytes, size(picture.width), size(picture.height), colours)
+        .expect("a picture of the size that it says, into memory");
+    jpeg(&file).expect("what was just encoded")
+}
