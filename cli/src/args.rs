@@ -75,6 +75,8 @@ pub enum Command {
     Metrics(MetricsArguments),
     /// List workers
     Workers(WorkersArguments),
+    /// List, check and fetch data sets; needs no coordinator
+    Data(DataArguments),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -272,6 +274,52 @@ pub struct WorkersArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataArguments {
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Print every data set: shape, size, folder, licence, and what is published with its digest
+    List(DataListArguments),
+    /// Say whether the files of data sets are there, whole, and the published ones; status 1 if something is wrong
+    Check(CheckArguments),
+    /// Download the published files of a data set, verify and unpack them; goes on where it was stopped
+    Fetch(FetchArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DataListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Folder that holds data sets in their official layout
+    pub path: PathBuf,
+    /// Data sets that have to be there; if none is named, all that are there are checked
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArguments {
+    /// Data set, as `credence data list` names it
+    pub name: String,
+    /// Folder that holds data sets; made if it is not there
+    #[arg(long, value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// Folder on another server that holds the same files
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Only this file of several
+    #[arg(long, value_name = "FILE")]
+    pub only: Option<String>,
 }
 
 #[cfg(test)]

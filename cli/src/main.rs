@@ -48,6 +48,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Table(arguments) => commands::table::run(&client, arguments).await,
         Command::Artifacts(arguments) => commands::artifacts::run(&client, arguments).await,
         Command::Metrics(arguments) => commands::metrics::run(&client, arguments).await,
+        Command::Data(arguments) => commands::data::run(arguments.command).await,
         Command::Workers(arguments) => commands::workers::run(&client, arguments).await,
     }
 }

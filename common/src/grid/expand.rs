@@ -12,8 +12,8 @@ use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
-    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, TrainMethod,
-    TrainSpec, TrialSpec,
+    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec,
+    TrainMethod, TrainSpec, TrialSpec,
 };
 use crate::{Digest, TrialKey};
 

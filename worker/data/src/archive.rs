@@ -1,7 +1,7 @@
 //! What is published of each data set: archives, where they are, their digests, and where they are unpacked.
 //!
-//! Sources: digests of CIFAR, SVHN, MNIST, Fashion-MNIST and DTD as in torchvision 0.24, of CIFAR-10-C, CIFAR-100-C and
-//! notMNIST as in torch-uncertainty 0.5, of Tiny-ImageNet as in Avalanche. Nothing is downloaded here.
+//! Sources: digests of CIFAR, SVHN, MNIST, Fashion-MNIST and DTD as in torchvision 0.26, of CIFAR-10-C, CIFAR-100-C and
+//! notMNIST as in torch-uncertainty 0.13, of Tiny-ImageNet as in Avalanche. Nothing is downloaded here.
 
 use crate::name::DatasetName;
 
@@ -31,6 +31,8 @@ const CIFAR: &str = "https://www.cs.toronto.edu/~kriz/";
 const SVHN: &str = "http://ufldl.stanford.edu/housenumbers/";
 // The owner's server refuses downloads; this copy is the one that torchvision asks first.
 const MNIST: &str = "https://ossci-datasets.s3.amazonaws.com/mnist/";
+// The owner's server is gone; this copy is the one that torch-uncertainty reads.
+const NOT_MNIST: &str = "https://zenodo.org/records/8274268/files/";
 const FASHION: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/";
 
 pub(crate) fn of(name: DatasetName) -> &'static [Archive] {
@@ -81,12 +83,20 @@ pub(crate) fn of(name: DatasetName) -> &'static [Archive] {
             );
             &FILES
         }
-        DatasetName::NotMnist => &[Archive {
-            file: "notMNIST_small.tar.gz",
-            base: "http://yaroslavvb.com/upload/notMNIST/",
-            md5: "c9890a473a9769fda4bdf314aaf500dd",
-            place: Place::Unpacked("notMNIST_small"),
-        }],
+        DatasetName::NotMnist => &[
+            Archive {
+                file: "notMNIST_small.zip",
+                base: NOT_MNIST,
+                md5: "3de91fb69221d9c2d5c57387101ebc6c",
+                place: Place::Unpacked("notMNIST_small"),
+            },
+            Archive {
+                file: "notMNIST_large.zip",
+                base: NOT_MNIST,
+                md5: "c3f9e0862df000a897766593044e366a",
+                place: Place::Unpacked("notMNIST_large"),
+            },
+        ],
         DatasetName::TinyImageNet => &[Archive {
             file: "tiny-imagenet-200.zip",
             base: "http://cs231n.stanford.edu/",

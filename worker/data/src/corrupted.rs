@@ -64,7 +64,8 @@ impl CorruptedFiles {
         }
         let labels = array.numbers()?;
         let expected = test.labels().iter().cycle();
-        if let Some(row) = labels.iter().zip(expected).position(|(found, label)| *found != i64::from(*label)) {
+        if let Some(row) = labels.iter().zip(expected).position(|(found, label)| *found != i64::from(*label))
+        {
             let problem = Problem::OtherLabel { row: row as u64, found: labels[row] };
             return Err(Flaw::at(Position::File(0), problem).of(&path));
         }

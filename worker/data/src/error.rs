@@ -245,7 +245,9 @@ pub enum Problem {
     #[error("the array is in Fortran order: save it with `numpy.ascontiguousarray`")]
     FortranOrder,
     /// A label of corrupted images is not that of the test image.
-    #[error("row {row} has label {found}, which is not that of the test image: these are corruptions of other images")]
+    #[error(
+        "row {row} has label {found}, which is not that of the test image: these are corruptions of other images"
+    )]
     OtherLabel {
         /// The row.
         row: u64,
@@ -292,7 +294,8 @@ fn list(paths: &[PathBuf]) -> String {
 
 fn how_to_get(name: DatasetName, root: &Path) -> String {
     let archives = name.archives();
-    let named: Vec<_> = archives.iter().map(|archive| format!("{} (MD5 {})", archive.file, archive.md5)).collect();
+    let named: Vec<_> =
+        archives.iter().map(|archive| format!("{} (MD5 {})", archive.file, archive.md5)).collect();
     let what_then = match archives.first().map(|archive| archive.place) {
         Some(Place::Kept(folder)) => format!("put it in `{}`", root.join(folder).display()),
         Some(Place::Unpacked(_)) | None => format!("unpack it in `{}`", root.display()),

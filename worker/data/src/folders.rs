@@ -106,19 +106,22 @@ pub(crate) fn load_textures(request: Request<'_>, shape: Option<Shape>) -> Resul
     let root = request.folder.root().join("dtd");
     let list = root.join(format!("labels/{}1.txt", request.split));
     let images = root.join("images");
-    let absent: Vec<PathBuf> =
-        [&list, &images].into_iter().filter(|path| !path.exists()).cloned().collect();
+    let absent: Vec<PathBuf> = [&list, &images].into_iter().filter(|path| !path.exists()).cloned().collect();
     if !absent.is_empty() {
         return Err(request.missing(absent));
     }
-    let mut classes: Vec<String> = names(&images)?.into_iter().filter(|name| images.join(name).is_dir()).collect();
+    let mut classes: Vec<String> =
+        names(&images)?.into_iter().filter(|name| images.join(name).is_dir()).collect();
     classes.sort_unstable();
     let text = read_text(&list)?;
     let entry = |(line, number): (&str, u64)| {
         let parts = line.split_once('/').filter(|(class, file)| is_plain(class) && is_plain(file));
-        let label = parts.and_then(|(class, _)| classes.binary_search_by(|name| name.as_str().cmp(class)).ok());
+        let label =
+            parts.and_then(|(class, _)| classes.binary_search_by(|name| name.as_str().cmp(class)).ok());
         match label.and_then(|label| u8::try_from(label).ok()) {
-            Some(label) if usize::from(label) < request.name.classes() => Ok(Entry { path: images.join(line), label }),
+            Some(label) if usize::from(label) < request.name.classes() => {
+                Ok(Entry { path: images.join(line), label })
+            }
             Some(_) | None => Err(list_flaw(number, "a class folder, a slash and a file").of(&list)),
         }
     };
@@ -143,7 +146,8 @@ fn pictures(
     request.check_count(root, entries.len() as u64, request.name.official_len(request.split) as u64)?;
     let mut parts = Parts::default();
     for (Entry { path, label }, id) in entries.into_iter().zip(0..) {
-        let raster = codec::jpeg(&source::read(&path, LARGEST_FILE)?).map_err(|error| undecodable(error, &path))?;
+        let raster =
+            codec::jpeg(&source::read(&path, LARGEST_FILE)?).map_err(|error| undecodable(error, &path))?;
         parts.push(fit(raster, &path)?, label, id);
     }
     Ok(parts.finish(request))

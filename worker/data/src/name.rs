@@ -109,7 +109,9 @@ impl DatasetName {
     /// Number of classes.
     pub fn classes(self) -> usize {
         match self {
-            Self::Digits | Self::Cifar10 | Self::Svhn | Self::Mnist | Self::FashionMnist | Self::NotMnist => 10,
+            Self::Digits | Self::Cifar10 | Self::Svhn | Self::Mnist | Self::FashionMnist | Self::NotMnist => {
+                10
+            }
             Self::Cifar100 => 100,
             Self::TinyImageNet => 200,
             Self::Textures => 47,
@@ -207,7 +209,9 @@ impl DatasetName {
             Self::NotMnist => "http://yaroslavvb.blogspot.com/2011/09/notmnist-dataset.html",
             Self::TinyImageNet => "http://cs231n.stanford.edu/",
             Self::Textures => "https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-            Self::TwoMoons => "https://scikit-learn.org/stable/modules/generated/sklearn.datasets.make_moons.html",
+            Self::TwoMoons => {
+                "https://scikit-learn.org/stable/modules/generated/sklearn.datasets.make_moons.html"
+            }
             Self::Cifar10 | Self::Cifar100 => "https://www.cs.toronto.edu/~kriz/cifar.html",
             Self::Svhn => "http://ufldl.stanford.edu/housenumbers/",
             Self::Mnist => "http://yann.lecun.com/exdb/mnist/",

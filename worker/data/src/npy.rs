@@ -151,7 +151,10 @@ fn header(head: &[u8]) -> Result<(Header, u64), Flaw> {
     let text = std::str::from_utf8(text).ok().filter(|text| version == 3 || text.is_ascii());
     let text = text.ok_or_else(|| damaged(start, "the header is not text"))?;
     let header = dictionary(text).ok_or_else(|| {
-        damaged(start, &format!("`{}` is not a header with `descr`, `fortran_order` and `shape`", text.trim()))
+        damaged(
+            start,
+            &format!("`{}` is not a header with `descr`, `fortran_order` and `shape`", text.trim()),
+        )
     })?;
     Ok((header, end as u64))
 }

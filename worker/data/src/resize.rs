@@ -50,7 +50,11 @@ struct Window {
     weights: Vec<i32>,
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places in a picture; weights below 2²²")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "places in a picture; weights below 2²²"
+)]
 fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
     let scale = from as f64 / to as f64;
     let widening = scale.max(1.0);
@@ -65,7 +69,8 @@ fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
             .collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: f64| (0.5 + weight * f64::from(1_u32 << PRECISION)) as i32;
-        let weights = weights.iter().map(|weight| fixed(if sum == 0.0 { *weight } else { weight * (1.0 / sum) }));
+        let weights =
+            weights.iter().map(|weight| fixed(if sum == 0.0 { *weight } else { weight * (1.0 / sum) }));
         Window { first, weights: weights.collect() }
     };
     (0..to).map(window).collect()
@@ -74,9 +79,11 @@ fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
 /// The weighted sum of values, rounded to a byte.
 fn weighted(window: &Window, value: impl Fn(usize) -> u8) -> u8 {
     let start = 1_i32 << (PRECISION - 1);
-    let sum = window.weights.iter().enumerate().fold(start, |sum, (offset, weight)| {
-        sum + i32::from(value(window.first + offset)) * weight
-    });
+    let sum = window
+        .weights
+        .iter()
+        .enumerate()
+        .fold(start, |sum, (offset, weight)| sum + i32::from(value(window.first + offset)) * weight);
     u8::try_from((sum >> PRECISION).clamp(0, 255)).unwrap_or(u8::MAX)
 }
 
@@ -90,7 +97,8 @@ impl Raster {
             out.width = width;
             out.bytes = (0..self.height * width * channels)
                 .map(|at| {
-                    let (row, column, channel) = (at / (width * channels), at / channels % width, at % channels);
+                    let (row, column, channel) =
+                        (at / (width * channels), at / channels % width, at % channels);
                     let line = &self.bytes[row * self.width * channels..];
                     weighted(&windows[column], |x| line[x * channels + channel])
                 })
@@ -202,5 +210,29 @@ mod tests {
         let picture = Raster { width: 2, height: 2, channels: 1, bytes: vec![0, 10, 20, 31] };
         assert_eq!(picture.resized(1, 1, Filter::Box).bytes, [16]);
         assert_eq!(picture.resized(2, 2, Filter::Bilinear), picture);
+    }
+
+    /// `fixtures/resized.gz`: `fixtures/make_golden_pictures.py`, Pillow 13.0.0.
+    #[test]
+    fn pictures_are_resized_to_the_bit_as_by_pillow() {
+        let mut golden = Vec::new();
+        let file = &include_bytes!("../fixtures/resized.gz")[..];
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(file), &mut golden).unwrap();
+        let mut golden = golden.into_iter();
+        let mut take = |count: usize| golden.by_ref().take(count).collect::<Vec<u8>>();
+        let picture = Raster { width: 37, height: 29, channels: 3, bytes: take(37 * 29 * 3) };
+        for (width, height, filter) in [
+            (11, 9, Filter::Bilinear),
+            (64, 50, Filter::Bilinear),
+            (37, 9, Filter::Bilinear),
+            (11, 9, Filter::Box),
+            (40, 31, Filter::Box),
+        ] {
+            assert_eq!(
+                picture.resized(width, height, filter).bytes,
+                take(width * height * 3),
+                "{width}×{height}"
+            );
+        }
     }
 }

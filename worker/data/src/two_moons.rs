@@ -112,7 +112,11 @@ mod tests {
         let x = 0.5 + 0.25 + NOISE * NOISE;
         let y = 0.5 - 4.0 / (PI * PI) + (2.0 / PI - 0.25).powi(2) + NOISE * NOISE;
         for (constant, variance) in NORMALIZATION.std.iter().zip([x, y]) {
-            assert!((f64::from(*constant) - variance.sqrt()).abs() < 1e-6, "{constant} for {}", variance.sqrt());
+            assert!(
+                (f64::from(*constant) - variance.sqrt()).abs() < 1e-6,
+                "{constant} for {}",
+                variance.sqrt()
+            );
         }
         assert_eq!(NORMALIZATION.mean, CENTRE.map(|mean| mean as f32));
     }

@@ -13,12 +13,12 @@ const BLOCKS: [(usize, usize, &[u32], u32); 3] =
 
 /// Largest difference of a value, and how many of a thousand values may differ at all.
 ///
-/// Everything is rounded down to bytes, so that a last bit of a float may cost a grey level where the exact result is
-/// a whole number: of flat areas, and for zoomed or filtered images of each channel.
+/// On the machine that this was written on all are equal to the bit but JPEG. Results are rounded down to bytes, so
+/// that elsewhere a last bit of `exp`, `ln` or `sin` may cost a grey level where the exact result is a whole number.
+/// JPEG goes through other code than libjpeg: the inverse transform and the enlargement of colours round differently,
+/// which was measured as at most 4 grey levels, and a third of the values by one.
 fn tolerance(corruption: Corruption) -> (u8, usize) {
-    match corruption {
-        _ => (1, 5),
-    }
+    if corruption == Corruption::JpegCompression { (4, 300) } else { (1, 2) }
 }
 
 /// Bytes of the fixture, one after the other.
@@ -40,7 +40,9 @@ impl Golden {
 
 /// `[H, W, C]` to `[C, H, W]`.
 fn planes(interleaved: &[u8], channels: usize) -> Vec<u8> {
-    (0..channels).flat_map(|c| interleaved.iter().skip(c).step_by(channels).copied().collect::<Vec<_>>()).collect()
+    (0..channels)
+        .flat_map(|c| interleaved.iter().skip(c).step_by(channels).copied().collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]

@@ -8,10 +8,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
-use common::spec::{Augmentation as AugmentationSpec, DataSpec, DatasetName as Name, OodSource, TrainSpec};
+use common::spec::{
+    Augmentation as AugmentationSpec, Corruption, DataSpec, DatasetName as Name, OodSource, ShiftSource,
+    ShiftSpec, TrainSpec,
+};
 use datasets::{
-    Augmentation, Batch, Batcher, BatcherError, Completeness, Crop, Cutout, DataError, DataFolder,
-    DatasetName, Flip, HeldOut, Images, PartitionError, Shape, Sharding, Split, epoch_order, hold_out, load,
+    Augmentation, Batch, Batcher, BatcherError, Completeness, CorruptError, CorruptedFiles, Crop, Cutout,
+    DataError, DataFolder, DatasetName, Flip, HeldOut, Images, Loaded, PartitionError, Severity, Shape,
+    Sharding, Split, ValidationSplit, corrupt, epoch_order, hold_out, load_reported, load_resized,
+    split_validation, two_moons_far,
 };
 use tch::{Device, Tensor};
 
@@ -30,6 +35,18 @@ pub enum DataProblem {
     /// Nothing is held out, but the evaluation asks for held-out images.
     #[error("no class is held out, so there are no images of held-out classes")]
     NothingHeldOut,
+    /// More images are to be held out for validation than there are.
+    #[error("the validation images are refused")]
+    Validation(#[source] PartitionError),
+    /// A corruption is not defined for the images of the set.
+    #[error("the shift is refused")]
+    Corruption(#[from] CorruptError),
+    /// Severities go from 1 to 5.
+    #[error("severity {0} is not one of 1 to 5")]
+    Severity(u32),
+    /// There is one set that far points are far from.
+    #[error("far points are out of distribution for two-moons, not for {0}")]
+    NotTwoMoons(Name),
     /// Limits leave nothing.
     #[error("a limit of 0 leaves no images")]
     NoImages,
@@ -54,16 +71,38 @@ pub enum DataProblem {
     Batcher(#[from] BatcherError),
 }
 
-/// Training images of `spec`, in batches.
+/// Training images of `spec`, in batches; those held out for validation are not among them.
 ///
 /// # Errors
 ///
 /// [`DataProblem`] says whether the files or the specification are to blame.
 pub fn training(spec: &TrainSpec, folder: &Path) -> Result<Batcher, DataProblem> {
     let augmentation = augmentation(&spec.recipe.augmentation)?;
-    let images = in_distribution(&spec.data, Split::Train, folder)?;
-    let images = first(images, spec.data.train_limit)?;
-    batcher(&spec.data, images, augmentation, spec.seed)
+    batcher(&spec.data, training_images(&spec.data, folder)?.0, augmentation, spec.seed)
+}
+
+/// The images of [`training`], at the same positions, as they are: for statistics that are taken after training.
+///
+/// # Errors
+///
+/// As [`training`].
+pub fn training_plain(data: &DataSpec, folder: &Path) -> Result<Batcher, DataProblem> {
+    batcher(data, training_images(data, folder)?.0, Augmentation::NONE, 0)
+}
+
+/// The images held out of training to fit temperatures to, as they are; none when the specification asks for none.
+///
+/// They are the same for every method and seed, and stratified by class.
+///
+/// # Errors
+///
+/// As [`training`].
+pub fn held_out_validation(data: &DataSpec, folder: &Path) -> Result<Option<Batcher>, DataProblem> {
+    let images = match data.validation {
+        0 => None,
+        _ => training_images(data, folder)?.1,
+    };
+    images.map(|images| batcher(data, images, Augmentation::NONE, 0)).transpose()
 }
 
 /// Test images of the classes that the network knows, in batches.
@@ -98,8 +137,61 @@ pub fn out_of_distribution(
             }
             load_split(data, set, Split::Test, folder)?
         }
+        OodSource::Resized(set) => {
+            let (folder, shape) = (DataFolder::new(folder), dataset(data.set).shape());
+            let loaded = load_resized(dataset(set), Split::Test, &folder, completeness(data), shape)?;
+            told(loaded, set)
+        }
+        OodSource::TwoMoonsFar if data.set == Name::TwoMoons => two_moons_far(),
+        OodSource::TwoMoonsFar => return Err(DataProblem::NotTwoMoons(data.set)),
     };
     batcher(data, first(images, data.test_limit)?, Augmentation::NONE, 0)
+}
+
+/// Test images after corruptions.
+pub struct ShiftedTests {
+    data: DataSpec,
+    clean: Images,
+    /// None when corruptions are computed.
+    files: Option<CorruptedFiles>,
+}
+
+impl ShiftedTests {
+    /// Reads the test images that `shift` is about: the first ones that both its limit and the data's allow. Files
+    /// of corrupted images are found, and their labels checked against those of the test images.
+    ///
+    /// # Errors
+    ///
+    /// As [`training`].
+    pub fn open(data: &DataSpec, shift: &ShiftSpec, folder: &Path) -> Result<Self, DataProblem> {
+        let all = load_split(data, data.set, Split::Test, folder)?;
+        let files = match shift.source {
+            ShiftSource::Generated => None,
+            ShiftSource::Files => {
+                Some(CorruptedFiles::open(dataset(data.set), &DataFolder::new(folder), &all)?)
+            }
+        };
+        let known = match held_out(data, &all)? {
+            Some(divided) => divided.in_distribution,
+            None => all,
+        };
+        let clean = first(first(known, data.test_limit)?, shift.limit)?;
+        Ok(Self { data: data.clone(), clean, files })
+    }
+
+    /// The images after one corruption, normalised as the test images, with their labels, ids and order.
+    ///
+    /// # Errors
+    ///
+    /// As [`training`].
+    pub fn batcher(&self, name: Corruption, severity: u32) -> Result<Batcher, DataProblem> {
+        let severity = Severity::new(severity).ok_or(DataProblem::Severity(severity))?;
+        let images = match &self.files {
+            Some(files) => files.read(corruption(name), severity, &self.clean)?,
+            None => corrupt(&self.clean, corruption(name), severity)?,
+        };
+        batcher(&self.data, images, Augmentation::NONE, 0)
+    }
 }
 
 /// Shape of the network's input: channels, height, width.
@@ -121,12 +213,44 @@ fn dataset(name: Name) -> DatasetName {
         Name::Svhn => DatasetName::Svhn,
         Name::Mnist => DatasetName::Mnist,
         Name::FashionMnist => DatasetName::FashionMnist,
+        Name::NotMnist => DatasetName::NotMnist,
+        Name::TinyImageNet => DatasetName::TinyImageNet,
+        Name::Textures => DatasetName::Textures,
+        Name::TwoMoons => DatasetName::TwoMoons,
     }
 }
 
+fn corruption(name: Corruption) -> datasets::Corruption {
+    name.name().parse().expect("both crates know the official names, and a test holds it")
+}
+
+fn completeness(data: &DataSpec) -> Completeness {
+    if data.allow_subset { Completeness::Subset } else { Completeness::Official }
+}
+
 fn load_split(data: &DataSpec, set: Name, split: Split, folder: &Path) -> Result<Images, DataError> {
-    let completeness = if data.allow_subset { Completeness::Subset } else { Completeness::Official };
-    load(dataset(set), split, &DataFolder::new(folder), completeness)
+    let folder = DataFolder::new(folder);
+    load_reported(dataset(set), split, &folder, completeness(data)).map(|loaded| told(loaded, set))
+}
+
+/// The images, after the log was told of files that were left out.
+fn told(loaded: Loaded, set: Name) -> Images {
+    if let Some(first) = loaded.skipped.first() {
+        let count = loaded.skipped.len();
+        tracing::warn!(%set, count, first = %first.display(), "files that are no pictures are left out");
+    }
+    loaded.images
+}
+
+/// Images to train on, and images held out for validation.
+fn training_images(data: &DataSpec, folder: &Path) -> Result<(Images, Option<Images>), DataProblem> {
+    let images = first(in_distribution(data, Split::Train, folder)?, data.train_limit)?;
+    if data.validation == 0 {
+        return Ok((images, None));
+    }
+    let ValidationSplit { train, validation } =
+        split_validation(&images, data.validation as usize).map_err(DataProblem::Validation)?;
+    Ok((train, Some(validation)))
 }
 
 fn in_distribution(data: &DataSpec, split: Split, folder: &Path) -> Result<Images, DataProblem> {
@@ -263,6 +387,101 @@ mod tests {
             allow_subset: false,
             validation: 0,
         }
+    }
+
+    /// The two crates keep a table each: `datasets` stays free of the system's words.
+    #[test]
+    fn both_tables_of_data_sets_and_corruptions_agree() {
+        assert_eq!(Name::ALL.len(), DatasetName::ALL.len());
+        for name in Name::ALL {
+            let set = dataset(name);
+            assert_eq!(name.name(), set.as_str());
+            assert_eq!(name.classes() as usize, set.classes(), "{name}");
+            let shape = set.shape();
+            let axes = [shape.channels, shape.height, shape.width];
+            assert_eq!(name.shape().map(|axis| axis as usize), axes, "{name}");
+            assert_eq!(name.mirrors(), set.augmentation().flip == Flip::Horizontal, "{name}");
+            assert_eq!(name.has_corrupted_files(), CorruptedFiles::folder(set).is_some(), "{name}");
+            assert_eq!(name.is_images(), set != DatasetName::TwoMoons, "{name}");
+        }
+        assert_eq!(Corruption::ALL.map(corruption), datasets::Corruption::ALL);
+    }
+
+    #[test]
+    fn validation_images_are_not_trained_on_and_do_not_depend_on_method_or_seed() {
+        let mut data = digits(vec![8, 9]);
+        let unused = Path::new("unused");
+        assert!(held_out_validation(&data, unused).unwrap().is_none());
+        let all = training_plain(&data, unused).unwrap().images().ids().to_vec();
+        data.train_limit = Some(500);
+        data.validation = 60;
+        let train = training_plain(&data, unused).unwrap();
+        let held = held_out_validation(&data, unused).unwrap().unwrap();
+        assert_eq!((train.images().len(), held.images().len()), (440, 60));
+        let mut both = [train.images().ids(), held.images().ids()].concat();
+        both.sort_unstable();
+        assert_eq!(both, all[..500], "validation images are taken out of the limit");
+        assert!(held.images().class_counts().iter().all(|count| (5..=10).contains(count)));
+        data.validation = 500;
+        assert!(matches!(training_plain(&data, unused), Err(DataProblem::Validation(_))));
+    }
+
+    fn shift(limit: Option<u32>) -> ShiftSpec {
+        ShiftSpec {
+            source: ShiftSource::Generated,
+            corruptions: vec![Corruption::GaussianNoise],
+            severities: vec![1, 5],
+            limit,
+        }
+    }
+
+    #[test]
+    fn shifted_images_have_the_order_labels_and_ids_of_the_test_images() {
+        let mut data = digits(vec![3]);
+        data.test_limit = Some(40);
+        let unused = Path::new("unused");
+        let clean = test(&data, unused).unwrap();
+        let shifted = ShiftedTests::open(&data, &shift(Some(30)), unused).unwrap();
+        let strong = shifted.batcher(Corruption::GaussianNoise, 5).unwrap();
+        assert_eq!(strong.images().labels(), &clean.images().labels()[..30]);
+        assert_eq!(strong.images().ids(), &clean.images().ids()[..30]);
+        let change = |batcher: &Batcher| {
+            let mut batches = [Batch::default(), Batch::default()];
+            let indices: Vec<u32> = (0..30).collect();
+            clean.fill(&indices, 0, &mut batches[0]);
+            batcher.fill(&indices, 0, &mut batches[1]);
+            let [clean, noisy] = batches.map(|batch| batch.pixels);
+            clean.iter().zip(noisy).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / clean.len() as f32
+        };
+        let weak = change(&shifted.batcher(Corruption::GaussianNoise, 1).unwrap());
+        // Noise of sd 0.04 and 0.1 in units of the set's sd 0.3756, half of it cut at black.
+        assert!(weak > 0.002 && weak < 0.02, "{weak}");
+        assert!(change(&strong) > 2.0 * weak);
+        assert!(matches!(shifted.batcher(Corruption::Fog, 6), Err(DataProblem::Severity(6))));
+        assert!(matches!(shifted.batcher(Corruption::Frost, 1), Err(DataProblem::Corruption(_))));
+    }
+
+    #[test]
+    fn two_moons_have_points_far_outside_and_other_sets_do_not() {
+        let mut data = digits(Vec::new());
+        let unused = Path::new("unused");
+        let refused = out_of_distribution(&data, OodSource::TwoMoonsFar, unused);
+        assert!(matches!(refused, Err(DataProblem::NotTwoMoons(Name::Digits))));
+        data.set = Name::TwoMoons;
+        let far = out_of_distribution(&data, OodSource::TwoMoonsFar, unused).unwrap();
+        let mut batch = Batch::default();
+        far.fill(&[0, 1], 0, &mut batch);
+        assert_eq!(tensors(&batch, far.shape(), Device::Cpu).0.size(), [2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn digits_are_resized_for_mnist_when_the_specification_says_so() {
+        let mut data = digits(Vec::new());
+        data.set = Name::Mnist;
+        let resized = out_of_distribution(&data, OodSource::Resized(Name::Digits), Path::new("unused"));
+        let resized = resized.unwrap();
+        assert_eq!((resized.images().len(), resized.shape().width), (500, 28));
+        assert_eq!(resized.images().max_value(), Some(255));
     }
 
     #[test]

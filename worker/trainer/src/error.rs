@@ -145,7 +145,15 @@ impl TrainerError {
                 DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },
                 DataProblem::HeldOut(_)
                 | DataProblem::NothingHeldOut
+                | DataProblem::Validation(_)
+                | DataProblem::Corruption(_)
+                | DataProblem::Severity(_)
+                | DataProblem::NotTwoMoons(_)
                 | DataProblem::NoImages
+                | DataProblem::Validation(_)
+                | DataProblem::Corruption(_)
+                | DataProblem::Severity(_)
+                | DataProblem::NotTwoMoons(_)
                 | DataProblem::OtherShape { .. }
                 | DataProblem::AugmentationOrder
                 | DataProblem::AugmentationSize(_)

@@ -196,6 +196,7 @@ fn default_label(kind: Option<Kind>, preset: LpBnnPreset) -> String {
 fn implied(kind: Option<Kind>, preset: LpBnnPreset, work: Option<&Work>, at: &At) -> RecipeLayer {
     match (kind, work) {
         (Some(Kind::LpBnn), _) => lp_bnn::implied(preset, at),
+        (Some(Kind::Sngp), _) => single::sngp_implied(at),
         (
             Some(Kind::SnapshotEnsemble),
             Some(Work::Network { train: TrainMethod::Snapshots(settings), .. }),

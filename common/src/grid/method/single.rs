@@ -1,7 +1,7 @@
 //! Settings of methods that train one ordinary network, or one with another head.
 
-use super::super::read::{Bounds, Section};
-use super::super::recipe::{NON_NEGATIVE, POSITIVE};
+use super::super::read::{At, Bounds, Located, Section, Setting};
+use super::super::recipe::{NON_NEGATIVE, POSITIVE, RecipeLayer};
 use super::{Work, count, network, real, word};
 use crate::spec::{
     DuqSettings, EvidenceActivation, EvidentialLoss, EvidentialSettings, LaplaceCurvature, LaplaceSettings,
@@ -65,6 +65,15 @@ pub(super) fn sngp(section: &mut Section<'_>) -> Option<Work> {
         mean_field_factor: factor?,
     };
     Some(network(TrainMethod::Sngp(settings), 1))
+}
+
+/// Random features are as long as they are many, so that the first steps of the output weights overshoot; without a
+/// bound some seeds of a small network do not recover.
+pub(super) fn sngp_implied(at: &At) -> RecipeLayer {
+    RecipeLayer {
+        clip_norm: Setting::Is(Located { value: Some(1.0), at: at.clone() }),
+        ..RecipeLayer::default()
+    }
 }
 
 pub(super) fn tradi(section: &mut Section<'_>) -> Option<Work> {

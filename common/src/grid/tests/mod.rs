@@ -93,6 +93,17 @@ fn the_paper_preset_brings_clipping_and_warm_up_and_no_other_method_has_them() {
 }
 
 #[test]
+fn sngp_brings_clipping_which_an_entry_can_switch_off() {
+    let text = QUICKSTART.to_owned()
+        + "[[method]]\nkind = \"sngp\"\n\n[[method]]\nkind = \"sngp\"\nlabel = \"free\"\nrecipe = { clip-norm = \"none\" }\n";
+    let plan = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let networks = networks(&plan).into_iter();
+    let sngp = networks.filter(|network| matches!(network.method, TrainMethod::Sngp(_)));
+    let clips: BTreeSet<_> = sngp.map(|network| network.recipe.clip_norm.map(f64::to_bits)).collect();
+    assert_eq!(clips, BTreeSet::from([None, Some(1f64.to_bits())]));
+}
+
+#[test]
 fn the_cifar_10_example_is_the_recipe_of_the_authors_code() {
     let plan = parse(CIFAR10).unwrap_or_else(|errors| panic!("{errors}"));
     assert_needs_stand_before_users(&plan);

@@ -57,7 +57,7 @@ pub enum Encode {
     Both,
 }
 
-/// Settings of LP-BNN. See `docs/methods.md` for the equations.
+/// Settings of LP-BNN. See `docs/methods/lp-bnn.md` for the equations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LpBnnSettings {
     /// Members J.

@@ -62,7 +62,8 @@ fn disk(radius: f64, softening: f64) -> Vec<f64> {
         let value = |at: Option<usize>| at.and_then(|at| values.get(at)).copied().unwrap_or(0.0);
         (0..SIDE * SIDE)
             .map(|at| {
-                taps[0] * (value(at.checked_sub(stride)) + value(Some(at + stride))) + taps[1] * value(Some(at))
+                taps[0] * (value(at.checked_sub(stride)) + value(Some(at + stride)))
+                    + taps[1] * value(Some(at))
             })
             .collect()
     };
@@ -79,7 +80,11 @@ fn three_taps(sigma: f64) -> [f32; 2] {
 }
 
 /// The mean of the picture and of enlargements of its middle.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "single precision, and small numbers")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "single precision, and small numbers"
+)]
 pub(super) fn zoom(picture: &Picture, severity: Severity, _: &mut Stream) -> Picture {
     const STEP: f64 = 0.01;
     let end = severity.of([1.06, 1.11, 1.16, 1.21, 1.26]);

@@ -37,7 +37,8 @@ pub(super) fn elastic_transform(picture: &Picture, severity: Severity, stream: &
         let lower = value(1, 0) * (1.0 - right) + value(1, 1) * right;
         (upper * (1.0 - below) + lower * below) as f32
     };
-    let values = (0..side * side).flat_map(|pixel| (0..picture.channels).map(move |channel| (pixel, channel)));
+    let values =
+        (0..side * side).flat_map(|pixel| (0..picture.channels).map(move |channel| (pixel, channel)));
     picture.with_unit_f32(values.map(|(pixel, channel)| sample(pixel, channel)).collect::<Vec<_>>())
 }
 

@@ -192,7 +192,8 @@ pub fn corrupt(images: &Images, corruption: Corruption, severity: Severity) -> R
         return Err(CorruptError::Shape { shape });
     }
     let apply = method(corruption, shape)?;
-    let number = Corruption::ALL.iter().position(|other| *other == corruption).expect("all are listed") as u64;
+    let number =
+        Corruption::ALL.iter().position(|other| *other == corruption).expect("all are listed") as u64;
     let mut pixels = Vec::with_capacity(images.pixels().len());
     for index in 0..images.len() {
         let name = [number, u64::from(severity.0), u64::from(images.ids()[index])];
@@ -248,8 +249,9 @@ impl Picture {
             u8::MAX => value,
             max => scale_to_byte(value, max),
         };
-        let bytes =
-            (0..planes.len()).map(|at| scaled(planes[at % shape.channels * plane + at / shape.channels])).collect();
+        let bytes = (0..planes.len())
+            .map(|at| scaled(planes[at % shape.channels * plane + at / shape.channels]))
+            .collect();
         Self { side: shape.height, channels: shape.channels, bytes }
     }
 
@@ -270,14 +272,22 @@ impl Picture {
     }
 
     /// The picture with these values from 0 to 1, cut at both ends and rounded down.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 255, rounded down as meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 255, rounded down as meant"
+    )]
     fn with_unit(&self, values: impl IntoIterator<Item = f64>) -> Self {
         let bytes = values.into_iter().map(|value| (value.clamp(0.0, 1.0) * 255.0) as u8).collect();
         Self { bytes, ..*self }
     }
 
     /// As [`with_unit`](Self::with_unit), in single precision.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 255, rounded down as meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to 255, rounded down as meant"
+    )]
     fn with_unit_f32(&self, values: impl IntoIterator<Item = f32>) -> Self {
         let bytes = values.into_iter().map(|value| (value.clamp(0.0, 1.0) * 255.0) as u8).collect();
         Self { bytes, ..*self }

@@ -45,9 +45,8 @@ fn taps(radius: u32, sigma: f64, angle: f64) -> Vec<(isize, isize, f64)> {
     let (sin, cos) = angle.to_radians().sin_cos();
     let length = (f64::from(width) * sin).hypot(f64::from(width) * cos);
     #[expect(clippy::cast_possible_truncation, reason = "a few pixels")]
-    let place = |at: u32, part: f64| {
-        (f64::from(at) * (f64::from(width) * part) / length - 0.5).ceil() as isize
-    };
+    let place =
+        |at: u32, part: f64| (f64::from(at) * (f64::from(width) * part) / length - 0.5).ceil() as isize;
     (0..width).map(|at| (place(at, sin), place(at, cos), weight(at) / sum)).collect()
 }
 

@@ -18,7 +18,8 @@ pub(super) fn speckle(picture: &Picture, severity: Severity, stream: &mut Stream
 /// A Poisson number of photons a value.
 pub(super) fn shot(picture: &Picture, severity: Severity, stream: &mut Stream) -> Picture {
     let photons = severity.of([500.0, 250.0, 100.0, 75.0, 50.0]);
-    picture.with_unit(picture.unit().into_iter().map(|value| poisson(value * photons, stream.f64()) / photons))
+    picture
+        .with_unit(picture.unit().into_iter().map(|value| poisson(value * photons, stream.f64()) / photons))
 }
 
 /// The smallest number at which the Poisson distribution function reaches `uniform`, by summing it up.

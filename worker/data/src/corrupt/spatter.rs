@@ -27,7 +27,8 @@ pub(super) fn spatter(picture: &Picture, severity: Severity, stream: &mut Stream
     let grid = Grid::square(side, 1);
     let noise: Vec<f64> = (0..side * side).map(|_| location + scale * stream.normal()).collect();
     let liquid = gaussian_filter(&noise, grid, blur, 4.0, Border::Nearest, |value| value);
-    let liquid: Vec<f64> = liquid.into_iter().map(|value| if value < threshold { 0.0 } else { value }).collect();
+    let liquid: Vec<f64> =
+        liquid.into_iter().map(|value| if value < threshold { 0.0 } else { value }).collect();
     if severity.number() <= 3 {
         water(picture, &liquid, last)
     } else {
@@ -41,7 +42,8 @@ fn mud(picture: &Picture, liquid: &[f64], threshold: f64, blur: f64) -> Picture 
     let single = |value: f64| f64::from(value as f32);
     let grid = Grid::square(picture.side, 1);
     let cover = gaussian_filter(&drops, grid, blur, 4.0, Border::Nearest, single);
-    let cover: Vec<f32> = cover.into_iter().map(|value| if value < 0.8 { 0.0 } else { value as f32 }).collect();
+    let cover: Vec<f32> =
+        cover.into_iter().map(|value| if value < 0.8 { 0.0 } else { value as f32 }).collect();
     let values = picture.unit_f32();
     picture.with_unit_f32(values.iter().enumerate().map(|(at, value)| {
         let cover = cover[at / 3];
@@ -49,12 +51,17 @@ fn mud(picture: &Picture, liquid: &[f64], threshold: f64, blur: f64) -> Picture 
     }))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes and single precision, as the script has them")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bytes and single precision, as the script has them"
+)]
 fn water(picture: &Picture, liquid: &[f64], strength: f64) -> Picture {
     let side = picture.side;
     let liquid: Vec<u8> = liquid.iter().map(|value| (value * 255.0) as u8).collect();
     let shine = shine(&liquid, side);
-    let film: Vec<f32> = liquid.iter().zip(&shine).map(|(&liquid, &shine)| f32::from(liquid) * shine).collect();
+    let film: Vec<f32> =
+        liquid.iter().zip(&shine).map(|(&liquid, &shine)| f32::from(liquid) * shine).collect();
     let largest = film.iter().copied().fold(0.0, f32::max);
     // Without a drop the script divides by 0, and the picture is lost; here it stays as it is.
     let film: Vec<f32> =
@@ -71,7 +78,9 @@ fn shine(liquid: &[u8], side: usize) -> Vec<f32> {
     let grid = Grid::square(side, 1);
     let distance = distances(&edges(liquid, side), side);
     let cut: Vec<f64> = distance.into_iter().map(|distance| f64::from(distance.min(20.0))).collect();
-    let blurred: Vec<u8> = filter_2d(&cut, grid, &[1.0 / 9.0; 9]).into_iter().map(|value| value as u8).collect();
+    // The mean in single precision, so that the mean of equal numbers is the number before it is rounded down.
+    let blurred: Vec<u8> =
+        filter_2d(&cut, grid, &[1.0; 9]).into_iter().map(|sum| (sum / 9.0) as f32 as u8).collect();
     let equal: Vec<f64> = equalised(&blurred).into_iter().map(f64::from).collect();
     let kernel = [-2.0, -1.0, 0.0, -1.0, 1.0, 1.0, 0.0, 1.0, 2.0];
     let raised: Vec<f64> =
@@ -194,7 +203,11 @@ fn distances(edges: &[bool], side: usize) -> Vec<f32> {
         for (dy, dx, step) in FORWARD {
             let (y, x) = (row + sign * dy, column + sign * dx);
             if inside.contains(&y) && inside.contains(&x) {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive step")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a positive step"
+                )]
                 let step = (step * 65_536.0).round_ties_even() as u32;
                 let next = (y * side.cast_signed() + x).cast_unsigned();
                 distance[at] = distance[at].min(distance[next] + step);

@@ -3,7 +3,9 @@ use super::*;
 const SHAPE: Shape = Shape { channels: 3, height: 8, width: 8 };
 
 fn images(shape: Shape, ids: &[u32]) -> Images {
-    let pixels = ids.iter().flat_map(|id| (0..shape.pixels()).map(move |at| (at as u32 * 37 + id * 101).to_le_bytes()[0]));
+    let pixels = ids
+        .iter()
+        .flat_map(|id| (0..shape.pixels()).map(move |at| (at as u32 * 37 + id * 101).to_le_bytes()[0]));
     Images::new(shape, 10, 255, pixels.collect(), vec![3; ids.len()], ids.to_vec()).unwrap()
 }
 
@@ -41,7 +43,11 @@ fn what_the_definition_does_not_cover_is_refused() {
     for corruption in [Corruption::Spatter, Corruption::Saturate] {
         assert_eq!(refused(grey, corruption), CorruptError::Colour { corruption });
     }
-    for shape in [Shape { width: 9, ..SHAPE }, Shape { channels: 2, ..SHAPE }, Shape { channels: 3, height: 7, width: 7 }] {
+    for shape in [
+        Shape { width: 9, ..SHAPE },
+        Shape { channels: 2, ..SHAPE },
+        Shape { channels: 3, height: 7, width: 7 },
+    ] {
         assert_eq!(refused(shape, Corruption::Fog), CorruptError::Shape { shape });
     }
     assert_eq!(corrupt(&crate::two_moons_far(), Corruption::Fog, first), Err(CorruptError::NoPixels));

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod cifar;
 #[cfg(test)]
+mod corrupted;
+#[cfg(test)]
+mod folders;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod idx;

@@ -15,7 +15,7 @@ mod variants;
 use std::time::{Duration, Instant};
 
 use common::report::{Launch, Report};
-use common::spec::{Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, TrainSpec};
+use common::spec::{Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, TrainSpec};
 use datasets::Batcher;
 use tch::Device;
 
@@ -228,7 +228,7 @@ impl Shift {
         let Some(shift) = &spec.shift else { return Ok(None) };
         let tests = ShiftedTests::open(data, shift, &launch.data_dir)?;
         let image_bytes = data::input_shape(data).iter().product::<i64>().unsigned_abs() as usize;
-        let len = tests.len() as u64;
+        let len = tests.image_count() as u64;
         Ok(Some(Self { tests, pairs: shift.pairs().collect(), len, image_bytes }))
     }
 
@@ -265,7 +265,19 @@ fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, T
     }
     let pass = pass_of(spec);
     let samples = pass.draws().min(Variants::count(&spec.predictor));
-    for (what, count) in [("the number of samples", samples), ("the batch size", spec.batch_size.into())] {
+    let features = match spec.predictor {
+        Predictor::Tradi { features, .. } => u64::from(features),
+        Predictor::Direct { .. }
+        | Predictor::McDropout { .. }
+        | Predictor::Swag { .. }
+        | Predictor::Snapshots { .. }
+        | Predictor::LastLayerLaplace(_) => 1,
+    };
+    for (what, count) in [
+        ("the number of samples", samples),
+        ("the number of random features", features),
+        ("the batch size", spec.batch_size.into()),
+    ] {
         if count == 0 {
             return Err(TrainerError::Zero { what });
         }

@@ -21,16 +21,17 @@ pub fn of(sets: &[Predicted], weight_cosine: Option<f64>) -> Result<BTreeMap<Str
             SetKind::HeldOut => held_out = Some(labelled(set)?),
             SetKind::OutOfDistribution(name) => ood.push((name.as_str(), predictions(set)?)),
             SetKind::Shifted { corruption, severity } => {
-                shifted.push((ShiftName::new(corruption, u8::try_from(*severity).unwrap_or(u8::MAX))?, labelled(set)?));
+                shifted.push((
+                    ShiftName::new(corruption, u8::try_from(*severity).unwrap_or(u8::MAX))?,
+                    labelled(set)?,
+                ));
             }
         }
     }
     let test = test.expect("every evaluation predicts the test set");
     let ood: Vec<_> = ood.iter().map(|(name, predictions)| (*name, predictions)).collect();
-    let shift: Vec<_> = shifted
-        .iter()
-        .map(|(name, predictions)| ShiftedSet { name: name.clone(), predictions })
-        .collect();
+    let shift: Vec<_> =
+        shifted.iter().map(|(name, predictions)| ShiftedSet { name: name.clone(), predictions }).collect();
     let evaluation = Evaluation::new(&test)
         .with_ood(&ood)
         .with_held_out(held_out.as_ref())

@@ -147,7 +147,8 @@ fn laplace(
 ) -> Result<LastLayer, TrainerError> {
     let images = origin.images.expect("the predictor passes over the training images");
     let network = origin.network;
-    let (weight, bias) = network.last_linear().ok_or(ModelError::LastLayer("laplace"))?;
+    let layer = network.last_linear().filter(|_| network.members() == 1);
+    let (weight, bias) = layer.ok_or(ModelError::LastLayer("laplace"))?;
     let (classes, features) = weight.size2()?;
     let mut curvature = Curvature::new(settings.curvature, features, classes, weight.device())?;
     let _no_grad = tch::no_grad_guard();
@@ -158,4 +159,27 @@ fn laplace(
     let layer = LastLayer::fit(&curvature, weight, bias, settings);
     tracing::info!(prior_precision = layer.precision(), "fitted the last layer");
     Ok(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::spec::{ModelSpec, WideResNetVariant};
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// What Laplace's approximation takes for granted.
+    #[test]
+    fn logits_are_the_last_layer_of_the_features_of_a_pass() {
+        let model = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
+        let network =
+            Network::new(&model, &TrainMethod::Deterministic, [1, 8, 8], 5, 3, Device::Cpu).unwrap();
+        let _no_grad = tch::no_grad_guard();
+        let forward =
+            network.forward(&Tensor::randn([4, 1, 8, 8], (Kind::Float, Device::Cpu)), Mode::Evaluate);
+        let (weight, bias) = network.last_linear().unwrap();
+        let logits = forward.features.linear(weight, Some(bias));
+        assert!((logits - &forward.logits).abs().max().double_value(&[]) < 1e-5);
+        assert!(forward.logits.std(true).double_value(&[]) > 1e-3, "not all alike");
+    }
 }

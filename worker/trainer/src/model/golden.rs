@@ -154,10 +154,10 @@ pub(super) struct Case {
 impl Case {
     fn new(name: &str, method: &TrainMethod, images: [i64; 4], kind: Kind) -> Self {
         let spec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
-        Self::of(&spec, name, method, images, kind)
+        Self::with_model(&spec, name, method, images, kind)
     }
 
-    pub(super) fn of(
+    pub(super) fn with_model(
         spec: &ModelSpec,
         name: &str,
         method: &TrainMethod,

@@ -18,7 +18,7 @@ fn model(name: &str) -> ModelSpec {
 }
 
 fn check(name: &str, spec: &str, method: &TrainMethod) {
-    Case::of(&model(spec), name, method, [6, 1, 8, 8], Kind::Double).check();
+    Case::with_model(&model(spec), name, method, [6, 1, 8, 8], Kind::Double).check();
 }
 
 fn batch_ensemble() -> BatchEnsembleSettings {
@@ -81,7 +81,8 @@ fn resnet_18_with_lp_bnn_matches_pytorch() {
 #[test]
 fn resnet_18_for_large_images_with_batch_ensemble_matches_pytorch() {
     let method = TrainMethod::BatchEnsemble(batch_ensemble());
-    Case::of(&model("resnet-18"), "resnet_18_batch_ensemble", &method, [6, 3, 32, 32], Kind::Double).check();
+    Case::with_model(&model("resnet-18"), "resnet_18_batch_ensemble", &method, [6, 3, 32, 32], Kind::Double)
+        .check();
 }
 
 #[test]
@@ -128,10 +129,7 @@ impl Torchvision {
     }
 
     fn assert_logits(&self, key: &str, network: &Network, mode: Mode) {
-        let noise = network
-            .latent
-            .as_ref()
-            .map(|latent| Tensor::zeros(latent.noise_shape(), (Kind::Double, Device::Cpu)));
+        let noise = network.latent.as_ref().map(|source| source.draw_noise(3).zeros_like());
         let logits = no_grad(|| network.forward_with(&Self::images(), mode, noise.as_ref())).logits;
         for rows in logits.split(3, 0) {
             self.golden.assert_close(key, &rows, TOLERANCE);

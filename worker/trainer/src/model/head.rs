@@ -42,6 +42,7 @@ impl Head {
     pub(crate) fn linear(&self) -> Option<(&Tensor, &Tensor)> {
         match self {
             Self::Linear(linear) => linear.ordinary(),
+            Self::Evidential(..) | Self::Duq(_) | Self::GaussianProcess(_) => None,
         }
     }
 
@@ -55,7 +56,7 @@ impl Head {
             Self::Duq(duq) => duq.forward(features),
             Self::GaussianProcess(process) => match pass.statistics {
                 Statistics::Batch => process.forward(features),
-                Statistics::Running => process.forward_mean_field(features),
+                Statistics::Running | Statistics::Averaged { .. } => process.forward_mean_field(features),
             },
         }
     }

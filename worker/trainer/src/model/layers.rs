@@ -155,9 +155,7 @@ impl Conv {
             Output::Masked(rows, bias) => {
                 rows.spread(&self.convolve(&x.flatten(0, 1), bias.as_ref()), x.size()[0])
             }
-            Output::Spectral(bias, norm) => {
-                self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass)
-            }
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass),
         }
     }
 
@@ -189,7 +187,7 @@ impl Conv {
 fn keep(pass: &Pass<'_>) -> Keep {
     match pass.statistics {
         Statistics::Batch => Keep::Vector,
-        Statistics::Running => Keep::Nothing,
+        Statistics::Running | Statistics::Averaged { .. } => Keep::Nothing,
     }
 }
 
@@ -238,8 +236,8 @@ impl Linear {
     /// Weight `[O, I]` and bias `[O]` of a layer without members.
     pub(crate) fn ordinary(&self) -> Option<(&Tensor, &Tensor)> {
         match &self.output {
-            Output::Ordinary(bias) => Some((&self.weight, bias.as_ref()?)),
-            Output::Members(_) | Output::Masked(..) | Output::Spectral(..) => None,
+            Output::Ordinary(bias) if self.groups == 1 => Some((&self.weight, bias.as_ref()?)),
+            Output::Ordinary(_) | Output::Members(_) | Output::Masked(..) | Output::Spectral(..) => None,
         }
     }
 
@@ -264,9 +262,7 @@ impl Linear {
                 rows.spread(&self.multiply(&x.flatten(0, 1), bias.as_ref()), x.size()[0])
             }
             Output::Members(scales) => self.forward_members(x, scales, pass),
-            Output::Spectral(bias, norm) => {
-                self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass)
-            }
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass),
         }
     }
 

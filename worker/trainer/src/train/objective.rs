@@ -1,7 +1,7 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
 use common::spec::{EvidentialSettings, TrainMethod};
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 use crate::model::{Forward, Network};
 use crate::uq::{duq, evidential};
@@ -15,8 +15,6 @@ pub struct Position {
     pub steps_per_epoch: u64,
     /// Steps in all.
     pub total_steps: u64,
-    /// Images of an epoch, over all ranks.
-    pub epoch_images: u64,
     /// Images to train on, with those that an epoch drops because they fill no batch.
     pub train_images: u64,
 }
@@ -119,7 +117,10 @@ impl Objective {
     /// Whether the terms contain gradients by the images, which the network must then be given as a leaf that has them.
     pub fn differentiates_images(&self) -> bool {
         match self {
-            Self::CrossEntropy | Self::SummedCrossEntropy { .. } | Self::Elbo { .. } | Self::Evidential(_) => false,
+            Self::CrossEntropy
+            | Self::SummedCrossEntropy { .. }
+            | Self::Elbo { .. }
+            | Self::Evidential(_) => false,
             Self::Duq { gradient_penalty } => *gradient_penalty > 0.0,
         }
     }
@@ -163,28 +164,38 @@ fn annealed(position: Position, annealing: f64) -> f64 {
     if steps > 0.0 { ((position.done + 1) as f64 / steps).min(1.0) } else { 1.0 }
 }
 
-/// Mean negative log-likelihood of the targets, which tch's method of the name takes as a sum.
-trait NllLoss {
-    fn nll_loss(&self, targets: &Tensor) -> Tensor;
-}
-
-impl NllLoss for Tensor {
-    fn nll_loss(&self, targets: &Tensor) -> Tensor {
-        self.g_nll_loss::<&Tensor>(targets, None, Reduction::Mean, -100)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use common::spec::RankOneSettings;
+
     use super::*;
+
+    #[test]
+    fn the_divergence_is_shared_among_the_training_images_and_annealed() {
+        let settings = RankOneSettings { kl_weight: 3.0, kl_annealing: 0.5, ..RankOneSettings::default() };
+        let objective = Objective::of(&TrainMethod::RankOne(settings));
+        let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 0.0]).view([2, 2]);
+        let forward = Forward {
+            features: logits.shallow_clone(),
+            logits,
+            latent: None,
+            kl: Some(Tensor::from(500f32)),
+        };
+        let position =
+            Position { done: 4, steps_per_epoch: 5, total_steps: 20, epoch_images: 40, train_images: 43 };
+        let targets = Tensor::from_slice(&[1i64, 0]);
+        let terms = objective.terms(&forward.logits, &targets, &forward, position);
+        let regulariser = terms.regulariser.unwrap().double_value(&[]);
+        assert!((regulariser - 500.0 * 3.0 * 0.5 / 43.0).abs() < 1e-5, "{regulariser}");
+        // Mean of ln(1 + e⁻¹) and ln(1 + e⁻³).
+        let data = f64::midpoint((-1f64).exp().ln_1p(), (-3f64).exp().ln_1p());
+        assert!((terms.data.double_value(&[]) - data).abs() < 1e-6);
+    }
 
     #[test]
     fn annealing_is_linear_and_ends_where_it_should() {
         let factor = |done, annealing| {
-            annealed(
-                Position { done, steps_per_epoch: 5, total_steps: 20, epoch_images: 40, train_images: 43 },
-                annealing,
-            )
+            annealed(Position { done, steps_per_epoch: 5, total_steps: 20, train_images: 43 }, annealing)
         };
         let rising: Vec<f64> = [0, 1, 9, 15, 16, 19].map(|done| factor(done, 0.8)).to_vec();
         assert_eq!(rising, [1.0 / 16.0, 2.0 / 16.0, 10.0 / 16.0, 1.0, 1.0, 1.0]);

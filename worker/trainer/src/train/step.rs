@@ -32,7 +32,6 @@ pub struct Stepper {
     losses: Tensor,
     grad_norm: Tensor,
     lr: f64,
-    epoch_images: u64,
     clip_norm: Option<f64>,
     reset_momentum_each_epoch: bool,
     course: Course,
@@ -67,7 +66,6 @@ impl Stepper {
             losses: Tensor::zeros([3], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
             lr: 0.0,
-            epoch_images: course.steps_per_epoch * u64::from(spec.recipe.batch_size),
             clip_norm: spec.recipe.clip_norm,
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
@@ -97,7 +95,6 @@ impl Stepper {
             done,
             steps_per_epoch: self.course.steps_per_epoch,
             total_steps: self.course.total_steps,
-            epoch_images: self.epoch_images,
             train_images: self.course.images,
         }
     }

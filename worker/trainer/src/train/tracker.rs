@@ -17,13 +17,10 @@ pub enum Tracker {
     /// None.
     Nothing,
     /// Means and variances of TRADI.
-    #[expect(private_interfaces, reason = "what a method remembers is its own business")]
     Tradi(TradiTracker),
     /// Moments of SWAG.
-    #[expect(private_interfaces, reason = "what a method remembers is its own business")]
     Swag(SwagTracker),
     /// Kept networks.
-    #[expect(private_interfaces, reason = "what a method remembers is its own business")]
     Snapshots(SnapshotTracker),
 }
 

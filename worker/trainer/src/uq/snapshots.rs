@@ -68,7 +68,7 @@ impl SnapshotTracker {
     /// All that must be the same on every rank.
     pub(crate) fn learned(&self) -> Vec<Tensor> {
         let learned = |copy: &Copy| match copy.role {
-            Role::Weight { .. } | Role::Frozen => Some(copy.tensor.shallow_clone()),
+            Role::Weight { .. } | Role::Frozen | Role::State => Some(copy.tensor.shallow_clone()),
             Role::Buffer => None,
         };
         self.kept.iter().flatten().filter_map(learned).chain([self.taken.shallow_clone()]).collect()
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn length(total_steps: u64, steps_per_epoch: u64) -> Position {
-        Position { done: 0, steps_per_epoch, total_steps, epoch_images: 1 }
+        Position { done: 0, steps_per_epoch, total_steps, train_images: 1 }
     }
 
     fn settings(count: u32, place: SnapshotPlace) -> SnapshotSettings {

@@ -114,7 +114,7 @@ impl SwagTracker {
 fn trained(network: &[NamedTensor]) -> impl Iterator<Item = &Tensor> {
     network.iter().filter_map(|named| match named.role {
         Role::Weight { .. } => Some(&named.tensor),
-        Role::Frozen | Role::Buffer => None,
+        Role::Frozen | Role::Buffer | Role::State => None,
     })
 }
 
@@ -150,9 +150,10 @@ impl SwagPosterior {
         })
     }
 
-    /// Numbers that prediction needs.
+    /// Numbers that prediction needs: without scale, the mean.
     pub(crate) fn stored_count(&self) -> i64 {
-        (self.mean.numel() + self.deviation.numel() + self.columns.numel()) as i64
+        let spread = if self.scale == 0.0 { 0 } else { self.deviation.numel() + self.columns.numel() };
+        (self.mean.numel() + spread) as i64
     }
 
     /// Overwrites the network's weights with a draw from libtorch's generator.
@@ -196,7 +197,7 @@ mod tests {
             tensor: Tensor::zeros(shape, (Kind::Double, Device::Cpu)),
             role,
         };
-        let weight = Role::Weight { decay: true };
+        let weight = Role::Weight { decay: true, owner: crate::model::Owner::Network };
         vec![
             tensor("a.weight", &[3, 2], weight),
             tensor("bn.running_mean", &[2], Role::Buffer),
@@ -205,7 +206,7 @@ mod tests {
     }
 
     fn length(total_steps: u64, steps_per_epoch: u64) -> Position {
-        Position { done: 0, steps_per_epoch, total_steps, epoch_images: 1 }
+        Position { done: 0, steps_per_epoch, total_steps, train_images: 1 }
     }
 
     fn fill(network: &mut [NamedTensor], collection: &str) {
@@ -268,6 +269,7 @@ mod tests {
             })
         };
         let Ok(posterior) = SwagPosterior::new(&network, 0.0, stored);
+        assert_eq!(posterior.stored_count(), 10, "no deviation is read");
         posterior.draw();
         assert_eq!(flat(&network), Tensor::arange(10, (Kind::Double, Device::Cpu)));
     }

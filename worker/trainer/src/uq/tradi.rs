@@ -50,7 +50,8 @@ impl Filter {
         left
     }
 
-    /// Smallest process noise with which so many steps forget the first value, if there is one that is not absurd.
+    /// A process noise with which so many steps forget the first value, of one digit: the smallest such, if there is one
+    /// that is not absurd.
     fn noise_to_forget(self, steps: u64) -> Option<f64> {
         let left = |noise: f64| Self::new(noise, self.observation_noise).left_after(steps);
         let (mut low, mut high) = (self.process_noise, 1e3 * self.observation_noise);
@@ -61,7 +62,8 @@ impl Filter {
             let middle = (low * high).sqrt();
             if left(middle) > FORGOTTEN { low = middle } else { high = middle }
         }
-        Some(high)
+        let unit = 10.0_f64.powf(high.log10().floor());
+        Some((high / unit).ceil() * unit)
     }
 }
 
@@ -289,7 +291,7 @@ mod tests {
     }
 
     fn network() -> Vec<NamedTensor> {
-        let weight = Role::Weight { decay: true };
+        let weight = Role::Weight { decay: true, owner: crate::model::Owner::Network };
         let tensor = |name: &str, shape: &[i64], role| {
             let tensor = Tensor::zeros(shape, (Kind::Double, Device::Cpu)).set_requires_grad(role == weight);
             NamedTensor { name: name.to_owned(), tensor, role }
@@ -391,8 +393,11 @@ mod tests {
     #[test]
     fn draws_have_the_tracked_mean_and_variance() {
         let weight = Tensor::from_slice(&[0.3f64, -2.0, 1.0]).set_requires_grad(true);
-        let network =
-            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let network = [NamedTensor {
+            name: "w".to_owned(),
+            tensor: weight,
+            role: Role::Weight { decay: true, owner: crate::model::Owner::Network },
+        }];
         let stored = |name: &str| -> Result<Tensor, std::convert::Infallible> {
             Ok(Tensor::from_slice(if name.contains("mean") {
                 &[1.0f64, 2.0, 3.0]
@@ -424,8 +429,11 @@ mod tests {
     fn a_posterior_is_drawn_in_parts_of_bounded_size() {
         let count = CHUNK / 1_000 + 7;
         let weight = Tensor::zeros([count], (Kind::Float, Device::Cpu));
-        let network =
-            [NamedTensor { name: "w".to_owned(), tensor: weight, role: Role::Weight { decay: true } }];
+        let network = [NamedTensor {
+            name: "w".to_owned(),
+            tensor: weight,
+            role: Role::Weight { decay: true, owner: crate::model::Owner::Network },
+        }];
         let stored = |_: &str| -> Result<Tensor, std::convert::Infallible> {
             Ok(Tensor::ones([count], (Kind::Float, Device::Cpu)))
         };
@@ -449,12 +457,12 @@ mod tests {
             let words: Vec<&str> = message.split(' ').collect();
             words[words.iter().position(|&word| word == "to").unwrap() + 1].parse().unwrap()
         };
-        // The value that is printed is rounded, so a little above it is tried.
-        let better = TradiSettings {
-            mean_noise: 1.1 * noise(&said[0]),
-            variance_noise: 1.1 * noise(&said[1]),
+        let with = |factor: f64| TradiSettings {
+            mean_noise: factor * noise(&said[0]),
+            variance_noise: factor * noise(&said[1]),
             observation_noise: 10.0,
         };
-        assert!(warnings(&better, 165).is_empty(), "{said:?}");
+        assert!(warnings(&with(1.0), 165).is_empty(), "{said:?}");
+        assert_eq!(warnings(&with(0.4), 165).len(), 2, "not more than needed: {said:?}");
     }
 }

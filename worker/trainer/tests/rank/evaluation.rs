@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use common::FailureCause;
 use common::report::{Launch, Report};
 use common::spec::{
-    DatasetName, DropoutSettings, EVALUATION_NUMERICS, EvaluateSpec, OodSource, Predictor, TrainMethod,
-    TrainSpec, TrialSpec,
+    DatasetName, DropoutSettings, EVALUATION_NUMERICS, EvaluateSpec, OodSource, Predictor, RankOneSettings,
+    TrainMethod, TrainSpec, TrialSpec,
 };
 use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
 use safetensors::SafeTensors;
 
-use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, train_spec};
+use crate::support::{Ended, batch_ensemble, launch, lp_bnn, network_files, run, tensors, train_spec};
 
 pub fn trained(spec: &TrainSpec, folder: &Path) -> PathBuf {
     let folder = folder.join(TrialSpec::Train(spec.clone()).key().0.short());
@@ -41,11 +41,14 @@ fn evaluate_launch(spec: &EvaluateSpec, paths: &[PathBuf], folder: &Path) -> Lau
 }
 
 pub fn artifact(ended: &Ended) -> PathBuf {
-    let artifact = ended.reports.iter().find_map(|report| match report {
-        Report::Artifact { name, path } if name == "predictions.safetensors" => Some(path.clone()),
+    artifact_called("predictions.safetensors", ended).unwrap()
+}
+
+fn artifact_called(wanted: &str, ended: &Ended) -> Option<PathBuf> {
+    ended.reports.iter().find_map(|report| match report {
+        Report::Artifact { name, path } if name == wanted => Some(path.clone()),
         _ => None,
-    });
-    artifact.unwrap()
+    })
 }
 
 /// A set of predictions as anyone with a safetensors library reads it.
@@ -105,6 +108,53 @@ fn the_stored_predictions_give_the_reported_metrics() {
     assert_eq!(reported["members"], 4.0);
     assert!(reported["parameters"] > 2.0 * 70_000.0);
     assert!(reported["train_seconds"] > 0.0 && reported["evaluate_seconds"] > 0.0);
+
+    // Of two networks, only the second has vectors that vary.
+    let posterior = tensors(&artifact_called("posterior.safetensors", &ended).unwrap());
+    assert!(posterior.keys().all(|name| name.starts_with("1/")));
+    assert_eq!(posterior["1/stem/alpha/factor"].1, [2, 1, 4]);
+    assert_eq!(posterior["1/linear/alpha/mean"].1, [2, 64]);
+    let checkpoint = tensors(&paths[1]);
+    assert_eq!(posterior["1/stem/alpha/codes"], checkpoint["model/stem.alpha"]);
+    assert_eq!(posterior["1/stem/gamma/mean"], checkpoint["model/stem.gamma"]);
+    assert!(!posterior.contains_key("1/stem/gamma/factor"));
+}
+
+/// Single precision, as numpy reads it.
+fn floats((_, _, bytes): &(String, Vec<usize>, Vec<u8>)) -> Vec<f32> {
+    bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_rank_one_network_trains_on_its_bound_and_leaves_its_posterior() {
+    let folder = tempfile::tempdir().unwrap();
+    let method = TrainMethod::RankOne(RankOneSettings { members: 2, ..RankOneSettings::default() });
+    let train = train_spec(method);
+    let training = run(&launch(TrialSpec::Train(train.clone()), &folder.path().join("train")));
+    let [loss, data, kl] = ["loss", "cross_entropy", "kl"].map(|name| training.values(name));
+    assert_eq!(kl.len(), 18);
+    for ((loss, data), kl) in loss.iter().zip(&data).zip(&kl) {
+        assert!((loss - data - kl).abs() < 1e-4 * loss, "{loss} is not {data} + {kl}");
+    }
+    // Annealed over 0.8 · 18 = 14.4 steps; before the second step vectors have hardly moved.
+    assert!((kl[1] / kl[0] - 2.0).abs() < 0.1, "{kl:?}");
+
+    let paths = [training.final_checkpoint()];
+    let mut spec = evaluation(vec![train], Predictor::Direct { samples_per_member: 2 });
+    let ended = evaluate(&spec, &paths, &folder.path().join("evaluate"));
+    assert_eq!(ended.done()["members"], 2.0);
+    let posterior = tensors(&artifact_called("posterior.safetensors", &ended).unwrap());
+    let checkpoint = tensors(&paths[0]);
+    for side in ["alpha", "gamma"] {
+        let name = format!("model/groups.1.0.conv2.{side}");
+        assert_eq!(posterior[&format!("groups.1.0.conv2/{side}/mean")], checkpoint[&name]);
+        let std = floats(&posterior[&format!("groups.1.0.conv2/{side}/std")]);
+        let rho = floats(&checkpoint[&format!("{name}_rho")]);
+        assert!(std.iter().zip(rho).all(|(std, rho)| (std - rho.exp().ln_1p()).abs() < 1e-5));
+    }
+    spec.seed += 1;
+    let other = evaluate(&spec, &paths, &folder.path().join("other"));
+    assert_ne!(ended.done()["nll"], other.done()["nll"]);
 }
 
 /// With a learning rate of 0.05 and 18 steps the network knows its digits far better than chance (1/8), so

@@ -5,8 +5,8 @@
 mod evaluation;
 mod failure;
 mod gang;
-mod pretrained;
 mod posteriors;
+mod pretrained;
 mod resume;
 mod state;
 mod support;
