@@ -182,7 +182,7 @@ impl<'a> Expansion<'a, '_> {
             data: subject.data.clone(),
             model: subject.model,
             recipe: recipe.clone(),
-            pretrained: None,
+            pretrained: place.model.pretrained.clone(),
             seed,
             world_size: subject.slots,
             numerics: NUMERICS,

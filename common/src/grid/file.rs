@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::data::{self, DataEntry};
 use super::method::{self, Kind, MethodEntry};
+use super::pretrained;
 use super::read::{At, Located, Log, Section, Setting, Value, refuse_repeats};
 use super::recipe::RecipeLayer;
-use crate::spec::{ModelSpec, RunPolicy};
+use crate::spec::{ModelSpec, Pretrained, RunPolicy};
 use crate::{ExperimentId, suggest};
 
 /// Seeds are exact in every language that reads the results as JSON numbers.
@@ -35,6 +36,8 @@ pub(super) struct GridFile {
 pub(super) struct ModelEntry {
     pub name: String,
     pub model: Option<ModelSpec>,
+    /// Weights to start from.
+    pub pretrained: Option<Pretrained>,
 }
 
 /// One `[[override]]`.
@@ -74,6 +77,7 @@ pub(super) fn read(log: &Log<'_>, mut root: Section<'_>) -> GridFile {
     let data = root.require("data", "name a data set, like `data = [\"cifar-10\"]` or `[data.digits]`");
     let models = root.require("models", "list networks, like `models = [\"wrn-28-10\"]`");
     let seeds = root.require("seeds", "list seeds, like `seeds = [0, 1, 2]`");
+    let pretrained = root.take("pretrained");
     let recipe = root.take("recipe");
     let methods =
         root.require("method", "add a method: `[[method]]` and below it `kind = \"deterministic\"`");
@@ -97,6 +101,9 @@ pub(super) fn read(log: &Log<'_>, mut root: Section<'_>) -> GridFile {
             .and_then(|value| read_evaluate(&value))
             .unwrap_or(DEFAULT_EVALUATION_BATCH),
     };
+    if let Some(value) = pretrained {
+        pretrained::read(log, &mut file.models, &value);
+    }
     for value in elements(overrides) {
         file.overrides.extend(read_override(log, &file, &value));
     }
@@ -154,7 +161,7 @@ fn read_model(log: &Log<'_>, name: Located<String>) -> ModelEntry {
     if let Some(canonical) = canonical.filter(|canonical| *canonical != name.value) {
         log.problem(&name.at, format_args!("`{}` is written `{canonical}`", name.value), None);
     }
-    ModelEntry { name: name.value, model }
+    ModelEntry { name: name.value, model, pretrained: None }
 }
 
 fn read_seeds(log: &Log<'_>, value: &Value<'_>) -> Option<Vec<u64>> {

@@ -13,6 +13,7 @@ mod error;
 mod expand;
 mod file;
 mod method;
+mod pretrained;
 mod read;
 mod recipe;
 mod shift;

@@ -49,9 +49,11 @@ pub enum WideResNetVariant {
     /// raw input, PyTorch's initial values.
     #[default]
     Authors,
-    /// The paper's and Uncertainty Baselines': no biases in convolutions, stride on the first convolution, He's
-    /// initial values.
+    /// That of the paper's authors: no biases in convolutions, stride on the first convolution of a block, shortcut on
+    /// the input after normalisation and ReLU, He's initial values.
     Original,
+    /// Uncertainty Baselines': as the original, with shortcuts on the raw input.
+    UncertaintyBaselines,
 }
 
 /// Depths of ResNet that are built.
@@ -115,8 +117,8 @@ pub enum MlpNorm {
 pub enum ParseModelError {
     /// Not of a known form.
     #[error(
-        "`{0}` is not a model: expected `wrn-DEPTH-WIDEN` or `wrn-DEPTH-WIDEN-original`, like `wrn-28-10`; \
-         `resnet-18`, `-34` or `-50`, for small images with `-cifar` behind; or `mlp-LAYERS-WIDTH`, with batch \
+        "`{0}` is not a model: expected `wrn-DEPTH-WIDEN`, like `wrn-28-10`, with `-original` or `-ub` behind \
+         for other variants; `resnet-18`, `-34` or `-50`, for small images with `-cifar` behind; or `mlp-LAYERS-WIDTH`, with batch \
          normalisation `mlp-LAYERS-WIDTH-bn`"
     )]
     Unknown(String),
@@ -145,6 +147,9 @@ impl FromStr for ModelSpec {
             ["wrn", depth, widen] => wide_resnet(number(depth)?, number(widen)?, WideResNetVariant::Authors),
             ["wrn", depth, widen, "original"] => {
                 wide_resnet(number(depth)?, number(widen)?, WideResNetVariant::Original)
+            }
+            ["wrn", depth, widen, "ub"] => {
+                wide_resnet(number(depth)?, number(widen)?, WideResNetVariant::UncertaintyBaselines)
             }
             ["resnet", depth] => {
                 Ok(Self::ResNet { depth: number(depth)?.try_into()?, form: ResNetForm::ImageNet })
@@ -183,6 +188,7 @@ impl fmt::Display for ModelSpec {
                 let suffix = match variant {
                     WideResNetVariant::Authors => "",
                     WideResNetVariant::Original => "-original",
+                    WideResNetVariant::UncertaintyBaselines => "-ub",
                 };
                 write!(f, "wrn-{depth}-{widen}{suffix}")
             }
@@ -210,9 +216,15 @@ mod tests {
 
     #[test]
     fn a_model_reads_back_as_it_was_printed() {
-        for name in
-            ["wrn-28-10", "wrn-28-10-original", "resnet-18", "resnet-50-cifar", "mlp-3-100", "mlp-2-64-bn"]
-        {
+        for name in [
+            "wrn-28-10",
+            "wrn-28-10-original",
+            "wrn-28-10-ub",
+            "resnet-18",
+            "resnet-50-cifar",
+            "mlp-3-100",
+            "mlp-2-64-bn",
+        ] {
             let model: ModelSpec = name.parse().unwrap();
             assert_eq!(model.to_string(), name);
             let json = serde_json::to_string(&model).unwrap();

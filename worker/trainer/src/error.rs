@@ -11,6 +11,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataProblem;
 use crate::group::GroupError;
 use crate::model::ModelError;
+use crate::pretrained::PretrainedError;
 use crate::storage::StorageError;
 
 /// Why a rank cannot go on.
@@ -66,6 +67,9 @@ pub enum TrainerError {
     /// The data is not there, or the specification of it is wrong.
     #[error("no data")]
     Data(#[from] DataProblem),
+    /// The weights to start from are not there, or are others.
+    #[error("the network cannot start")]
+    Pretrained(#[from] PretrainedError),
     /// The batch cannot be divided.
     #[error("the batch size is refused")]
     Sharding(#[from] ShardingError),
@@ -150,6 +154,12 @@ impl TrainerError {
                 | DataProblem::AugmentationOrder
                 | DataProblem::AugmentationSize(_)
                 | DataProblem::Batcher(_) => self.spec_rejected(),
+            },
+            Self::Pretrained(error) => match error {
+                PretrainedError::File { .. } | PretrainedError::Digest { .. } => {
+                    FailureCause::DataMissing { message: chain(error) }
+                }
+                PretrainedError::Model(_) | PretrainedError::Mismatch { .. } => self.spec_rejected(),
             },
             Self::Checkpoint(error) => match error {
                 CheckpointError::Incompatible { .. } => {

@@ -8,6 +8,7 @@
 //! | [`checkpoint`], [`storage`] | what is kept of training, and how files reach the disk |
 //! | [`evaluate`] | predictions of trained networks, and their scores |
 //! | [`model`], [`uq`] | the network, and how a method changes its layers |
+//! | [`pretrained`] | weights of a file to start from |
 //! | [`data`], [`seed`] | which images, and which random numbers, at which step |
 //! | [`group`], [`device`] | the other ranks, and where tensors live |
 //!
@@ -24,6 +25,7 @@ pub mod evaluate;
 pub mod group;
 pub mod log;
 pub mod model;
+pub mod pretrained;
 pub mod rank;
 pub mod seed;
 pub mod storage;

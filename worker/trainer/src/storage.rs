@@ -32,7 +32,7 @@ pub enum StorageError {
         /// What the parser says.
         source: SafeTensorError,
     },
-    /// The tensor has a kind that files of ours never hold.
+    /// The tensor has a kind that is neither written nor read.
     #[error("tensor `{name}` has a kind that is not stored")]
     Kind {
         /// Which tensor.
@@ -139,7 +139,7 @@ pub fn dtype_of(kind: Kind) -> Option<Dtype> {
 ///
 /// # Errors
 ///
-/// [`StorageError::Kind`] for kinds that we never write.
+/// [`StorageError::Kind`] for kinds that neither files of ours nor files of weights have.
 pub fn tensor_of(name: &str, view: &TensorView<'_>) -> Result<Tensor, StorageError> {
     let kind = if view.dtype() == Dtype::F32 {
         Kind::Float
@@ -147,6 +147,10 @@ pub fn tensor_of(name: &str, view: &TensorView<'_>) -> Result<Tensor, StorageErr
         Kind::Double
     } else if view.dtype() == Dtype::I64 {
         Kind::Int64
+    } else if view.dtype() == Dtype::F16 {
+        Kind::Half
+    } else if view.dtype() == Dtype::BF16 {
+        Kind::BFloat16
     } else {
         return Err(StorageError::Kind { name: name.to_owned() });
     };

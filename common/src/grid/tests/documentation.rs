@@ -7,11 +7,15 @@ const DOCUMENTATION: &str = include_str!("../../../../docs/grid.md");
 /// Everything but `[[method]]`, with places for one key each.
 const FRAME: &str = r#"
 name = "documented"
-models = ["wrn-10-1"]
+models = ["wrn-10-1", "resnet-18"]
 seeds = { count = 2, SEEDS }
 TOP
 [data.cifar-10]
 DATA
+[pretrained.resnet-18]
+file = "weights.safetensors"
+blake3 = "0000000000000000000000000000000000000000000000000000000000000000"
+PRETRAINED
 [recipe]
 epochs = 10
 RECIPE
@@ -35,10 +39,11 @@ METHOD
 "#;
 
 /// Headings of the documentation, and the place and kind of method under which their keys stand.
-const SECTIONS: [(&str, &str, &str); 26] = [
+const SECTIONS: [(&str, &str, &str); 27] = [
     ("Top level", "TOP", "mc-dropout"),
     ("`seeds` as a range", "SEEDS", "mc-dropout"),
     ("`[data.LABEL]`", "DATA", "mc-dropout"),
+    ("`[pretrained.MODEL]`", "PRETRAINED", "mc-dropout"),
     ("`[recipe]`", "RECIPE", "mc-dropout"),
     ("`[[method]]`, kind `deterministic`", "METHOD", "deterministic"),
     ("`[[method]]`, kind `mc-dropout`", "METHOD", "mc-dropout"),
@@ -67,11 +72,23 @@ const SECTIONS: [(&str, &str, &str); 26] = [
 fn file(place: &str, kind: &str, line: &str) -> String {
     let text = FRAME.replace("KIND", kind).replace(&format!("{place}\n"), &format!("{line}\n"));
     let text = text.replace(&format!(", {place} }}"), &format!(", {line} }}"));
-    ["SEEDS", "TOP", "DATA", "RECIPE", "EVALUATE", "RUN", "WHERE", "OVERRIDE", "EXCLUDE", "METHOD"]
-        .iter()
-        .fold(text, |text, place| {
-            text.replace(&format!("{place}\n"), "\n").replace(&format!(", {place} }}"), " }")
-        })
+    [
+        "SEEDS",
+        "TOP",
+        "DATA",
+        "PRETRAINED",
+        "RECIPE",
+        "EVALUATE",
+        "RUN",
+        "WHERE",
+        "OVERRIDE",
+        "EXCLUDE",
+        "METHOD",
+    ]
+    .iter()
+    .fold(text, |text, place| {
+        text.replace(&format!("{place}\n"), "\n").replace(&format!(", {place} }}"), " }")
+    })
 }
 
 /// Keys and defaults of the table under a heading.

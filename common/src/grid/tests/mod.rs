@@ -476,6 +476,29 @@ fn how_a_number_is_written_does_not_change_a_trial() {
 }
 
 #[test]
+fn weights_to_start_from_belong_to_all_networks_of_their_model_and_to_no_other() {
+    let rest = format!(
+        "[pretrained.resnet-18]\nfile = \"a.safetensors\"\nblake3 = \"{}\"\n\
+         [[method]]\nkind = \"deterministic\"\n[[method]]\nkind = \"deep-ensemble\"\nnetworks = 2\n",
+        "0a".repeat(32)
+    );
+    let text = SMALL.replace("[\"wrn-10-1\"]", "[\"wrn-10-1\", \"resnet-18\", \"resnet-18-cifar\"]") + &rest;
+    let plan = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let mut found = 0;
+    for network in networks(&plan) {
+        match (&network.pretrained, network.model.to_string().as_str()) {
+            (Some(pretrained), "resnet-18") => {
+                assert_eq!(pretrained.file, "a.safetensors");
+                assert_eq!(pretrained.digest.to_string(), "0a".repeat(32));
+                found += 1;
+            }
+            (pretrained, other) => assert_eq!(*pretrained, None, "{other}"),
+        }
+    }
+    assert_eq!(found, 2 + 2, "two seeds, and the second members of their ensembles");
+}
+
+#[test]
 fn latent_sizes_are_swept_in_one_grid_by_their_labels() {
     let methods = [2, 8, 32, 64].map(|latent| {
         format!("[[method]]\nkind = \"lp-bnn\"\nlabel = \"LP-BNN d={latent}\"\nlatent = {latent}\n")

@@ -285,3 +285,40 @@ fn a_grid_beyond_reason_is_refused_before_it_is_expanded() {
     assert_eq!(problems(&(text + &methods))[0].message, "the grid has 11000 cells, more than 10000");
     assert_eq!(problems(&"#".repeat(2 << 20)).len(), 1);
 }
+
+#[test]
+fn weights_to_start_from_are_for_resnets_of_the_grid_and_have_a_name_and_a_digest() {
+    let digest = "0".repeat(64);
+    let good = format!("file = \"a.safetensors\"\nblake3 = \"{digest}\"\n");
+    let deterministic = "[[method]]\nkind = \"deterministic\"\n";
+    assert_eq!(
+        complaints(&format!("[pretrained.wrn-10-1]\n{good}{deterministic}")),
+        ["1: pretrained.wrn-10-1: `wrn-10-1` cannot start from a file of weights"]
+    );
+    assert_eq!(
+        complaints(&format!("[pretrained.resnet-18]\n{good}{deterministic}")),
+        ["1: pretrained.resnet-18: `resnet-18` is not one of the grid's `models`"]
+    );
+    let resnet = SMALL.replace("wrn-10-1", "resnet-18");
+    let of = |lines: &str| {
+        problems(&format!("{resnet}[pretrained.resnet-18]\n{lines}\n{deterministic}"))
+            .iter()
+            .map(|problem| format!("{}: {}", problem.key, problem.message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("file = \"../a.safetensors\""),
+        [
+            "pretrained.resnet-18.blake3: `blake3` is missing",
+            "pretrained.resnet-18.file: `../a.safetensors` is not the name of such a file"
+        ]
+    );
+    assert_eq!(
+        of("file = \"a.pth\"\nblake3 = \"12\"\nurl = 1"),
+        [
+            "pretrained.resnet-18.file: `a.pth` is not the name of such a file",
+            "pretrained.resnet-18.blake3: `12` is not a digest: expected 64 hexadecimal digits",
+            "pretrained.resnet-18.url: unknown key `url`"
+        ]
+    );
+}

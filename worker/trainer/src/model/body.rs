@@ -4,12 +4,16 @@ use common::spec::ModelSpec;
 use tch::Tensor;
 
 use super::layers::Construction;
+use super::mlp::Mlp;
+use super::resnet::ResNet;
 use super::wide_resnet::WideResNet;
 use super::{ModelError, Pass};
 
 /// A network without its last layer.
 pub(crate) enum Body {
     WideResNet(WideResNet),
+    ResNet(ResNet),
+    Mlp(Mlp),
 }
 
 impl Body {
@@ -17,15 +21,18 @@ impl Body {
     pub(crate) fn new(
         at: &mut Construction<'_>,
         spec: &ModelSpec,
-        [channels, _, _]: [i64; 3],
+        [channels, height, width]: [i64; 3],
     ) -> Result<Self, ModelError> {
         match *spec {
-            ModelSpec::WideResNet { depth, widen, variant: _ } => {
+            ModelSpec::WideResNet { depth, widen, variant } => {
                 let size = (i64::from(depth), i64::from(widen));
-                Ok(Self::WideResNet(WideResNet::new(at, size, channels)?))
+                Ok(Self::WideResNet(WideResNet::new(at, size, variant, channels)?))
             }
-            ModelSpec::ResNet { .. } => Err(ModelError::NotBuilt("resnet")),
-            ModelSpec::Mlp { .. } => Err(ModelError::NotBuilt("mlp")),
+            ModelSpec::ResNet { depth, form } => Ok(Self::ResNet(ResNet::new(at, depth, form, channels)?)),
+            ModelSpec::Mlp { layers, width: units, norm } => {
+                let size = (i64::from(layers), i64::from(units));
+                Ok(Self::Mlp(Mlp::new(at, size, norm, channels * height * width)?))
+            }
         }
     }
 
@@ -33,6 +40,8 @@ impl Body {
     pub(crate) fn features(&self) -> i64 {
         match self {
             Self::WideResNet(net) => net.features(),
+            Self::ResNet(net) => net.features(),
+            Self::Mlp(net) => net.features(),
         }
     }
 
@@ -41,6 +50,8 @@ impl Body {
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match self {
             Self::WideResNet(net) => net.forward(x, pass),
+            Self::ResNet(net) => net.forward(x, pass),
+            Self::Mlp(net) => net.forward(x, pass),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::uq::{Side, mimo};
 /// Both sides compute in double precision, so they differ by the order of summation only: some 1e-15 of the
 /// largest term, amplified where few values are normalised and added up over ten layers. 1e-13 was seen to
 /// hold; another processor may sum in another order.
-const TOLERANCE: f64 = 1e-11;
+pub(super) const TOLERANCE: f64 = 1e-11;
 
 /// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
 pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
@@ -44,7 +44,7 @@ pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
 }
 
 /// Values of a tensor from its name, as `fill` of `make_golden.py`.
-fn fill(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn fill(name: &str, shape: &[i64]) -> Tensor {
     let values = Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape);
     let last = name.rsplit('.').next().unwrap();
     let norm = name.split('.').any(|part| part.starts_with("bn"));
@@ -74,20 +74,27 @@ fn digest(name: &str, tensor: &Tensor) -> Tensor {
     Tensor::stack(&numbers, 0)
 }
 
-struct Golden {
+pub(super) struct Golden {
     name: String,
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl Golden {
-    fn load(name: &str) -> Self {
+    pub(super) fn load(name: &str) -> Self {
         let path: PathBuf =
             [env!("CARGO_MANIFEST_DIR"), "fixtures", &format!("{name}.safetensors")].iter().collect();
         let tensors = Tensor::read_safetensors(path).unwrap().into_iter().collect();
         Self { name: name.to_owned(), tensors }
     }
 
-    fn assert_close(&self, key: &str, actual: &Tensor, tolerance: f64) {
+    /// Lines of three words that describe the tensors of a state.
+    pub(super) fn state(&self) -> Vec<[String; 3]> {
+        let bytes = Vec::<u8>::try_from(&self.tensors["state"]).unwrap();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+        std::str::from_utf8(&bytes).unwrap().lines().map(words).collect()
+    }
+
+    pub(super) fn assert_close(&self, key: &str, actual: &Tensor, tolerance: f64) {
         let expected = &self.tensors[key];
         assert_eq!(actual.size(), expected.size(), "shape of `{key}` in {}", self.name);
         let expected = expected.to_kind(Kind::Double);
@@ -97,8 +104,11 @@ impl Golden {
     }
 
     /// Compares tensors that the file holds as digests, and that there are no others.
-    fn assert_table(&self, key: &str, actual: &BTreeMap<String, Tensor>) {
-        let bytes = Vec::<u8>::try_from(&self.tensors[&format!("{key}.names")]).unwrap();
+    pub(super) fn assert_table(&self, key: &str, actual: &BTreeMap<String, Tensor>) {
+        let Some(bytes) = self.tensors.get(&format!("{key}.names")) else {
+            return assert!(actual.is_empty(), "{} has no {key}", self.name);
+        };
+        let bytes = Vec::<u8>::try_from(bytes).unwrap();
         let names: Vec<&str> = std::str::from_utf8(&bytes).unwrap().lines().collect();
         assert_eq!(names, actual.keys().collect::<Vec<_>>(), "names of {key} in {}", self.name);
         for (row, name) in names.into_iter().enumerate() {
@@ -132,7 +142,7 @@ fn noise(source: &VectorSource, examples: i64) -> Tensor {
     }
 }
 
-struct Case {
+pub(super) struct Case {
     golden: Golden,
     network: Network,
     images: Tensor,
@@ -143,11 +153,21 @@ struct Case {
 
 impl Case {
     fn new(name: &str, method: &TrainMethod, images: [i64; 4], kind: Kind) -> Self {
+        let spec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
+        Self::with_model(&spec, name, method, images, kind)
+    }
+
+    pub(super) fn with_model(
+        spec: &ModelSpec,
+        name: &str,
+        method: &TrainMethod,
+        images: [i64; 4],
+        kind: Kind,
+    ) -> Self {
         const CLASSES: i64 = 5;
         let [batch, channels, height, width] = images;
-        let spec = ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors };
-        let builder = Builder::new(0, kind, Device::Cpu);
-        let network = Network::build(&spec, method, [channels, height, width], CLASSES, builder).unwrap();
+        let builder = Builder::blank(kind, Device::Cpu);
+        let network = Network::build(spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
         let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);
         let images = fill("images", &images).to_kind(kind);
@@ -185,7 +205,7 @@ impl Case {
     }
 
     /// The step of `network_case`: all of it.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         self.assert_step(&self.train());
         self.assert_evaluation();
     }

@@ -1,4 +1,4 @@
-//! Convolutions and the last linear layer, ordinary or with members.
+//! Convolutions and linear layers, ordinary or with members.
 
 use tch::Tensor;
 
@@ -23,35 +23,36 @@ pub(crate) struct Construction<'a> {
 
 /// What becomes of a layer's output.
 enum Output {
-    /// A bias, `[O]`.
-    Ordinary(Tensor),
+    /// A bias, `[O]`, if the layer has one.
+    Ordinary(Option<Tensor>),
     Members(MemberScales),
     /// A bias, behind an input that members see parts of.
-    Masked(MaskedRows, Tensor),
+    Masked(MaskedRows, Option<Tensor>),
     /// A bias, and the bound of the weight.
-    Spectral(Tensor, SpectralNorm),
+    Spectral(Option<Tensor>, SpectralNorm),
 }
 
 impl Construction<'_> {
     /// Creates what goes around the weight of the layer at `path`.
     fn output(&mut self, path: &str, layer: Layer) -> Result<Output, ModelError> {
         let Layer { kind, role, place, inputs, outputs, fan_in } = layer;
-        let shape = ScaleShape { kind, members: self.plan.members, inputs, outputs, fan_in };
+        let bias = self.plan.style.bias(kind, fan_in);
+        let shape = ScaleShape { kind, members: self.plan.members, inputs, outputs, bias };
         let scales = match (&self.plan.conversion, role) {
-            (Conversion::Ordinary, _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::Ordinary, _) => return self.ordinary(path, outputs, bias),
             (Conversion::BatchEnsemble(settings), LayerRole::Shortcut) if !settings.convert_shortcuts => {
-                return self.ordinary(path, outputs, fan_in);
+                return self.ordinary(path, outputs, bias);
             }
             (Conversion::Masksembles { scale }, _) => {
                 let rows = MaskedRows::new(self.builder, path, place, (shape.members, inputs), *scale)?;
-                return Ok(Output::Masked(rows, self.bias(path, outputs, fan_in)?));
+                return Ok(Output::Masked(rows, self.bias(path, outputs, bias)?));
             }
             (Conversion::Spectral(bound), _) => {
-                let bias = self.bias(path, outputs, fan_in)?;
+                let bias = self.bias(path, outputs, bias)?;
                 return Ok(Output::Spectral(bias, SpectralNorm::new(self.builder, path, *bound)));
             }
             // What it changes is the shape of the weight.
-            (Conversion::Packed(_), _) => return self.ordinary(path, outputs, fan_in),
+            (Conversion::Packed(_), _) => return self.ordinary(path, outputs, bias),
             (Conversion::BatchEnsemble(settings), _) => {
                 MemberScales::new(self.builder, settings, path, shape)?
             }
@@ -67,12 +68,13 @@ impl Construction<'_> {
         Ok(Output::Members(scales))
     }
 
-    fn ordinary(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Output, ModelError> {
-        Ok(Output::Ordinary(self.bias(path, outputs, fan_in)?))
+    fn ordinary(&mut self, path: &str, outputs: i64, bias: Option<Init>) -> Result<Output, ModelError> {
+        Ok(Output::Ordinary(self.bias(path, outputs, bias)?))
     }
 
-    fn bias(&mut self, path: &str, outputs: i64, fan_in: i64) -> Result<Tensor, ModelError> {
-        Ok(self.builder.weight(format!("{path}.bias"), &[outputs], Init::fan_in(fan_in))?)
+    fn bias(&mut self, path: &str, outputs: i64, init: Option<Init>) -> Result<Option<Tensor>, ModelError> {
+        let bias = init.map(|init| self.builder.weight(format!("{path}.bias"), &[outputs], init));
+        Ok(bias.transpose()?)
     }
 
     /// Place of a layer that is not the head's.
@@ -122,11 +124,11 @@ impl Conv {
         let place = at.place();
         let Widths { inputs, outputs, groups } = packed::widths(at.plan, path, place, (inputs, outputs))?;
         let fan_in = inputs / groups * kernel * kernel;
-        let weight = at.builder.weight(
-            format!("{path}.weight"),
-            &[outputs, inputs / groups, kernel, kernel],
-            Init::fan_in(fan_in),
-        )?;
+        // Of one group: members side by side start as networks of their own.
+        let fan_out = outputs / groups * kernel * kernel;
+        let init = at.plan.style.weight(LayerKind::Convolution, fan_in, fan_out);
+        let shape = [outputs, inputs / groups, kernel, kernel];
+        let weight = at.builder.weight(format!("{path}.weight"), &shape, init)?;
         let layer = Layer { kind: LayerKind::Convolution, role, place, inputs, outputs, fan_in };
         let output = at.output(path, layer)?;
         Ok(Self { weight, output, stride, padding: kernel / 2, groups })
@@ -135,10 +137,10 @@ impl Conv {
     /// Shapes: `x` is `[N·J, I, H, W]`, example-major; returns `[N·J, O, H', W']`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) => self.convolve(x, Some(bias)),
+            Output::Ordinary(bias) => self.convolve(x, bias.as_ref()),
             Output::Members(scales) => self.forward_members(&split_members(x, scales.members), scales, pass),
-            Output::Masked(rows, bias) => self.convolve(&rows.mask(x), Some(bias)),
-            Output::Spectral(bias, norm) => self.forward_bounded(x, bias, norm, pass),
+            Output::Masked(rows, bias) => self.convolve(&rows.mask(x), bias.as_ref()),
+            Output::Spectral(bias, norm) => self.forward_bounded(x, bias.as_ref(), norm, pass),
         }
     }
 
@@ -147,23 +149,29 @@ impl Conv {
     /// Shapes: `x` is `[N, J, I, H, W]`, or `[N, 1, I, H, W]`; returns `[N·J, O, H', W']`.
     pub(crate) fn forward_images(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), Some(bias)),
+            Output::Ordinary(bias) => self.convolve(&x.flatten(0, 1), bias.as_ref()),
             Output::Members(scales) => self.forward_members(x, scales, pass),
             // The first layer is not masked, so what all members see is convolved once.
             Output::Masked(rows, bias) => {
-                rows.spread(&self.convolve(&x.flatten(0, 1), Some(bias)), x.size()[0])
+                rows.spread(&self.convolve(&x.flatten(0, 1), bias.as_ref()), x.size()[0])
             }
-            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias, norm, pass),
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass),
         }
     }
 
-    fn forward_bounded(&self, x: &Tensor, bias: &Tensor, norm: &SpectralNorm, pass: &Pass<'_>) -> Tensor {
+    fn forward_bounded(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        norm: &SpectralNorm,
+        pass: &Pass<'_>,
+    ) -> Tensor {
         let Self { weight, stride, padding, .. } = self;
         let shape = x.size();
         let (stride, padding, size) = (*stride, *padding, [shape[2], shape[3]]);
         let operator = ConvOperator { weight, stride, padding, size };
         let weight = norm.normalise(weight, &operator, &operator.output_shape(), keep(pass));
-        x.conv2d(&weight, Some(bias), stride, padding, 1, 1)
+        x.conv2d(&weight, bias, stride, padding, 1, 1)
     }
 
     fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
@@ -219,7 +227,8 @@ impl Linear {
     ) -> Result<Self, ModelError> {
         let Widths { inputs, outputs, groups } = packed::widths(at.plan, path, place, widths)?;
         let fan_in = inputs / groups;
-        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, fan_in], Init::fan_in(fan_in))?;
+        let init = at.plan.style.weight(LayerKind::Linear, fan_in, outputs / groups);
+        let weight = at.builder.weight(format!("{path}.weight"), &[outputs, fan_in], init)?;
         let layer = Layer { kind: LayerKind::Linear, role: LayerRole::Main, place, inputs, outputs, fan_in };
         Ok(Self { weight, output: at.output(path, layer)?, groups })
     }
@@ -227,7 +236,7 @@ impl Linear {
     /// Weight `[O, I]` and bias `[O]` of a layer without members.
     pub(crate) fn ordinary(&self) -> Option<(&Tensor, &Tensor)> {
         match &self.output {
-            Output::Ordinary(bias) if self.groups == 1 => Some((&self.weight, bias)),
+            Output::Ordinary(bias) if self.groups == 1 => Some((&self.weight, bias.as_ref()?)),
             Output::Ordinary(_) | Output::Members(_) | Output::Masked(..) | Output::Spectral(..) => None,
         }
     }
@@ -235,18 +244,50 @@ impl Linear {
     /// Shapes: `x` is `[N·J, I]`, example-major; returns `[N·J, O]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         match &self.output {
-            Output::Ordinary(bias) if self.groups > 1 => packed::linear(x, &self.weight, self.groups) + bias,
-            Output::Ordinary(bias) => x.linear(&self.weight, Some(bias)),
-            Output::Masked(rows, bias) => rows.mask(x).linear(&self.weight, Some(bias)),
-            Output::Members(scales) => {
-                let x = scales.scale_input(&split_members(x, scales.members), pass.vectors);
-                scales.scale_output(&x.linear::<&Tensor>(&self.weight, None), pass.vectors)
-            }
-            Output::Spectral(bias, norm) => {
-                let operator = LinearOperator(&self.weight);
-                let shape = [1, self.weight.size()[0]];
-                x.linear(&norm.normalise(&self.weight, &operator, &shape, keep(pass)), Some(bias))
-            }
+            Output::Ordinary(bias) => self.multiply(x, bias.as_ref()),
+            Output::Masked(rows, bias) => self.multiply(&rows.mask(x), bias.as_ref()),
+            Output::Members(scales) => self.forward_members(&split_members(x, scales.members), scales, pass),
+            Output::Spectral(bias, norm) => self.forward_bounded(x, bias.as_ref(), norm, pass),
         }
+    }
+
+    /// The first layer, whose input need not have a row for each member.
+    ///
+    /// Shapes: `x` is `[N, J, I]`, or `[N, 1, I]`; returns `[N·J, O]`.
+    pub(crate) fn forward_inputs(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        match &self.output {
+            Output::Ordinary(bias) => self.multiply(&x.flatten(0, 1), bias.as_ref()),
+            // As the first convolution.
+            Output::Masked(rows, bias) => {
+                rows.spread(&self.multiply(&x.flatten(0, 1), bias.as_ref()), x.size()[0])
+            }
+            Output::Members(scales) => self.forward_members(x, scales, pass),
+            Output::Spectral(bias, norm) => self.forward_bounded(&x.flatten(0, 1), bias.as_ref(), norm, pass),
+        }
+    }
+
+    fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match (self.groups, bias) {
+            (1, bias) => x.linear(&self.weight, bias),
+            (groups, Some(bias)) => packed::linear(x, &self.weight, groups) + bias,
+            (groups, None) => packed::linear(x, &self.weight, groups),
+        }
+    }
+
+    fn forward_members(&self, x: &Tensor, scales: &MemberScales, pass: &Pass<'_>) -> Tensor {
+        let y = scales.scale_input(x, pass.vectors).linear::<&Tensor>(&self.weight, None);
+        scales.scale_output(&y, pass.vectors)
+    }
+
+    fn forward_bounded(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        norm: &SpectralNorm,
+        pass: &Pass<'_>,
+    ) -> Tensor {
+        let operator = LinearOperator(&self.weight);
+        let shape = [1, self.weight.size()[0]];
+        x.linear(&norm.normalise(&self.weight, &operator, &shape, keep(pass)), bias)
     }
 }

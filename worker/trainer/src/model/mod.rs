@@ -9,13 +9,18 @@ mod body;
 pub(crate) mod builder;
 mod head;
 mod layers;
+mod mlp;
 pub(crate) mod norm;
 pub(crate) mod plan;
 mod posterior;
+mod resnet;
+mod style;
 mod wide_resnet;
 
 #[cfg(test)]
 pub(crate) mod golden;
+#[cfg(test)]
+mod golden_models;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -38,6 +43,7 @@ use head::Head;
 use layers::Construction;
 use norm::Statistics;
 use plan::Plan;
+use style::Style;
 
 /// Why a network was not built, or cannot take a batch.
 #[derive(Debug, thiserror::Error)]
@@ -275,7 +281,7 @@ impl Network {
         Self::build(spec, method, input, classes, Builder::new(seed, Kind::Float, device))
     }
 
-    fn build(
+    pub(crate) fn build(
         spec: &ModelSpec,
         method: &TrainMethod,
         input: [i64; 3],
@@ -289,7 +295,7 @@ impl Network {
         if classes < 2 {
             return Err(ModelError::Classes(classes));
         }
-        let plan = Plan::of(method)?;
+        let plan = Plan { style: Style::of(spec), ..Plan::of(method)? };
         let mut latent = None;
         let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut latent };
         let body = Body::new(&mut at, spec, [channels * plan.images, height, width])?;

@@ -50,6 +50,7 @@ impl Statistics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Block,
+    /// Before the last layer, where the authors' WideResNet has another momentum.
     Last,
 }
 
@@ -97,13 +98,22 @@ impl BatchNorm {
         })
     }
 
-    /// relu(BN(x)), which is all that the network needs of it.
+    /// relu(BN(x)).
     ///
-    /// Shapes: `x` is `[N·J, C, H, W]`, example-major, and so is what is returned.
+    /// Shapes: as [`forward`](Self::forward).
     pub(crate) fn forward_relu(&self, x: &Tensor, statistics: Statistics) -> Tensor {
+        // In place: the gradient of a normalisation does not need its output.
+        self.forward(x, statistics).relu_()
+    }
+
+    /// BN(x).
+    ///
+    /// Shapes: `x` is `[N·J, C, ..]`, example-major, and so is what is returned.
+    pub(crate) fn forward(&self, x: &Tensor, statistics: Statistics) -> Tensor {
         let shape = x.size();
-        let channels = self.weight.numel() as i64;
-        let mut y = x.reshape([-1, channels, shape[2], shape[3]]).batch_norm(
+        let mut by_member = vec![-1, self.weight.numel() as i64];
+        by_member.extend(&shape[2..]);
+        let y = x.reshape(&by_member[..]).batch_norm(
             Some(self.weight.flatten(0, -1)),
             Some(self.bias.flatten(0, -1)),
             Some(self.running_mean.flatten(0, -1)),
@@ -113,7 +123,6 @@ impl BatchNorm {
             EPS,
             true,
         );
-        // In place: the gradient of a normalisation does not need its output.
-        y.relu_().reshape(&shape[..])
+        y.reshape(&shape[..])
     }
 }

@@ -7,6 +7,7 @@ use common::spec::{
 };
 
 use super::ModelError;
+use super::style::Style;
 use crate::uq::masksembles::MASK_SCALES;
 use crate::uq::mimo::Mixing;
 use crate::uq::spectral::Bound;
@@ -14,7 +15,7 @@ use crate::uq::spectral::Bound;
 /// Momentum of batch normalisation: the weight of the newest batch's statistics.
 const MOMENTUM: f64 = 0.1;
 
-/// The authors' networks have this in the last normalisation, except in LP-BNN; that of rank-1 BNN is not theirs.
+/// The authors' WideResNets have this in the last normalisation, except in LP-BNN; that of rank-1 BNN is not theirs.
 const LAST_MOMENTUM: f64 = 0.9;
 
 /// What becomes of the layers.
@@ -51,7 +52,7 @@ pub(crate) struct DropoutPlan {
     pub(crate) unit: DropoutUnit,
 }
 
-/// A method, as the construction of a network needs it.
+/// Method and conventions of a model, as the construction of a network needs them.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Predictions of a forward pass.
@@ -71,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) dropout: DropoutPlan,
     pub(crate) momentum: f64,
     pub(crate) last_momentum: f64,
+    /// Of the model.
+    pub(crate) style: Style,
 }
 
 impl Plan {
@@ -107,6 +110,7 @@ impl Plan {
             dropout: DropoutPlan { rate: 0.0, place: DropoutPlace::Residual, unit: DropoutUnit::Element },
             momentum: MOMENTUM,
             last_momentum: LAST_MOMENTUM,
+            style: Style::PyTorch,
         }
     }
 

@@ -1,9 +1,16 @@
-//! WideResNet-d-k in the variant of the authors' code: biases in convolutions, the stride on a block's
-//! second convolution, the shortcut on the raw input, neither normalisation nor ReLU after the first
-//! convolution.
+//! WideResNet-d-k in the variants of three programs, which differ in their blocks:
 //!
-//! Source: Zagoruyko, Komodakis, *Wide Residual Networks*, BMVC 2016, for the family.
+//! | variant | stride on | shortcut on | dropout | biases, initial values |
+//! |---|---|---|---|---|
+//! | LP-BNN's authors | second convolution | raw input | before the second BN-ReLU | see `style` |
+//! | original | first | input after BN-ReLU | behind the second BN-ReLU | |
+//! | Uncertainty Baselines | first | raw input | before the second BN-ReLU | |
+//!
+//! None has normalisation or ReLU after the first convolution.
+//!
+//! Source: Zagoruyko, Komodakis, *Wide Residual Networks*, BMVC 2016.
 
+use common::spec::WideResNetVariant;
 use tch::{Kind, Tensor};
 
 use super::layers::{Construction, Conv, ConvShape, LayerRole};
@@ -26,40 +33,58 @@ struct Block {
     conv2: Conv,
     /// `None` where the shapes agree: the identity.
     shortcut: Option<Conv>,
+    variant: WideResNetVariant,
 }
 
 impl Block {
     fn new(
         at: &mut Construction<'_>,
         path: &str,
-        inputs: i64,
-        outputs: i64,
+        (inputs, outputs): (i64, i64),
         stride: i64,
+        variant: WideResNetVariant,
     ) -> Result<Self, ModelError> {
+        let (first, second) = match variant {
+            WideResNetVariant::Authors => (1, stride),
+            WideResNetVariant::Original | WideResNetVariant::UncertaintyBaselines => (stride, 1),
+        };
         let main = ConvShape { inputs, outputs, kernel: 3, stride: 1, role: LayerRole::Main };
         Ok(Self {
             bn1: BatchNorm::new(at.builder, &format!("{path}.bn1"), at.plan, Place::Block, inputs)?,
-            conv1: Conv::new(at, &format!("{path}.conv1"), main)?,
+            conv1: Conv::new(at, &format!("{path}.conv1"), ConvShape { stride: first, ..main })?,
             dropout: at.plan.dropout,
             bn2: BatchNorm::new(at.builder, &format!("{path}.bn2"), at.plan, Place::Block, outputs)?,
-            conv2: Conv::new(at, &format!("{path}.conv2"), ConvShape { inputs: outputs, stride, ..main })?,
+            conv2: Conv::new(
+                at,
+                &format!("{path}.conv2"),
+                ConvShape { inputs: outputs, stride: second, ..main },
+            )?,
             shortcut: if stride == 1 && inputs == outputs {
                 None
             } else {
                 let shape = ConvShape { kernel: 1, stride, role: LayerRole::Shortcut, ..main };
                 Some(Conv::new(at, &format!("{path}.shortcut"), shape)?)
             },
+            variant,
         })
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Tensor {
         let dropout = self.dropout;
-        let y = dropout.behind_layer(self.bn1.forward_relu(x, pass.statistics), pass);
-        let y = dropout.in_residual(self.conv1.forward(&y, pass), pass);
-        let y = dropout.behind_layer(self.bn2.forward_relu(&y, pass.statistics), pass);
-        let y = dropout.behind_layer(self.conv2.forward(&y, pass), pass);
+        let activated = dropout.behind_layer(self.bn1.forward_relu(x, pass.statistics), pass);
+        let y = self.conv1.forward(&activated, pass);
+        let (y, input) = match self.variant {
+            WideResNetVariant::Authors | WideResNetVariant::UncertaintyBaselines => {
+                (self.bn2.forward_relu(&dropout.in_residual(y, pass), pass.statistics), x)
+            }
+            WideResNetVariant::Original => {
+                (dropout.in_residual(self.bn2.forward_relu(&y, pass.statistics), pass), &activated)
+            }
+        };
+        let y = self.conv2.forward(&dropout.behind_layer(y, pass), pass);
+        let y = dropout.behind_layer(y, pass);
         match &self.shortcut {
-            Some(shortcut) => y + dropout.behind_layer(shortcut.forward(x, pass), pass),
+            Some(shortcut) => y + dropout.behind_layer(shortcut.forward(input, pass), pass),
             None => y + x,
         }
     }
@@ -77,6 +102,7 @@ impl WideResNet {
     pub(crate) fn new(
         at: &mut Construction<'_>,
         (depth, widen): (i64, i64),
+        variant: WideResNetVariant,
         channels: i64,
     ) -> Result<Self, ModelError> {
         let stem = ConvShape { inputs: channels, outputs: STEM, kernel: 3, stride: 1, role: LayerRole::Main };
@@ -87,11 +113,15 @@ impl WideResNet {
             for block in 0..(depth - 4) / 6 {
                 let path = format!("groups.{group}.{block}");
                 let stride = if block == 0 { stride } else { 1 };
-                blocks.push(Block::new(at, &path, inputs, width * widen, stride)?);
+                blocks.push(Block::new(at, &path, (inputs, width * widen), stride, variant)?);
                 inputs = width * widen;
             }
         }
-        let bn = BatchNorm::new(at.builder, "bn", at.plan, Place::Last, inputs)?;
+        let place = match variant {
+            WideResNetVariant::Authors => Place::Last,
+            WideResNetVariant::Original | WideResNetVariant::UncertaintyBaselines => Place::Block,
+        };
+        let bn = BatchNorm::new(at.builder, "bn", at.plan, place, inputs)?;
         Ok(Self { stem, dropout: at.plan.dropout, blocks, bn, features: inputs })
     }
 
@@ -137,7 +167,7 @@ mod tests {
                     .unwrap();
             let mut builder = Builder::new(0, Kind::Double, Device::Cpu);
             let mut at = Construction { builder: &mut builder, plan: &plan, latent: &mut None };
-            let block = Block::new(&mut at, "block", 1, 1, 1).unwrap();
+            let block = Block::new(&mut at, "block", (1, 1), 1, WideResNetVariant::Authors).unwrap();
             Self { block, tensors: builder.finish() }
         }
 

@@ -40,6 +40,7 @@ use crate::device;
 use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
 use crate::model::Network;
+use crate::pretrained;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
@@ -88,6 +89,10 @@ impl Prepared {
         let input = data::input_shape(&spec.data);
         let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
         network.check_batch(sharding.local_batch() as i64)?;
+        // The others get the tensors of rank 0, whether those come from here or from a checkpoint.
+        if let Some(pretrained) = spec.pretrained.as_ref().filter(|_| launch.rank == 0) {
+            pretrained::load(&launch.data_dir, pretrained, spec.model, &network.named_tensors())?;
+        }
         let batcher = data::training(spec, &launch.data_dir)?;
         let steps_per_epoch = sharding.steps_per_epoch(batcher.images().len())? as u64;
         let total_steps = steps_per_epoch * u64::from(spec.recipe.epochs);

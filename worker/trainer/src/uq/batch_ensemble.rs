@@ -1,6 +1,7 @@
 //! BatchEnsemble: one shared weight and a pair of scales per member and layer.
 //!
-//! Member j computes with the weight W ⊙ (γⱼ αⱼᵀ) and its own bias, but no member's weight is ever formed:
+//! Member j computes with the weight W ⊙ (γⱼ αⱼᵀ) and its own bias (where the model has biases), but no member's
+//! weight is ever formed:
 //! y = (W (x ⊙ αⱼ)) ⊙ γⱼ + bⱼ, so all members' rows go through one convolution.
 //!
 //! LP-BNN and rank-1 BNN use the same layer, with vectors that are decoded or drawn instead of stored.
@@ -42,15 +43,15 @@ pub(crate) enum LayerKind {
     Linear,
 }
 
-/// Sizes that the scales of a layer follow from.
+/// What the scales and biases of a layer follow from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScaleShape {
     pub(crate) kind: LayerKind,
     pub(crate) members: i64,
     pub(crate) inputs: i64,
     pub(crate) outputs: i64,
-    /// Of the shared weight.
-    pub(crate) fan_in: i64,
+    /// First values of the biases, if the model has any in this layer.
+    pub(crate) bias: Option<Init>,
 }
 
 /// Scales and biases of the members of one layer with I inputs and O outputs (channels or features).
@@ -112,11 +113,11 @@ pub(crate) fn bias(
     path: &str,
     shape: ScaleShape,
 ) -> Result<Option<Tensor>, TchError> {
-    match (mode, shape.kind) {
-        (BiasMode::LinearOnly, LayerKind::Convolution) => Ok(None),
-        (BiasMode::PerMember, _) | (BiasMode::LinearOnly, LayerKind::Linear) => {
+    match (mode, shape.kind, shape.bias) {
+        (BiasMode::LinearOnly, LayerKind::Convolution, _) | (_, _, None) => Ok(None),
+        (BiasMode::PerMember, _, Some(init)) | (BiasMode::LinearOnly, LayerKind::Linear, Some(init)) => {
             let rows = [shape.members, shape.outputs];
-            builder.member_weight(format!("{path}.bias"), &rows, Init::fan_in(shape.fan_in)).map(Some)
+            builder.member_weight(format!("{path}.bias"), &rows, init).map(Some)
         }
     }
 }

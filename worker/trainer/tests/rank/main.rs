@@ -6,6 +6,7 @@ mod evaluation;
 mod failure;
 mod gang;
 mod posteriors;
+mod pretrained;
 mod resume;
 mod state;
 mod support;
