@@ -1,5 +1,7 @@
 //! What holds for every network of a method, whatever its weights.
 
+mod distance;
+
 use std::collections::BTreeSet;
 
 use common::spec::{
