@@ -26,6 +26,7 @@ pub async fn run(client: &ClientArguments, arguments: TableArguments) -> Result<
         columns: arguments.columns,
         format: wire_format(arguments.format).into(),
         width: terminal_width().unwrap_or(0),
+        ..GetTableRequest::default()
     };
     let response = client.api.get_table(request).await;
     out::line(&client.answer(response)?.rendered)?;

@@ -251,6 +251,16 @@ metrics! {
         WeightCosine = "weight_cosine", "Weight cosine", Neither, Plain, 4;
         /// Number of corrupted test sets that were evaluated.
         ShiftedSets = "shifted_sets", "Shifted sets", Neither, Plain, 0;
+        /// Root mean squared error of a predicted number, in its unit.
+        RootMeanSquaredError = "rmse", "RMSE", Lower, Plain, 3;
+        /// Negative log-likelihood of numbers under the mixture of the members' Gaussians, in nats.
+        GaussianNegativeLogLikelihood = "gaussian_nll", "NLL (density)", Lower, Plain, 3;
+        /// Share of numbers within 1.96 predicted standard deviations.
+        Coverage95 = "coverage_95", "Within 95 % (%)", Neither, Percent, 1;
+        /// Mean predicted standard deviation of numbers.
+        StandardDeviation = "std", "Std", Neither, Plain, 2;
+        /// Mean standard deviation of the members' means.
+        EpistemicDeviation = "epistemic_std", "Epistemic std", Neither, Plain, 2;
     }
     shift: {
         Main = CorruptedAccuracy CorruptedNll CorruptedBrier CorruptedEce,

@@ -161,7 +161,11 @@ fn source(
     held_out: &[u32],
     value: &Value<'_>,
 ) -> Option<Located<OodSource>> {
-    let mut options = vec![("held-out", OodSource::HeldOut), ("two-moons-far", OodSource::TwoMoonsFar)];
+    let mut options = vec![
+        ("held-out", OodSource::HeldOut),
+        ("two-moons-far", OodSource::TwoMoonsFar),
+        ("cubic-far", OodSource::CubicFar),
+    ];
     options.extend(DatasetName::ALL.map(|name| (name.name(), OodSource::Set(name))));
     let (source, resize) = if value.is_table() {
         let mut section = value.section()?;
@@ -199,7 +203,18 @@ fn check_source(log: &Log<'_>, set: DatasetName, held_out: &[u32], source: OodSo
         OodSource::TwoMoonsFar if set != DatasetName::TwoMoons => {
             log.problem(at, format_args!("`two-moons-far` is far from `two-moons`, not from `{set}`"), None);
         }
-        OodSource::HeldOut | OodSource::Set(_) | OodSource::Resized(_) | OodSource::TwoMoonsFar => {}
+        OodSource::CubicFar if set != DatasetName::Cubic => {
+            log.problem(at, format_args!("`cubic-far` is far from `cubic`, not from `{set}`"), None);
+        }
+        OodSource::Set(other) if other.task() != set.task() => {
+            let hint = "its own are `cubic-far`, or `two-moons-far`".to_owned();
+            log.problem(at, format_args!("`{other}` and `{set}` are different tasks"), Some(hint));
+        }
+        OodSource::HeldOut
+        | OodSource::Set(_)
+        | OodSource::Resized(_)
+        | OodSource::TwoMoonsFar
+        | OodSource::CubicFar => {}
     }
 }
 

@@ -12,7 +12,7 @@ use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
-    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec,
+    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, Task,
     TrainMethod, TrainSpec, TrialSpec,
 };
 use crate::{Digest, TrialKey};
@@ -168,6 +168,7 @@ impl<'a> Expansion<'a, '_> {
         layer.check(self.log, data, &place.method.at);
         check_length(self.log, place.method, work, &layer);
         self.check_batch(place, work, &layer, &slots);
+        self.check_task(place, work, data);
         if self.log.len() > 0 {
             return None;
         }
@@ -239,6 +240,20 @@ impl<'a> Expansion<'a, '_> {
             self.trials.push(PlannedTrial { spec, policy: self.file.run.clone(), label });
         }
         key
+    }
+
+    /// Some methods are about classes only.
+    fn check_task(&self, place: &Place<'_>, work: &Work, data: &DataSpec) {
+        let able = match work {
+            Work::Network { train, predictor } => train.can_regress() && predictor.can_regress(),
+            Work::Ensemble { .. } => true,
+        };
+        if data.set.task() == Task::Regression && !able {
+            let method = &place.method.label;
+            let message = format!("`{}` predicts classes, and `{}` has none", method.value, data.set);
+            let hint = "leave the cells out with an `[[exclude]]`, or drop the method".to_owned();
+            self.log.problem(&method.at, message, Some(hint));
+        }
     }
 
     /// Ranks share a batch evenly, and so do members that each see a part of it.

@@ -5,6 +5,15 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// What a network predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A class, by a probability for each.
+    Classification,
+    /// A number, by the mean and the variance of a Gaussian.
+    Regression,
+}
+
 /// Data sets that the trainer can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -32,11 +41,13 @@ pub enum DatasetName {
     Textures,
     /// Two interleaved half circles in the plane, made by a formula.
     TwoMoons,
+    /// A cubic with noise, made by a formula: a number to predict.
+    Cubic,
 }
 
 impl DatasetName {
     /// Every data set.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Digits,
         Self::Cifar10,
         Self::Cifar100,
@@ -47,6 +58,7 @@ impl DatasetName {
         Self::TinyImageNet,
         Self::Textures,
         Self::TwoMoons,
+        Self::Cubic,
     ];
 
     /// Name as written in grid files.
@@ -62,10 +74,28 @@ impl DatasetName {
             Self::TinyImageNet => "tiny-imagenet",
             Self::Textures => "textures",
             Self::TwoMoons => "two-moons",
+            Self::Cubic => "cubic",
         }
     }
 
-    /// Classes of the whole set.
+    /// What a network is to predict of an example.
+    pub fn task(self) -> Task {
+        match self {
+            Self::Cubic => Task::Regression,
+            Self::Digits
+            | Self::Cifar10
+            | Self::Cifar100
+            | Self::Svhn
+            | Self::Mnist
+            | Self::FashionMnist
+            | Self::NotMnist
+            | Self::TinyImageNet
+            | Self::Textures
+            | Self::TwoMoons => Task::Classification,
+        }
+    }
+
+    /// Classes of the whole set; 1 where a number is predicted.
     pub fn classes(self) -> u32 {
         match self {
             Self::Cifar100 => 100,
@@ -75,10 +105,12 @@ impl DatasetName {
             Self::TinyImageNet => 200,
             Self::Textures => 47,
             Self::TwoMoons => 2,
+            Self::Cubic => 1,
         }
     }
 
-    /// Shape of an image: channels, height, width. Real features are channels of one pixel.
+    /// Shape of an example: channels, height, width. Real features are channels of one pixel, and so is a number to
+    /// predict, the last of them.
     pub fn shape(self) -> [u32; 3] {
         match self {
             Self::Digits => [1, 8, 8],
@@ -86,7 +118,7 @@ impl DatasetName {
             Self::Mnist | Self::FashionMnist | Self::NotMnist => [1, 28, 28],
             Self::TinyImageNet => [3, 64, 64],
             Self::Textures => [3, 224, 224],
-            Self::TwoMoons => [2, 1, 1],
+            Self::TwoMoons | Self::Cubic => [2, 1, 1],
         }
     }
 
@@ -94,13 +126,13 @@ impl DatasetName {
     pub fn mirrors(self) -> bool {
         match self {
             Self::Cifar10 | Self::Cifar100 | Self::FashionMnist | Self::TinyImageNet | Self::Textures => true,
-            Self::Digits | Self::Svhn | Self::Mnist | Self::NotMnist | Self::TwoMoons => false,
+            Self::Digits | Self::Svhn | Self::Mnist | Self::NotMnist | Self::TwoMoons | Self::Cubic => false,
         }
     }
 
     /// Whether its examples are images, which can be corrupted and resized, and not real features.
     pub fn is_images(self) -> bool {
-        self != Self::TwoMoons
+        !matches!(self, Self::TwoMoons | Self::Cubic)
     }
 
     /// Whether corrupted test images are published for it (CIFAR-10-C, CIFAR-100-C).
@@ -156,6 +188,14 @@ impl DataSpec {
     pub fn classes(&self) -> u32 {
         self.set.classes() - self.held_out.len() as u32
     }
+
+    /// Outputs that the network has: one a class, or the mean and the logarithm of the variance of a number.
+    pub fn outputs(&self) -> u32 {
+        match self.set.task() {
+            Task::Classification => self.classes(),
+            Task::Regression => 2,
+        }
+    }
 }
 
 /// Images that no training class explains.
@@ -170,6 +210,8 @@ pub enum OodSource {
     Resized(DatasetName),
     /// Points of the plane far from both half circles of `two-moons`.
     TwoMoonsFar,
+    /// Points of `cubic` outside of what is trained on.
+    CubicFar,
 }
 
 impl fmt::Display for OodSource {
@@ -178,6 +220,7 @@ impl fmt::Display for OodSource {
             Self::HeldOut => f.write_str("held-out"),
             Self::Set(set) | Self::Resized(set) => set.fmt(f),
             Self::TwoMoonsFar => f.write_str("two-moons-far"),
+            Self::CubicFar => f.write_str("cubic-far"),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use data::{Corruption, DataSpec, DatasetName, OodSource, ShiftSource, ShiftSpec};
+pub use data::{Corruption, DataSpec, DatasetName, OodSource, ShiftSource, ShiftSpec, Task};
 pub use method::{
     BatchEnsemblePreset, BatchEnsembleSettings, BatchMode, BiasMode, DropoutPlace, DropoutSettings,
     DropoutUnit, DuqSettings, Encode, EvidenceActivation, EvidentialLoss, EvidentialSettings, KlReduction,

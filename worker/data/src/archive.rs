@@ -37,7 +37,7 @@ const FASHION: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.co
 
 pub(crate) fn of(name: DatasetName) -> &'static [Archive] {
     match name {
-        DatasetName::Digits | DatasetName::TwoMoons => &[],
+        DatasetName::Digits | DatasetName::TwoMoons | DatasetName::Cubic => &[],
         DatasetName::Cifar10 => &[Archive {
             file: "cifar-10-binary.tar.gz",
             base: CIFAR,
@@ -136,7 +136,8 @@ pub(crate) fn of_corrupted(name: DatasetName) -> Option<&'static Archive> {
         | DatasetName::NotMnist
         | DatasetName::TinyImageNet
         | DatasetName::Textures
-        | DatasetName::TwoMoons => None,
+        | DatasetName::TwoMoons
+        | DatasetName::Cubic => None,
     }
 }
 

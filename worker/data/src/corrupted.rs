@@ -43,7 +43,8 @@ impl CorruptedFiles {
             | DatasetName::NotMnist
             | DatasetName::TinyImageNet
             | DatasetName::Textures
-            | DatasetName::TwoMoons => None,
+            | DatasetName::TwoMoons
+            | DatasetName::Cubic => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::DataError;
 use crate::images::{Images, Shape};
 use crate::name::{DatasetName, Split};
-use crate::{cifar, digits, folders, idx, svhn, two_moons};
+use crate::{cifar, cubic, digits, folders, idx, svhn, two_moons};
 
 /// The folder that holds the unpacked official archives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +110,7 @@ pub(crate) fn load_request(request: Request<'_>) -> Result<Loaded, DataError> {
         DatasetName::TinyImageNet => return folders::load_tiny_imagenet(request),
         DatasetName::Textures => return folders::load_textures(request, None),
         DatasetName::TwoMoons => two_moons::load(request.split),
+        DatasetName::Cubic => cubic::load(request.split),
     };
     Ok(Loaded { images, skipped: Vec::new() })
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::archive::{self, Archive};
 use crate::augment::{Augmentation, Crop, Cutout, Flip};
+use crate::cubic;
 use crate::images::Shape;
 use crate::two_moons;
 
@@ -33,6 +34,8 @@ pub enum DatasetName {
     Textures,
     /// Two interleaved half circles in the plane: real features, made by a formula.
     TwoMoons,
+    /// A cubic with noise: a number to predict instead of a class, made by a formula.
+    Cubic,
 }
 
 /// The part of a data set that its owners meant for training or for testing.
@@ -65,7 +68,7 @@ pub struct UnknownDataset {
 
 impl DatasetName {
     /// Every data set.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Digits,
         Self::Cifar10,
         Self::Cifar100,
@@ -76,6 +79,7 @@ impl DatasetName {
         Self::TinyImageNet,
         Self::Textures,
         Self::TwoMoons,
+        Self::Cubic,
     ];
 
     /// The name in grid files.
@@ -91,10 +95,12 @@ impl DatasetName {
             Self::TinyImageNet => "tiny-imagenet",
             Self::Textures => "textures",
             Self::TwoMoons => "two-moons",
+            Self::Cubic => "cubic",
         }
     }
 
-    /// Channels, height and width of every image. Real features are channels of one pixel.
+    /// Channels, height and width of every image. Real features are channels of one pixel, and so is a number to predict,
+    /// the last of them.
     pub fn shape(self) -> Shape {
         match self {
             Self::Digits => Shape { channels: 1, height: 8, width: 8 },
@@ -102,11 +108,11 @@ impl DatasetName {
             Self::Mnist | Self::FashionMnist | Self::NotMnist => Shape { channels: 1, height: 28, width: 28 },
             Self::TinyImageNet => Shape { channels: 3, height: 64, width: 64 },
             Self::Textures => Shape { channels: 3, height: 224, width: 224 },
-            Self::TwoMoons => Shape { channels: 2, height: 1, width: 1 },
+            Self::TwoMoons | Self::Cubic => Shape { channels: 2, height: 1, width: 1 },
         }
     }
 
-    /// Number of classes.
+    /// Number of classes; 1 where a number is predicted.
     pub fn classes(self) -> usize {
         match self {
             Self::Digits | Self::Cifar10 | Self::Svhn | Self::Mnist | Self::FashionMnist | Self::NotMnist => {
@@ -116,6 +122,7 @@ impl DatasetName {
             Self::TinyImageNet => 200,
             Self::Textures => 47,
             Self::TwoMoons => 2,
+            Self::Cubic => 1,
         }
     }
 
@@ -134,7 +141,7 @@ impl DatasetName {
             (Self::TinyImageNet, Split::Train) => 100_000,
             (Self::TinyImageNet, Split::Test) => 10_000,
             (Self::Textures, Split::Train | Split::Test) => 1_880,
-            (Self::TwoMoons, Split::Train | Split::Test) => 1_000,
+            (Self::TwoMoons | Self::Cubic, Split::Train | Split::Test) => 1_000,
         }
     }
 
@@ -150,7 +157,8 @@ impl DatasetName {
             | Self::NotMnist
             | Self::TinyImageNet
             | Self::Textures
-            | Self::TwoMoons => u8::MAX,
+            | Self::TwoMoons
+            | Self::Cubic => u8::MAX,
         }
     }
 
@@ -179,13 +187,14 @@ impl DatasetName {
             }
             Self::Textures => Normalization { mean: &[0.485, 0.456, 0.406], std: &[0.229, 0.224, 0.225] },
             Self::TwoMoons => two_moons::NORMALIZATION,
+            Self::Cubic => cubic::NORMALIZATION,
         }
     }
 
     /// The usual augmentation of training images, label-preserving: digits are never mirrored.
     pub fn augmentation(self) -> Augmentation {
         let (padding, flip, cutout) = match self {
-            Self::TwoMoons => return Augmentation::NONE,
+            Self::TwoMoons | Self::Cubic => return Augmentation::NONE,
             Self::Digits => (1, Flip::Never, None),
             Self::Cifar10 | Self::Cifar100 => (4, Flip::Horizontal, Some(Cutout { size: 16 })),
             Self::Svhn => (4, Flip::Never, Some(Cutout { size: 16 })),
@@ -212,6 +221,7 @@ impl DatasetName {
             Self::TwoMoons => {
                 "https://scikit-learn.org/stable/modules/generated/sklearn.datasets.make_moons.html"
             }
+            Self::Cubic => "https://proceedings.mlr.press/v37/hernandez-lobatoc15.html",
             Self::Cifar10 | Self::Cifar100 => "https://www.cs.toronto.edu/~kriz/cifar.html",
             Self::Svhn => "http://ufldl.stanford.edu/housenumbers/",
             Self::Mnist => "http://yann.lecun.com/exdb/mnist/",
@@ -230,14 +240,14 @@ impl DatasetName {
             Self::NotMnist => "none stated",
             Self::TinyImageNet => "ImageNet's terms: non-commercial research",
             Self::Textures => "research purposes only",
-            Self::TwoMoons => "a formula",
+            Self::TwoMoons | Self::Cubic => "a formula",
         }
     }
 
     /// The folder of the official layout, below the data folder; none for what is bundled or computed.
     pub fn folder(self) -> Option<&'static str> {
         match self {
-            Self::Digits | Self::TwoMoons => None,
+            Self::Digits | Self::TwoMoons | Self::Cubic => None,
             Self::Cifar10 => Some("cifar-10-batches-bin"),
             Self::Cifar100 => Some("cifar-100-binary"),
             Self::Svhn => Some("svhn"),

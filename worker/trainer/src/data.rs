@@ -10,13 +10,13 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
 use common::spec::{
-    Augmentation as AugmentationSpec, Corruption, DataSpec, DatasetName as Name, OodSource, ShiftSource,
-    ShiftSpec, TrainSpec,
+    Augmentation as AugmentationSpec, Corruption, DataSpec, DatasetName as Name, EvaluateSpec, OodSource,
+    ShiftSource, ShiftSpec, Task, TrainSpec,
 };
 use datasets::{
     Augmentation, Batch, Batcher, BatcherError, Completeness, CorruptError, CorruptedFiles, Crop, Cutout,
     DataError, DataFolder, DatasetName, Flip, HeldOut, Images, Loaded, PartitionError, Severity, Shape,
-    Sharding, Split, ValidationSplit, corrupt, epoch_order, hold_out, load_reported, load_resized,
+    Sharding, Split, ValidationSplit, corrupt, cubic_far, epoch_order, hold_out, load_reported, load_resized,
     split_validation, two_moons_far,
 };
 use tch::{Device, Tensor};
@@ -46,8 +46,13 @@ pub enum DataProblem {
     #[error("severity {0} is not one of 1 to 5")]
     Severity(u32),
     /// There is one set that far points are far from.
-    #[error("far points are out of distribution for two-moons, not for {0}")]
-    NotTwoMoons(Name),
+    #[error("{far} is out of distribution for another set than {set}")]
+    NotFar {
+        /// The points.
+        far: OodSource,
+        /// The set.
+        set: Name,
+    },
     /// Limits leave nothing.
     #[error("a limit of 0 leaves no images")]
     NoImages,
@@ -144,7 +149,10 @@ pub fn out_of_distribution(
             told(loaded, set)
         }
         OodSource::TwoMoonsFar if data.set == Name::TwoMoons => two_moons_far(),
-        OodSource::TwoMoonsFar => return Err(DataProblem::NotTwoMoons(data.set)),
+        OodSource::CubicFar if data.set == Name::Cubic => cubic_far(),
+        OodSource::TwoMoonsFar | OodSource::CubicFar => {
+            return Err(DataProblem::NotFar { far: source, set: data.set });
+        }
     };
     batcher(data, first(images, data.test_limit)?, Augmentation::NONE, 0)
 }
@@ -207,7 +215,24 @@ fn threads() -> NonZeroUsize {
 
 /// Shape of the network's input: channels, height, width.
 pub fn input_shape(data: &DataSpec) -> [i64; 3] {
-    data.set.shape().map(i64::from)
+    let [channels, height, width] = data.set.shape().map(i64::from);
+    match data.set.task() {
+        Task::Classification => [channels, height, width],
+        // The last feature is what is to be predicted.
+        Task::Regression => [channels - 1, height, width],
+    }
+}
+
+/// What the networks of an evaluation predict.
+pub fn task(spec: &EvaluateSpec) -> Task {
+    spec.networks.first().map_or(Task::Classification, |network| network.data.set.task())
+}
+
+/// Mean and standard deviation by which the number to predict was normalised.
+pub fn target_moments(data: &DataSpec) -> (f64, f64) {
+    let constants = dataset(data.set).normalization();
+    let last = |values: &[f32]| f64::from(values.last().copied().unwrap_or(1.0));
+    (last(constants.mean), last(constants.std))
 }
 
 /// Original numbers of the classes that the network tells apart, in the order of its outputs.
@@ -228,6 +253,7 @@ fn dataset(name: Name) -> DatasetName {
         Name::TinyImageNet => DatasetName::TinyImageNet,
         Name::Textures => DatasetName::Textures,
         Name::TwoMoons => DatasetName::TwoMoons,
+        Name::Cubic => DatasetName::Cubic,
     }
 }
 
@@ -321,13 +347,19 @@ fn augmentation(list: &[AugmentationSpec]) -> Result<Augmentation, DataProblem> 
     Ok(result)
 }
 
-/// Images and labels of a batch on the rank's device.
+/// Inputs and targets of a batch on the rank's device.
 ///
-/// Shapes: images `[B, C, H, W]`, labels `[B]`.
-pub fn tensors(batch: &Batch, shape: Shape, device: Device) -> (Tensor, Tensor) {
+/// Shapes: inputs `[B, C, H, W]`; targets `[B]`, labels or, where a number is predicted, that number, normalised.
+pub fn tensors(batch: &Batch, shape: Shape, task: Task, device: Device) -> (Tensor, Tensor) {
     let axes = [batch.labels.len(), shape.channels, shape.height, shape.width].map(|axis| axis as i64);
-    let images = Tensor::from_slice(&batch.pixels).view(axes).to_device(device);
-    (images, Tensor::from_slice(&batch.labels).to_device(device))
+    let examples = Tensor::from_slice(&batch.pixels).view(axes).to_device(device);
+    match task {
+        Task::Classification => (examples, Tensor::from_slice(&batch.labels).to_device(device)),
+        Task::Regression => {
+            let features = axes[1] - 1;
+            (examples.narrow(1, 0, features), examples.select(1, features).flatten(0, -1))
+        }
+    }
 }
 
 /// Which images a rank sees in which step.
@@ -413,7 +445,8 @@ mod tests {
             assert_eq!(name.shape().map(|axis| axis as usize), axes, "{name}");
             assert_eq!(name.mirrors(), set.augmentation().flip == Flip::Horizontal, "{name}");
             assert_eq!(name.has_corrupted_files(), CorruptedFiles::folder(set).is_some(), "{name}");
-            assert_eq!(name.is_images(), set != DatasetName::TwoMoons, "{name}");
+            let features = matches!(set, DatasetName::TwoMoons | DatasetName::Cubic);
+            assert_eq!(name.is_images(), !features, "{name}");
         }
         assert_eq!(Corruption::ALL.map(corruption), datasets::Corruption::ALL);
     }
@@ -477,7 +510,7 @@ mod tests {
         let mut data = digits(Vec::new());
         let unused = Path::new("unused");
         let refused = out_of_distribution(&data, OodSource::TwoMoonsFar, unused);
-        assert!(matches!(refused, Err(DataProblem::NotTwoMoons(Name::Digits))));
+        assert!(matches!(refused, Err(DataProblem::NotFar { set: Name::Digits, .. })));
         data.set = Name::TwoMoons;
         let far = out_of_distribution(&data, OodSource::TwoMoonsFar, unused).unwrap();
         let mut batch = Batch::default();

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use common::{FailureCause, TrialKey};
 use datasets::ShardingError;
-use metrics::{PredictionsError, ReportError, ShiftNameError};
+use metrics::{GaussianError, PredictionsError, ReportError, ShiftNameError};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
@@ -100,6 +100,12 @@ pub enum TrainerError {
     /// A corrupted test set has a name or a severity that no table has.
     #[error("the corrupted test images are refused")]
     Shift(#[from] ShiftNameError),
+    /// The network's outputs are no Gaussians.
+    #[error("the predictions cannot be scored")]
+    Gaussian(#[from] GaussianError),
+    /// A method or predictor that is about classes.
+    #[error("{0} predicts classes, and the data set has none")]
+    OnlyClasses(&'static str),
     /// The metrics cannot be computed.
     #[error("the predictions cannot be compared")]
     Report(#[from] ReportError),
@@ -117,11 +123,11 @@ impl TrainerError {
             | Self::Snapshots { .. }
             | Self::Sharding(_)
             | Self::Shift(_)
+            | Self::OnlyClasses(_)
             | Self::Report(_) => self.spec_rejected(),
             Self::Model(error) => match error {
                 ModelError::Torch(error) => torch_cause(error),
-                ModelError::NotBuilt(_)
-                | ModelError::TooShort { .. }
+                ModelError::TooShort { .. }
                 | ModelError::LastLayer(_)
                 | ModelError::LaplaceSize { .. }
                 | ModelError::Input { .. }
@@ -148,7 +154,7 @@ impl TrainerError {
                 | DataProblem::Validation(_)
                 | DataProblem::Corruption(_)
                 | DataProblem::Severity(_)
-                | DataProblem::NotTwoMoons(_)
+                | DataProblem::NotFar { .. }
                 | DataProblem::NoImages
                 | DataProblem::OtherShape { .. }
                 | DataProblem::AugmentationOrder
@@ -172,7 +178,7 @@ impl TrainerError {
             Self::NonFiniteLoss { step } => FailureCause::NonFiniteLoss { step: *step },
             Self::Group(error) => group_cause(error, rank),
             Self::Torch(error) => torch_cause(error),
-            Self::Storage(_) | Self::Predictions(_) => FAILED,
+            Self::Storage(_) | Self::Predictions(_) | Self::Gaussian(_) => FAILED,
         }
     }
 

@@ -77,6 +77,25 @@ impl TrainMethod {
         }
     }
 
+    /// Whether it can predict numbers as well as classes.
+    pub fn can_regress(&self) -> bool {
+        match self {
+            Self::Deterministic
+            | Self::Dropout(_)
+            | Self::BatchEnsemble(_)
+            | Self::LpBnn(_)
+            | Self::RankOne(_)
+            | Self::Mimo(_)
+            | Self::Packed(_)
+            | Self::Masksembles(_)
+            | Self::Tradi(_)
+            | Self::Swag(_)
+            | Self::Snapshots(_) => true,
+            // A Dirichlet distribution, centroids of classes, a mean field of class scores.
+            Self::Evidential(_) | Self::Duq(_) | Self::Sngp(_) => false,
+        }
+    }
+
     /// Members that a training batch is divided among; `None` when every member sees the whole batch.
     pub fn split_members(&self) -> Option<u32> {
         let (batch, members) = match self {
@@ -157,6 +176,20 @@ pub enum Predictor {
     },
     /// Laplace's approximation in the last linear layer of an ordinary network.
     LastLayerLaplace(LaplaceSettings),
+}
+
+impl Predictor {
+    /// Whether it can predict numbers as well as classes.
+    pub fn can_regress(&self) -> bool {
+        match self {
+            Self::Direct { .. }
+            | Self::McDropout { .. }
+            | Self::Tradi { .. }
+            | Self::Swag { .. }
+            | Self::Snapshots { .. } => true,
+            Self::LastLayerLaplace(_) => false,
+        }
+    }
 }
 
 /// Whether a setting has its default, which specifications leave out: those of before it existed keep their text,

@@ -7,6 +7,7 @@
 mod artifact;
 mod posterior;
 mod predict;
+mod regression;
 mod scores;
 mod sets;
 mod training;
@@ -15,7 +16,9 @@ mod variants;
 use std::time::{Duration, Instant};
 
 use common::report::{Launch, Report};
-use common::spec::{Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, TrainSpec};
+use common::spec::{
+    Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, Task, TrainSpec,
+};
 use datasets::Batcher;
 use tch::Device;
 
@@ -31,6 +34,7 @@ use crate::model::Network;
 use crate::storage::HostTensor;
 use crate::train::Progress;
 use predict::{Pass, Recorder};
+use regression::Gaussians;
 use sets::{ImageSet, Predicted, SetKind};
 use training::TrainingImages;
 use variants::{Origin, Variants};
@@ -65,7 +69,13 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
         agent.reporter.send(&Report::Artifact { name: POSTERIOR.to_owned(), path });
     }
 
-    let mut metrics = scores::of(&sets, costs.weight_cosine)?;
+    let mut metrics = match data::task(spec) {
+        Task::Classification => scores::of(&sets, costs.weight_cosine)?,
+        Task::Regression => {
+            let sets: Vec<_> = sets.iter().map(|set| Gaussians::of(set, &first.data)).collect();
+            regression::scores(&sets)?
+        }
+    };
     metrics.extend([
         ("parameters".to_owned(), costs.parameters as f64),
         ("members".to_owned(), sets[0].shape.members as f64),
@@ -240,7 +250,7 @@ impl Shift {
 }
 
 fn pass_of(spec: &EvaluateSpec) -> Pass<'_> {
-    Pass { predictor: &spec.predictor, seed: spec.seed, batch_size: spec.batch_size }
+    Pass { predictor: &spec.predictor, task: data::task(spec), seed: spec.seed, batch_size: spec.batch_size }
 }
 
 /// Checks what does not need data, and returns the first network's specification.
@@ -294,7 +304,7 @@ fn open(launch: &Launch, spec: &EvaluateSpec, index: usize) -> Result<Checkpoint
 }
 
 fn rebuild(spec: &TrainSpec, checkpoint: &Checkpoint, device: Device) -> Result<Network, TrainerError> {
-    let classes = i64::from(spec.data.classes());
+    let classes = i64::from(spec.data.outputs());
     let input = data::input_shape(&spec.data);
     let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
     checkpoint.restore_network(&network.named_tensors())?;

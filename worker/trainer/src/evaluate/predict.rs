@@ -1,6 +1,6 @@
 //! Forward passes over a set of images, with draws that depend on what they are for alone.
 
-use common::spec::Predictor;
+use common::spec::{Predictor, Task};
 use datasets::Batch;
 use tch::{Device, Kind, Tensor};
 
@@ -36,6 +36,8 @@ impl Recorder {
 pub struct Pass<'a> {
     /// What makes a member's prediction.
     pub predictor: &'a Predictor,
+    /// What is predicted.
+    pub task: Task,
     /// Seed of the evaluation.
     pub seed: u64,
     /// Images of a forward pass.
@@ -78,7 +80,7 @@ impl Pass<'_> {
             let mut batch = Batch::default();
             for (batch_index, indices) in indices.chunks(self.batch_size as usize).enumerate() {
                 set.batcher.fill(indices, 0, &mut batch);
-                let (images, _) = data::tensors(&batch, set.batcher.shape(), set.device);
+                let (images, _) = data::tensors(&batch, set.batcher.shape(), self.task, set.device);
                 let place = [network_index, set.number, batch_index as u64];
                 let members = self.members(network, variants, &images, place, recorder);
                 // sync: copies the batch's predictions to the host.
@@ -121,10 +123,12 @@ impl Pass<'_> {
             .collect();
         let probabilities: Vec<Tensor> = draws.iter().map(|logits| logits.softmax(-1, Kind::Float)).collect();
         let join = |parts: &[Tensor]| match self.predictor {
-            Predictor::Direct { .. } => {
+            // Gaussians are not averaged: each draw is a part of the mixture.
+            Predictor::Direct { .. } if self.task == Task::Classification => {
                 Tensor::stack(parts, 0).mean_dim([0i64].as_slice(), false, Kind::Float)
             }
-            Predictor::McDropout { .. }
+            Predictor::Direct { .. }
+            | Predictor::McDropout { .. }
             | Predictor::Tradi { .. }
             | Predictor::Swag { .. }
             | Predictor::Snapshots { .. }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use datasets::Batcher;
+use datasets::{Batcher, Example};
 use metrics::Shape;
 use tch::{Device, Kind, Tensor};
 
@@ -85,6 +85,8 @@ pub struct Predicted {
     pub labels: Vec<i64>,
     /// Positions in the official file.
     pub ids: Vec<u64>,
+    /// `[N, C]`, of examples with real features; empty for images.
+    pub features: Vec<f32>,
 }
 
 impl ImageSet {
@@ -132,7 +134,15 @@ impl ImageSet {
             logits: logits.map(|logits| host(&logits)),
             labels: images.labels().iter().map(|&label| i64::from(label)).collect(),
             ids: images.ids().iter().map(|&id| u64::from(id)).collect(),
+            features: (0..images.len()).flat_map(|index| reals(images.example(index))).copied().collect(),
         }
+    }
+}
+
+fn reals(example: Example<'_>) -> &[f32] {
+    match example {
+        Example::Reals(features) => features,
+        Example::Bytes(_) => &[],
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use common::spec::{Predictor, TrainSpec};
+use common::spec::{Predictor, Task, TrainSpec};
 use datasets::{Batch, Batcher, epoch_order};
 use tch::{Device, Tensor};
 
@@ -14,6 +14,7 @@ use crate::model::Network;
 /// Training images of the networks of an evaluation.
 pub struct TrainingImages {
     batcher: Batcher,
+    task: Task,
     batch_size: usize,
     seed: u64,
     device: Device,
@@ -47,7 +48,7 @@ impl TrainingImages {
         let batcher = data::training(&plain, folder)?;
         // A batch of one image has no variance.
         let batch_size = (network.recipe.batch_size as usize).max(2);
-        Ok(Self { batcher, batch_size, seed, device })
+        Ok(Self { batcher, task: network.data.set.task(), batch_size, seed, device })
     }
 
     /// Batches of a pass.
@@ -61,7 +62,7 @@ impl TrainingImages {
         let mut batch = Batch::default();
         for (from, to) in parts(order.len(), self.batch_size) {
             self.batcher.fill(&order[from..to], 0, &mut batch);
-            let (images, _) = data::tensors(&batch, self.batcher.shape(), self.device);
+            let (images, _) = data::tensors(&batch, self.batcher.shape(), self.task, self.device);
             each(&images);
             recorder.batch_done();
         }

@@ -176,9 +176,6 @@ pub enum ModelError {
         /// Most of which the matrix is held.
         most: i64,
     },
-    /// Temporary.
-    #[error("`{0}` is not built yet")]
-    NotBuilt(&'static str),
     /// libtorch refused, for instance because the device has no memory left.
     #[error("cannot create the network's tensors")]
     Torch(#[from] TchError),

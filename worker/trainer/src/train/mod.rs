@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use c10d::{Reducer, ReducerOptions};
 use common::TrialKey;
 use common::report::Launch;
-use common::spec::{NUMERICS, TrainSpec};
+use common::spec::{NUMERICS, Task, TrainSpec};
 use datasets::{Batcher, Sharding};
 use tch::Device;
 
 pub use meter::Progress;
+pub use objective::LOG_VARIANCE_BOUND;
 pub use objective::Position;
 pub use schedule::LearningRate;
 pub(crate) use schedule::part_end;
@@ -78,6 +79,9 @@ impl Prepared {
         if launch.world_size != spec.world_size {
             return Err(TrainerError::WorldSize { expected: spec.world_size, found: launch.world_size });
         }
+        if spec.data.set.task() == Task::Regression && !spec.method.can_regress() {
+            return Err(TrainerError::OnlyClasses("the method"));
+        }
         if spec.recipe.epochs == 0 {
             return Err(TrainerError::Zero { what: "the number of epochs" });
         }
@@ -85,7 +89,7 @@ impl Prepared {
         let [global_batch, world_size, rank] =
             [spec.recipe.batch_size, launch.world_size, launch.rank].map(|count| count as usize);
         let sharding = Sharding::new(global_batch, world_size, rank)?;
-        let classes = i64::from(spec.data.classes());
+        let classes = i64::from(spec.data.outputs());
         let input = data::input_shape(&spec.data);
         let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
         network.check_batch(sharding.local_batch() as i64)?;

@@ -1,6 +1,6 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
-use common::spec::{EvidentialSettings, TrainMethod};
+use common::spec::{EvidentialSettings, Task, TrainMethod};
 use tch::Tensor;
 
 use crate::model::{Forward, Network};
@@ -48,18 +48,66 @@ pub struct TermNames {
     pub regulariser: Option<&'static str>,
 }
 
+/// How likely the targets are made by the network's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likelihood {
+    /// Classes, by a softmax.
+    Categorical,
+    /// A number, by the mean and the logarithm of the variance of a Gaussian.
+    Gaussian,
+}
+
+/// Logarithms of variances are kept within ±this: e⁻¹⁰ of the targets' variance is beyond what is measured, and a
+/// network that begins far away is not thrown off.
+pub const LOG_VARIANCE_BOUND: f64 = 10.0;
+
+impl Likelihood {
+    fn of(task: Task) -> Self {
+        match task {
+            Task::Classification => Self::Categorical,
+            Task::Regression => Self::Gaussian,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Categorical => "cross_entropy",
+            Self::Gaussian => "gaussian_nll",
+        }
+    }
+
+    /// Mean negative log-likelihood of the rows, in nats, in the precision of the outputs. As `torch.nn.GaussianNLLLoss`
+    /// that of numbers is without the constant ½ ln 2π.
+    fn loss(self, outputs: &Tensor, targets: &Tensor) -> Tensor {
+        match self {
+            // Not tch's `cross_entropy_for_logits`, which rounds to single precision.
+            Self::Categorical => outputs.log_softmax(-1, None).nll_loss(targets),
+            Self::Gaussian => {
+                let log_variance = outputs.select(1, 1).clamp(-LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND);
+                let error = outputs.select(1, 0) - targets;
+                let terms = &log_variance + error.square() * (-&log_variance).exp();
+                terms.mean(None) * 0.5
+            }
+        }
+    }
+}
+
 /// The loss of a method.
 #[derive(Clone, Debug)]
 pub enum Objective {
-    /// Mean cross-entropy over all rows, plus the latent loss of methods that have one.
-    CrossEntropy,
-    /// Cross-entropy summed over heads, mean over the batch.
-    SummedCrossEntropy {
+    /// Mean over all rows, plus the latent loss of methods that have one.
+    Mean(Likelihood),
+    /// Summed over heads, mean over the batch.
+    SummedOverHeads {
+        /// Of each head.
+        likelihood: Likelihood,
         /// Heads.
         heads: i64,
     },
-    /// Mean cross-entropy over all rows, plus the divergence from the prior, divided by the number of training images.
+    /// Mean over all rows, plus the divergence from the prior, divided by the number of training images.
     Elbo {
+        /// Of each row.
+        likelihood: Likelihood,
         /// Weight of the divergence beside that division.
         weight: f64,
         /// Part of training over which that weight rises linearly.
@@ -75,8 +123,9 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The loss of `method`.
-    pub fn of(method: &TrainMethod) -> Self {
+    /// The loss of `method`, which is one for `task`.
+    pub fn of(method: &TrainMethod, task: Task) -> Self {
+        let likelihood = Likelihood::of(task);
         match method {
             TrainMethod::Deterministic
             | TrainMethod::Dropout(_)
@@ -87,13 +136,15 @@ impl Objective {
             | TrainMethod::Sngp(_)
             | TrainMethod::Tradi(_)
             | TrainMethod::Swag(_)
-            | TrainMethod::Snapshots(_) => Self::CrossEntropy,
+            | TrainMethod::Snapshots(_) => Self::Mean(likelihood),
             TrainMethod::RankOne(settings) => {
-                Self::Elbo { weight: settings.kl_weight, annealing: settings.kl_annealing }
+                Self::Elbo { likelihood, weight: settings.kl_weight, annealing: settings.kl_annealing }
             }
             TrainMethod::Evidential(settings) => Self::Evidential(settings.clone()),
             TrainMethod::Duq(settings) => Self::Duq { gradient_penalty: settings.gradient_penalty },
-            TrainMethod::Mimo(settings) => Self::SummedCrossEntropy { heads: i64::from(settings.members) },
+            TrainMethod::Mimo(settings) => {
+                Self::SummedOverHeads { likelihood, heads: i64::from(settings.members) }
+            }
         }
     }
 
@@ -101,11 +152,13 @@ impl Objective {
     pub fn names(&self, network: &Network) -> TermNames {
         let latent = network.latent_layers().next().is_some();
         match self {
-            Self::CrossEntropy => {
-                TermNames { data: "cross_entropy", regulariser: latent.then_some("latent_loss") }
+            Self::Mean(likelihood) => {
+                TermNames { data: likelihood.name(), regulariser: latent.then_some("latent_loss") }
             }
-            Self::SummedCrossEntropy { .. } => TermNames { data: "cross_entropy", regulariser: None },
-            Self::Elbo { .. } => TermNames { data: "cross_entropy", regulariser: Some("kl") },
+            Self::SummedOverHeads { likelihood, .. } => {
+                TermNames { data: likelihood.name(), regulariser: None }
+            }
+            Self::Elbo { likelihood, .. } => TermNames { data: likelihood.name(), regulariser: Some("kl") },
             Self::Evidential(_) => TermNames { data: "evidential_loss", regulariser: Some("evidential_kl") },
             Self::Duq { gradient_penalty } => TermNames {
                 data: "binary_cross_entropy",
@@ -117,10 +170,7 @@ impl Objective {
     /// Whether the terms contain gradients by the images, which the network must then be given as a leaf that has them.
     pub fn differentiates_images(&self) -> bool {
         match self {
-            Self::CrossEntropy
-            | Self::SummedCrossEntropy { .. }
-            | Self::Elbo { .. }
-            | Self::Evidential(_) => false,
+            Self::Mean(_) | Self::SummedOverHeads { .. } | Self::Elbo { .. } | Self::Evidential(_) => false,
             Self::Duq { gradient_penalty } => *gradient_penalty > 0.0,
         }
     }
@@ -131,17 +181,14 @@ impl Objective {
     pub fn terms(&self, images: &Tensor, targets: &Tensor, forward: &Forward, position: Position) -> Terms {
         let regulariser = forward.latent.as_ref().map(|latent| latent.total.shallow_clone());
         match self {
-            Self::CrossEntropy => {
-                Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
+            Self::Mean(likelihood) => Terms { data: likelihood.loss(&forward.logits, targets), regulariser },
+            Self::SummedOverHeads { likelihood, heads } => {
+                Terms { data: likelihood.loss(&forward.logits, targets) * *heads as f64, regulariser }
             }
-            Self::SummedCrossEntropy { heads } => {
-                let sum = forward.logits.log_softmax(-1, None).nll_loss(targets);
-                Terms { data: sum * *heads as f64, regulariser }
-            }
-            Self::Elbo { weight, annealing } => {
+            Self::Elbo { likelihood, weight, annealing } => {
                 let factor = weight * annealed(position, *annealing) / position.train_images.max(1) as f64;
                 let regulariser = forward.kl.as_ref().map(|kl| kl * factor);
-                Terms { data: forward.logits.cross_entropy_for_logits(targets), regulariser }
+                Terms { data: likelihood.loss(&forward.logits, targets), regulariser }
             }
             Self::Evidential(settings) => {
                 let (data, kl) = evidential::terms(&forward.logits, targets, settings.loss);
@@ -174,7 +221,7 @@ mod tests {
     #[test]
     fn the_divergence_is_shared_among_the_training_images_and_annealed() {
         let settings = RankOneSettings { kl_weight: 3.0, kl_annealing: 0.5, ..RankOneSettings::default() };
-        let objective = Objective::of(&TrainMethod::RankOne(settings));
+        let objective = Objective::of(&TrainMethod::RankOne(settings), Task::Classification);
         let logits = Tensor::from_slice(&[1f32, 2.0, 3.0, 0.0]).view([2, 2]);
         let forward = Forward {
             features: logits.shallow_clone(),
@@ -217,10 +264,21 @@ mod tests {
         }
         let forward = Forward { features: logits.shallow_clone(), logits, latent: None, kl: None };
         let position = Position { done: 0, steps_per_epoch: 1, total_steps: 1, train_images: 4 };
-        let objective = Objective::SummedCrossEntropy { heads: 3 };
+        let objective = Objective::SummedOverHeads { likelihood: Likelihood::Categorical, heads: 3 };
         let terms = objective.terms(&forward.features, &targets, &forward, position);
         assert_eq!(terms.data.kind(), Kind::Double);
         assert!((terms.data.double_value(&[]) - expected).abs() < 1e-13);
         assert!(terms.regulariser.is_none());
+    }
+
+    #[test]
+    fn the_gaussian_loss_is_that_of_pytorch() {
+        let outputs = Tensor::from_slice(&[0.5, 0.2, -1.0, -0.7, 2.0, 30.0]).view([3, 2]);
+        let targets = Tensor::from_slice(&[1.0, 0.5, 0.0]);
+        let loss = Likelihood::Gaussian.loss(&outputs, &targets).double_value(&[]);
+        // ½ mean of s + (μ − y)² e⁻ˢ, with s of the last row at its bound.
+        let expected =
+            (0.2 + 0.25 * (-0.2f64).exp() - 0.7 + 2.25 * 0.7f64.exp() + 10.0 + 4.0 * (-10f64).exp()) / 6.0;
+        assert!((loss - expected).abs() < 1e-14, "{loss} {expected}");
     }
 }

@@ -1,7 +1,7 @@
 //! One optimizer step: the arithmetic of training, and nothing that depends on the clock.
 
 use c10d::Reducer;
-use common::spec::TrainSpec;
+use common::spec::{Task, TrainSpec};
 use datasets::{Batch, Shape};
 use tch::{Device, Kind, Tensor};
 
@@ -36,6 +36,7 @@ pub struct Stepper {
     reset_momentum_each_epoch: bool,
     course: Course,
     image: Shape,
+    task: Task,
     device: Device,
     rank: u32,
 }
@@ -53,7 +54,7 @@ impl Stepper {
         rank: u32,
     ) -> Self {
         let device = device::of_rank();
-        let objective = Objective::of(&spec.method);
+        let objective = Objective::of(&spec.method, spec.data.set.task());
         Self {
             names: objective.names(&network),
             network,
@@ -70,6 +71,7 @@ impl Stepper {
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
             image,
+            task: spec.data.set.task(),
             device,
             rank,
         }
@@ -112,7 +114,7 @@ impl Stepper {
             self.optimizer.reset_momentum();
         }
         seed::reseed(self.course.seed, seed::STEP, &[done, u64::from(self.rank)]);
-        let (images, labels) = data::tensors(batch, self.image, self.device);
+        let (images, labels) = data::tensors(batch, self.image, self.task, self.device);
         self.optimizer.zero_grad();
 
         let (images, targets) = self.network.training_batch(&images, &labels);
