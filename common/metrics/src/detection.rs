@@ -66,7 +66,7 @@ struct OperatingPoint {
 }
 
 /// The operating points of a detector, one for each distinct score, from the strictest threshold on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DetectionCurve {
     points: Vec<OperatingPoint>,
 }

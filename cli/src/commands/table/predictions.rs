@@ -3,7 +3,7 @@
 //! The file's layout is described where it is written, in the trainer's `evaluate::artifact`.
 
 use anyhow::{Context as _, ensure};
-use metrics::{ClassificationReport, Evaluation, Predictions, Shape};
+use metrics::{ClassificationReport, Evaluation, LabelledPredictions, Predictions, Shape};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -22,6 +22,26 @@ struct Metadata {
 ///
 /// When the file is cut, of another format, or holds what cannot be probabilities.
 pub fn scores(file: &[u8]) -> anyhow::Result<Vec<(String, f64)>> {
+    let Sets { id, ood } = sets(file)?;
+    let ood: Vec<_> = ood.iter().map(|(name, predictions)| (name.as_str(), predictions)).collect();
+    let report = ClassificationReport::compute(&Evaluation::new(&id).with_ood(&ood))?;
+    Ok(report.entries().iter().map(|(name, value)| (name.to_string(), *value)).collect())
+}
+
+/// Predictions on the test set, and on each out-of-distribution set.
+pub struct Sets {
+    /// The test set.
+    pub id: LabelledPredictions<'static>,
+    /// By name, in the order of the specification.
+    pub ood: Vec<(String, Predictions<'static>)>,
+}
+
+/// The predictions in `file`.
+///
+/// # Errors
+///
+/// As [`scores`].
+pub fn sets(file: &[u8]) -> anyhow::Result<Sets> {
     let (_, header) = SafeTensors::read_metadata(file).context("not a safetensors file")?;
     let entry = header.metadata().as_ref().and_then(|entries| entries.get("predictions"));
     let metadata: Metadata = serde_json::from_str(entry.context("no `predictions` in the metadata")?)?;
@@ -32,12 +52,11 @@ pub fn scores(file: &[u8]) -> anyhow::Result<Vec<(String, f64)>> {
         integers(&tensors, "id/labels")?.into_iter().map(u32::try_from).collect::<Result<Vec<_>, _>>()?;
     let id = set(&tensors, "id")?.with_labels(labels)?;
     let mut ood = Vec::new();
-    for name in &metadata.ood {
-        ood.push((name.as_str(), set(&tensors, &format!("ood/{name}"))?));
+    for name in metadata.ood {
+        let predictions = set(&tensors, &format!("ood/{name}"))?;
+        ood.push((name, predictions));
     }
-    let ood: Vec<_> = ood.iter().map(|(name, predictions)| (*name, predictions)).collect();
-    let report = ClassificationReport::compute(&Evaluation::new(&id).with_ood(&ood))?;
-    Ok(report.entries().iter().map(|(name, value)| (name.to_string(), *value)).collect())
+    Ok(Sets { id, ood })
 }
 
 fn set(tensors: &SafeTensors<'_>, prefix: &str) -> anyhow::Result<Predictions<'static>> {
