@@ -67,8 +67,10 @@ pub enum Command {
     Logs(LogsArguments),
     /// Cancel an experiment or a trial
     Cancel(CancelArguments),
-    /// Print the table of an experiment: mean ± sd over seeds, n of N, best marked
+    /// Print the table of an experiment: mean ± sd over seeds, n of N, comparisons, intervals
     Table(TableArguments),
+    /// Print reliability, risk-coverage, ROC and precision-recall data of stored predictions
+    Curves(CurvesArguments),
     /// List or fetch the files of a trial
     Artifacts(ArtifactsArguments),
     /// Print the values that a trial measured while it ran
@@ -225,6 +227,13 @@ pub enum TableFormat {
     Latex,
 }
 
+/// What a table can be held against.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Against {
+    /// Published figures that were read in their source, for the same data set, network and method
+    Published,
+}
+
 #[derive(Debug, Args)]
 pub struct TableArguments {
     /// Name or id of an experiment
@@ -232,12 +241,76 @@ pub struct TableArguments {
     /// Form of the table
     #[arg(long, default_value = "text")]
     pub format: TableFormat,
-    /// Metrics to show, in this order, separated by commas
+    /// Metrics to show, in this order, separated by commas; `all`, or groups of them: classification, calibration,
+    /// selective, detection, uncertainty, diversity, shift, cost
     #[arg(long, value_delimiter = ',', value_name = "METRIC,…")]
     pub columns: Vec<String>,
+    /// Methods to show, in this order, separated by commas
+    #[arg(long, value_name = "METHOD,…")]
+    pub rows: Vec<String>,
+    /// Compare every row with this method's, over the seeds that both have: difference, p-value, effect
+    #[arg(long, value_name = "METHOD")]
+    pub compare: Option<String>,
+    /// Show figures of others below the rows that they belong to
+    #[arg(long, value_name = "SOURCE")]
+    pub against: Option<Against>,
+    /// Fetch the predictions of every trial, and show bootstrap intervals over test examples, of this many percent
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "95")]
+    pub ci: Option<f64>,
+    /// Bootstrap replicates
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "ci")]
+    pub replicates: usize,
     /// Fetch the predictions of every trial, compute each score again, and say where it differs
     #[arg(long)]
     pub recompute: bool,
+}
+
+/// A curve of stored predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CurveKind {
+    /// Accuracy against confidence, in 15 bins of equal width
+    Reliability,
+    /// Error rate against the share of examples that are answered, most confident first
+    RiskCoverage,
+    /// Recall against false alarms, out of distribution being positive, by the maximum probability
+    Roc,
+    /// Precision against recall
+    Pr,
+}
+
+/// How a curve is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CurveFormat {
+    Csv,
+    Json,
+    Svg,
+}
+
+#[derive(Debug, Args)]
+pub struct CurvesArguments {
+    /// Id or key of an evaluate trial, or name or id of an experiment
+    pub target: String,
+    /// Which curve
+    #[arg(long)]
+    pub kind: CurveKind,
+    /// Out-of-distribution set of a roc or pr curve; not needed if there is only one
+    #[arg(long, value_name = "NAME")]
+    pub set: Option<String>,
+    /// Of an experiment: only this data set
+    #[arg(long, value_name = "LABEL")]
+    pub data: Option<String>,
+    /// Of an experiment: only this model
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Of an experiment: only this method
+    #[arg(long, value_name = "LABEL")]
+    pub method: Option<String>,
+    /// Of an experiment: only this seed
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Form of the data
+    #[arg(long, default_value = "csv")]
+    pub format: CurveFormat,
 }
 
 #[derive(Debug, Args)]

@@ -46,6 +46,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Logs(arguments) => commands::logs::run(&client, arguments).await,
         Command::Cancel(arguments) => commands::cancel::run(&client, arguments).await,
         Command::Table(arguments) => commands::table::run(&client, arguments).await,
+        Command::Curves(arguments) => commands::curves::run(&client, arguments).await,
         Command::Artifacts(arguments) => commands::artifacts::run(&client, arguments).await,
         Command::Metrics(arguments) => commands::metrics::run(&client, arguments).await,
         Command::Data(arguments) => commands::data::run(arguments.command).await,

@@ -3,6 +3,7 @@
 pub mod artifacts;
 pub mod cancel;
 pub mod coordinator;
+pub mod curves;
 pub mod data;
 pub mod list;
 pub mod logs;

@@ -1,13 +1,16 @@
 //! `credence table`
 
-mod predictions;
+mod intervals;
+pub(super) mod predictions;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+use common::table::{Emphasis, Table, TextStyle};
 use proto::v1::{self, GetExperimentRequest, GetTableRequest, GetTrialRequest};
 
 use super::artifacts::download;
-use crate::args::{ClientArguments, TableArguments, TableFormat};
+use crate::args::{Against, ClientArguments, TableArguments, TableFormat};
 use crate::client::Client;
 use crate::error::Failure;
 use crate::out;
@@ -21,15 +24,29 @@ const PREDICTIONS: &str = "predictions.safetensors";
 
 pub async fn run(client: &ClientArguments, arguments: TableArguments) -> Result<ExitCode, Failure> {
     let mut client = Client::connect(client).await?;
+    let plan = arguments.ci.map(|percent| intervals::Plan::new(percent, arguments.replicates)).transpose()?;
+    let format = arguments.format;
     let request = GetTableRequest {
         experiment: arguments.experiment.clone(),
         columns: arguments.columns,
-        format: wire_format(arguments.format).into(),
+        // Intervals are computed here, from predictions, and so the whole table is needed here.
+        format: if plan.is_some() { v1::TableFormat::Json } else { wire_format(format) }.into(),
         width: terminal_width().unwrap_or(0),
-        ..GetTableRequest::default()
+        rows: arguments.rows,
+        compare: arguments.compare.unwrap_or_default(),
+        against_published: matches!(arguments.against, Some(Against::Published)),
     };
     let response = client.api.get_table(request).await;
-    out::line(&client.answer(response)?.rendered)?;
+    let rendered = client.answer(response)?.rendered;
+    match plan {
+        None => out::line(&rendered)?,
+        Some(plan) => {
+            let mut table: Table = serde_json::from_str(&rendered)
+                .context("cannot read the coordinator's table; is it of another version?")?;
+            intervals::attach(&mut client, &mut table, plan).await?;
+            out::line(&render(&table, format))?;
+        }
+    }
     if arguments.recompute {
         return recompute(&mut client, arguments.experiment).await;
     }
@@ -47,6 +64,31 @@ fn wire_format(format: TableFormat) -> v1::TableFormat {
     }
 }
 
+fn render(table: &Table, format: TableFormat) -> String {
+    let width = terminal_width().map(|width| width as usize);
+    match format {
+        TableFormat::Text => {
+            let emphasis = if width.is_some() { Emphasis::Bold } else { Emphasis::Star };
+            table.to_text(TextStyle { emphasis, width })
+        }
+        TableFormat::Markdown => table.to_markdown(),
+        TableFormat::Csv => table.to_csv(),
+        TableFormat::Json => table.to_json(),
+        TableFormat::Latex => table.to_latex(),
+    }
+}
+
+/// The predictions file of a trial.
+pub(super) async fn fetch(client: &mut Client, trial: &str) -> Result<Vec<u8>, Failure> {
+    let mut file = Vec::new();
+    download(client, trial, PREDICTIONS, |data| {
+        file.extend_from_slice(data);
+        Ok(())
+    })
+    .await?;
+    Ok(file)
+}
+
 /// Characters in a line, if standard output is a terminal.
 fn terminal_width() -> Option<u32> {
     terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
@@ -61,12 +103,7 @@ async fn recompute(client: &mut Client, experiment: String) -> Result<ExitCode, 
     for cell in cells.iter().filter(|cell| cell.state() == v1::TrialState::Succeeded) {
         let response = client.api.get_trial(GetTrialRequest { trial: cell.trial_id.clone() }).await;
         let stored = client.answer(response)?.result.unwrap_or_default().metrics;
-        let mut file = Vec::new();
-        download(client, &cell.trial_id, PREDICTIONS, |data| {
-            file.extend_from_slice(data);
-            Ok(())
-        })
-        .await?;
+        let file = fetch(client, &cell.trial_id).await?;
         let computed = predictions::scores(&file).map_err(|error| {
             Failure::Refused(format!("predictions of trial {}: {error:#}", cell.trial_id))
         })?;

@@ -1,10 +1,14 @@
 //! Scores from a predictions file, without the trainer.
 //!
-//! The file's layout is described where it is written, in the trainer's `evaluate::artifact`.
+//! The file's layout is described where it is written, in the trainer's `evaluate::artifact` and `evaluate::regression`.
+
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context as _, ensure};
 use metrics::{
-    ClassificationReport, Evaluation, LabelledPredictions, Predictions, Shape, ShiftName, ShiftedSet,
+    ClassificationReport, Evaluation, GaussianPredictions, LabelledPredictions, Predictions, Shape, ShiftName,
+    ShiftedSet, regression_report,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -15,6 +19,8 @@ const FORMATS: std::ops::RangeInclusive<u32> = 1..=2;
 #[derive(Deserialize)]
 struct Metadata {
     format: u32,
+    #[serde(default)]
+    task: Task,
     ood: Vec<String>,
     #[serde(default)]
     shift: Vec<String>,
@@ -22,41 +28,87 @@ struct Metadata {
     weight_cosine: Option<f64>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Task {
+    #[default]
+    Classification,
+    Regression,
+}
+
+/// Predictions of classes: of the test set, and of whatever else was evaluated.
+pub struct Sets {
+    /// The test set.
+    pub id: LabelledPredictions<'static>,
+    /// Out-of-distribution sets by name, in the order of the specification.
+    pub ood: Vec<(String, Predictions<'static>)>,
+    /// What temperatures are fitted to.
+    held_out: Option<LabelledPredictions<'static>>,
+    shift: Vec<(ShiftName, LabelledPredictions<'static>)>,
+    weight_cosine: Option<f64>,
+}
+
 /// Every score of the predictions in `file`, by name.
 ///
 /// # Errors
 ///
-/// When the file is cut, of another format, or holds what cannot be probabilities.
+/// When the file is cut, of another format, or holds what cannot be predictions.
 pub fn scores(file: &[u8]) -> anyhow::Result<Vec<(String, f64)>> {
+    let (metadata, tensors) = open(file)?;
+    let report = match metadata.task {
+        Task::Regression => regression(&tensors, &metadata.ood)?,
+        Task::Classification => {
+            let Sets { id, ood, held_out, shift, weight_cosine } = classification(&tensors, metadata)?;
+            let ood: Vec<_> = ood.iter().map(|(name, predictions)| (name.as_str(), predictions)).collect();
+            let shift: Vec<_> = shift
+                .iter()
+                .map(|(name, predictions)| ShiftedSet { name: name.clone(), predictions })
+                .collect();
+            let evaluation = Evaluation::new(&id)
+                .with_ood(&ood)
+                .with_held_out(held_out.as_ref())
+                .with_shift(&shift)
+                .with_weight_cosine(weight_cosine);
+            ClassificationReport::compute(&evaluation)?.into_iter().collect()
+        }
+    };
+    Ok(report.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+}
+
+/// The predictions of classes in `file`.
+///
+/// # Errors
+///
+/// As [`scores`], and when numbers are predicted in it.
+pub fn sets(file: &[u8]) -> anyhow::Result<Sets> {
+    let (metadata, tensors) = open(file)?;
+    ensure!(metadata.task == Task::Classification, "it predicts numbers, and only classes are read here");
+    classification(&tensors, metadata)
+}
+
+fn open(file: &[u8]) -> anyhow::Result<(Metadata, SafeTensors<'_>)> {
     let (_, header) = SafeTensors::read_metadata(file).context("not a safetensors file")?;
     let entry = header.metadata().as_ref().and_then(|entries| entries.get("predictions"));
     let metadata: Metadata = serde_json::from_str(entry.context("no `predictions` in the metadata")?)?;
-    let Metadata { format, ood, shift, weight_cosine } = metadata;
+    let format = metadata.format;
     ensure!(FORMATS.contains(&format), "format {format} is none of {FORMATS:?}, which this build reads");
-    let tensors = SafeTensors::deserialize(file)?;
+    Ok((metadata, SafeTensors::deserialize(file)?))
+}
 
-    let id = labelled(&tensors, "id")?;
-    let mut ood_sets = Vec::new();
-    for name in &ood {
-        ood_sets.push((name.as_str(), set(&tensors, &format!("ood/{name}"))?));
+fn classification(tensors: &SafeTensors<'_>, metadata: Metadata) -> anyhow::Result<Sets> {
+    let id = labelled(tensors, "id")?;
+    let mut ood = Vec::new();
+    for name in metadata.ood {
+        let predictions = set(tensors, &format!("ood/{name}"))?;
+        ood.push((name, predictions));
     }
-    let ood: Vec<_> = ood_sets.iter().map(|(name, predictions)| (*name, predictions)).collect();
     let has_held_out = tensors.tensor("held_out/probabilities").is_ok();
-    let held_out = if has_held_out { Some(labelled(&tensors, "held_out")?) } else { None };
-    let mut corrupted = Vec::new();
-    for name in &shift {
-        corrupted.push((name.parse::<ShiftName>()?, shifted(&tensors, name, &id)?));
+    let held_out = if has_held_out { Some(labelled(tensors, "held_out")?) } else { None };
+    let mut shift = Vec::new();
+    for name in metadata.shift {
+        shift.push((name.parse::<ShiftName>()?, shifted(tensors, &name, &id)?));
     }
-    let shift: Vec<_> =
-        corrupted.iter().map(|(name, predictions)| ShiftedSet { name: name.clone(), predictions }).collect();
-
-    let evaluation = Evaluation::new(&id)
-        .with_ood(&ood)
-        .with_held_out(held_out.as_ref())
-        .with_shift(&shift)
-        .with_weight_cosine(weight_cosine);
-    let report = ClassificationReport::compute(&evaluation)?;
-    Ok(report.entries().iter().map(|(name, value)| (name.to_string(), *value)).collect())
+    Ok(Sets { id, ood, held_out, shift, weight_cosine: metadata.weight_cosine })
 }
 
 /// Probabilities, logits if there are any, and ids.
@@ -81,149 +133,70 @@ fn labelled(tensors: &SafeTensors<'_>, prefix: &str) -> anyhow::Result<LabelledP
 }
 
 /// Predictions of the test images under corruption, which are the first of the test images, in the same order.
-fn shifted<'a>(
+fn shifted(
     tensors: &SafeTensors<'_>,
     name: &str,
-    id: &'a LabelledPredictions<'_>,
-) -> anyhow::Result<LabelledPredictions<'a>> {
+    id: &LabelledPredictions<'_>,
+) -> anyhow::Result<LabelledPredictions<'static>> {
     let (shape, probabilities) = floats(tensors, &format!("shift/{name}/probabilities"))?;
     let (ids, labels) = (id.predictions().ids(), id.labels());
     let first = shape.samples.min(ids.len());
-    Ok(Predictions::new(shape, probabilities, &ids[..first])?.with_labels(&labels[..first])?)
+    Ok(Predictions::new(shape, probabilities, ids[..first].to_vec())?.with_labels(labels[..first].to_vec())?)
+}
+
+/// Means, variances and targets of a set.
+struct Gaussians([Vec<f64>; 3]);
+
+impl Gaussians {
+    fn read(tensors: &SafeTensors<'_>, prefix: &str) -> anyhow::Result<Self> {
+        let [means, variances] = ["means", "variances"].map(|name| matrix(tensors, &format!("{prefix}/{name}")));
+        let (width, features) = matrix(tensors, &format!("{prefix}/features"))?;
+        // The target is the last feature.
+        let targets = features.chunks_exact(width.max(1)).filter_map(|row| row.last().copied()).collect();
+        Ok(Self([means?.1, variances?.1, targets]))
+    }
+
+    fn predictions(&self) -> anyhow::Result<GaussianPredictions<'_>> {
+        let Self([means, variances, targets]) = self;
+        Ok(GaussianPredictions::new(means, variances, targets)?)
+    }
+}
+
+fn regression(tensors: &SafeTensors<'_>, ood: &[String]) -> anyhow::Result<Vec<(metrics::MetricName, f64)>> {
+    let test = Gaussians::read(tensors, "id")?;
+    let far = ood.iter().map(|name| Gaussians::read(tensors, &format!("ood/{name}")));
+    let far = far.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut sets = Vec::new();
+    for (name, set) in ood.iter().zip(&far) {
+        sets.push((name.as_str(), set.predictions()?));
+    }
+    Ok(regression_report(&test.predictions()?, &sets)?)
+}
+
+/// Values of a tensor of two axes, and the length of a row.
+fn matrix(tensors: &SafeTensors<'_>, name: &str) -> anyhow::Result<(usize, Vec<f64>)> {
+    let tensor = tensors.tensor(name).with_context(|| format!("no tensor `{name}`"))?;
+    let &[_, width] = tensor.shape() else {
+        anyhow::bail!("`{name}` has {} axes, not 2", tensor.shape().len());
+    };
+    Ok((width, float_values(&tensor, name)?.into_iter().map(f64::from).collect()))
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> anyhow::Result<(Shape, Vec<f32>)> {
     let tensor = tensors.tensor(name).with_context(|| format!("no tensor `{name}`"))?;
-    ensure!(tensor.dtype() == Dtype::F32, "`{name}` is not of 32-bit floats");
     let &[members, samples, classes] = tensor.shape() else {
         anyhow::bail!("`{name}` has {} axes, not 3", tensor.shape().len());
     };
-    let values = tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    Ok((Shape { members, samples, classes }, values))
+    Ok((Shape { members, samples, classes }, float_values(&tensor, name)?))
+}
+
+fn float_values(tensor: &safetensors::tensor::TensorView<'_>, name: &str) -> anyhow::Result<Vec<f32>> {
+    ensure!(tensor.dtype() == Dtype::F32, "`{name}` is not of 32-bit floats");
+    Ok(tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 
 fn integers(tensors: &SafeTensors<'_>, name: &str) -> anyhow::Result<Vec<i64>> {
     let tensor = tensors.tensor(name).with_context(|| format!("no tensor `{name}`"))?;
     ensure!(tensor.dtype() == Dtype::I64, "`{name}` is not of 64-bit integers");
     Ok(tensor.data().as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use safetensors::tensor::TensorView;
-
-    use super::*;
-
-    fn file(ood: &[&str], labels: &[i64]) -> Vec<u8> {
-        let probabilities: Vec<u8> =
-            [0.9_f32, 0.1, 0.2, 0.8, 0.7, 0.3, 0.4, 0.6].iter().flat_map(|p| p.to_le_bytes()).collect();
-        let labels: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-        let ids: Vec<u8> = [0_i64, 1].iter().flat_map(|id| id.to_le_bytes()).collect();
-        let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
-        let mut tensors = vec![
-            ("id/probabilities".to_owned(), view(Dtype::F32, &[2, 2, 2], &probabilities)),
-            ("id/labels".to_owned(), view(Dtype::I64, &[2], &labels)),
-            ("id/ids".to_owned(), view(Dtype::I64, &[2], &ids)),
-        ];
-        for name in ood {
-            tensors.push((format!("ood/{name}/probabilities"), view(Dtype::F32, &[2, 2, 2], &probabilities)));
-            tensors.push((format!("ood/{name}/ids"), view(Dtype::I64, &[2], &ids)));
-        }
-        let metadata = serde_json::json!({ "format": 1, "ood": ood }).to_string();
-        let metadata = HashMap::from([("predictions".to_owned(), metadata)]);
-        safetensors::serialize(tensors, Some(metadata)).unwrap()
-    }
-
-    fn value(scores: &[(String, f64)], name: &str) -> f64 {
-        scores.iter().find(|(other, _)| other == name).unwrap().1
-    }
-
-    #[test]
-    fn scores_are_those_of_the_mean_over_members() {
-        let scores = scores(&file(&["held-out"], &[0, 0])).unwrap();
-        assert_eq!(value(&scores, "accuracy"), 0.5);
-        // Means are (0.8, 0.2) and (0.3, 0.7); both labels are 0.
-        let expected = -(0.8_f64.ln() + 0.3_f64.ln()) / 2.0;
-        // 1e-7: the probabilities are stored in 32 bits.
-        assert!((value(&scores, "nll") - expected).abs() < 1e-7);
-        assert_eq!(value(&scores, "auroc"), 0.5);
-    }
-
-    #[test]
-    fn a_file_that_is_cut_anywhere_is_refused() {
-        let file = file(&[], &[0, 1]);
-        for end in 0..file.len() {
-            assert!(scores(&file[..end]).is_err(), "cut at {end}");
-        }
-    }
-
-    #[test]
-    fn labels_beyond_the_classes_are_refused() {
-        assert!(scores(&file(&[], &[0, 2])).is_err());
-        assert!(scores(&file(&[], &[0, -1])).is_err());
-    }
-
-    /// A file of the second format: logits, held-out predictions and one corrupted set, all of two images.
-    fn second_format(shift: &str) -> Vec<u8> {
-        let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let sure = bytes(&[0.9, 0.1, 0.2, 0.8]);
-        let logits = bytes(&[0.9_f32.ln(), 0.1_f32.ln(), 0.2_f32.ln(), 0.8_f32.ln()]);
-        let unsure = bytes(&[0.4, 0.6, 0.4, 0.6]);
-        let far = bytes(&[-5.0, -5.5, -5.0, -6.0]);
-        let integers =
-            |values: [i64; 2]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let (ids, labels, others) = (integers([0, 1]), integers([0, 1]), integers([0, 0]));
-        let float = |bytes| TensorView::new(Dtype::F32, vec![1, 2, 2], bytes).unwrap();
-        let integer = |bytes| TensorView::new(Dtype::I64, vec![2], bytes).unwrap();
-        let tensors = vec![
-            ("id/probabilities".to_owned(), float(&sure)),
-            ("id/logits".to_owned(), float(&logits)),
-            ("id/labels".to_owned(), integer(&labels)),
-            ("id/ids".to_owned(), integer(&ids)),
-            ("ood/svhn/probabilities".to_owned(), float(&unsure)),
-            ("ood/svhn/logits".to_owned(), float(&far)),
-            ("ood/svhn/ids".to_owned(), integer(&ids)),
-            ("held_out/probabilities".to_owned(), float(&sure)),
-            ("held_out/labels".to_owned(), integer(&others)),
-            ("held_out/ids".to_owned(), integer(&ids)),
-            (format!("shift/{shift}/probabilities"), float(&unsure)),
-        ];
-        let metadata =
-            serde_json::json!({ "format": 2, "ood": ["svhn"], "shift": [shift], "weight_cosine": 0.25 });
-        let metadata = HashMap::from([("predictions".to_owned(), metadata.to_string())]);
-        safetensors::serialize(tensors, Some(metadata)).unwrap()
-    }
-
-    #[test]
-    fn the_second_format_has_logits_held_out_predictions_and_corrupted_sets() {
-        let scores = scores(&second_format("fog.3")).unwrap();
-        assert_eq!(value(&scores, "accuracy"), 1.0);
-        assert_eq!(value(&scores, "auroc_energy"), 1.0);
-        assert_eq!(value(&scores, "accuracy/fog.3"), 0.5);
-        assert_eq!(value(&scores, "shifted_sets"), 1.0);
-        assert_eq!(value(&scores, "weight_cosine"), 0.25);
-        // One of two held-out images is wrong: the network was too sure.
-        assert!(value(&scores, "temperature") > 1.0);
-        assert!(scores.iter().any(|(name, _)| name.starts_with("ca_partial/1.")));
-    }
-
-    #[test]
-    fn a_corrupted_set_without_a_severity_is_refused() {
-        let error = super::scores(&second_format("fog")).unwrap_err().to_string();
-        assert!(error.starts_with("`fog` does not name a corrupted set"), "{error}");
-    }
-
-    #[test]
-    fn a_format_of_the_future_is_refused() {
-        let file = file(&[], &[0, 1]);
-        // A digit of the header: offsets stay.
-        let text = b"\\\"format\\\":1";
-        let place = file.windows(text.len()).position(|window| window == text).unwrap() + text.len() - 1;
-        let mut newer = file.clone();
-        newer[place] = b'3';
-        let error = super::scores(&newer).unwrap_err().to_string();
-        assert!(error.starts_with("format 3 is none of 1..=2"), "{error}");
-    }
 }
