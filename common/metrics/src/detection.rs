@@ -44,15 +44,29 @@ impl std::fmt::Display for DetectionClass {
     }
 }
 
+/// One threshold of a detector, for drawing its curves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DetectionPoint {
+    /// Least score that is called positive.
+    pub threshold: f64,
+    /// Share of the negatives that are called positive, 0 to 1.
+    pub false_positive_rate: f64,
+    /// Share of the positives that are called positive: the recall, 0 to 1.
+    pub true_positive_rate: f64,
+    /// Share of positives among what is called positive, 0 to 1.
+    pub precision: f64,
+}
+
 /// Samples whose score is at least some threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct OperatingPoint {
+    threshold: f64,
     true_positives: u64,
     false_positives: u64,
 }
 
 /// The operating points of a detector, one for each distinct score, from the strictest threshold on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DetectionCurve {
     points: Vec<OperatingPoint>,
 }
@@ -133,6 +147,21 @@ impl DetectionCurve {
         nearest.map_or(1.0, |p| p.false_positives as f64 / total.false_positives as f64)
     }
 
+    /// One point for each distinct score, from the strictest threshold on; the last calls everything positive. The
+    /// point that calls nothing positive, where a ROC curve begins, is not among them.
+    pub fn points(&self) -> impl Iterator<Item = DetectionPoint> {
+        let total = self.total();
+        self.points.iter().map(move |point| {
+            let (found, false_alarms) = (point.true_positives as f64, point.false_positives as f64);
+            DetectionPoint {
+                threshold: point.threshold,
+                false_positive_rate: false_alarms / total.false_positives as f64,
+                true_positive_rate: found / total.true_positives as f64,
+                precision: found / (found + false_alarms),
+            }
+        })
+    }
+
     /// The loosest operating point: everything is called positive.
     fn total(&self) -> OperatingPoint {
         self.points.last().copied().unwrap_or_default()
@@ -160,7 +189,7 @@ fn merge(positives: &[f64], negatives: &[f64]) -> Vec<OperatingPoint> {
         // `==`, not the total order: 0.0 and −0.0 are one score.
         tp += positives[tp..].iter().take_while(|score| **score == threshold).count();
         fp += negatives[fp..].iter().take_while(|score| **score == threshold).count();
-        points.push(OperatingPoint { true_positives: tp as u64, false_positives: fp as u64 });
+        points.push(OperatingPoint { threshold, true_positives: tp as u64, false_positives: fp as u64 });
     }
 }
 
@@ -244,6 +273,23 @@ mod tests {
     #[test]
     fn fpr95_does_not_look_beyond_full_recall() {
         assert_eq!(curve(&[3.0, 2.0], &[1.0, 0.0]).fpr95(), 0.0);
+    }
+
+    #[test]
+    fn the_points_are_the_curve_that_the_areas_are_of() {
+        let curve = curve(&[0.9, 0.5, 0.5, 0.1], &[0.5, 0.2, 0.1]);
+        let points: Vec<_> = curve.points().collect();
+        let thresholds: Vec<f64> = points.iter().map(|point| point.threshold).collect();
+        assert_eq!(thresholds, [0.9, 0.5, 0.2, 0.1]);
+        let (mut area, mut precision, mut before) = (0.0, 0.0, (0.0, 0.0));
+        for point in points {
+            let (x, y) = (point.false_positive_rate, point.true_positive_rate);
+            area += (x - before.0) * (y + before.1) / 2.0;
+            precision += (y - before.1) * point.precision;
+            before = (x, y);
+        }
+        assert_eq!(before, (1.0, 1.0));
+        assert!((area - curve.auroc()).abs() < 1e-15 && (precision - curve.aupr()).abs() < 1e-15);
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::str::FromStr;
 
 use metrics::{Direction, Metric, MetricName};
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{CellOutcome, CellStatus};
 use crate::suggest;
 
 /// Name of the value that holds a row's trained and frozen parameters, summed over its networks.
@@ -24,6 +23,18 @@ pub enum Column {
     Parameters,
     /// Time of training all networks of a cell, one after the other.
     TrainingTime,
+}
+
+/// What moves a column's values from seed to seed, and so what may be claimed of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// Seeds: initial weights, order, augmentation. Differences are tested.
+    Seeds,
+    /// Nothing: a count. Any difference is one.
+    Nothing,
+    /// Machines, their load, the ranks of a run: the seeds' spread says nothing of another machine. Never tested, never
+    /// marked.
+    Machines,
 }
 
 /// A name that no column has.
@@ -43,29 +54,7 @@ pub(super) struct Shown {
     pub unit: &'static str,
 }
 
-/// Metrics of the in-distribution test set that a table shows unless it is told otherwise.
-const CLASSIFICATION: [Metric; 4] =
-    [Metric::Accuracy, Metric::NegativeLogLikelihood, Metric::BrierScore, Metric::ExpectedCalibrationError];
-/// Metrics of each out-of-distribution set.
-const DETECTION: [Metric; 3] = [Metric::Auroc, Metric::Aupr, Metric::Fpr95];
-
 impl Column {
-    /// The columns of a table that was not told otherwise: accuracy, NLL, Brier, ECE, then AUROC, AUPR and
-    /// FPR95 on each out-of-distribution set that any cell was measured on, then the costs.
-    pub fn defaults(outcomes: &[CellOutcome]) -> Vec<Self> {
-        let mut columns: Vec<Self> = CLASSIFICATION.map(|metric| Self::Metric(metric.into())).to_vec();
-        let sets = detection_sets(outcomes);
-        for metric in DETECTION {
-            let named = |set: &Option<String>| match set {
-                None => Some(metric.into()),
-                Some(set) => MetricName::on_set(metric, set).ok(),
-            };
-            columns.extend(sets.iter().filter_map(named).map(Self::Metric));
-        }
-        columns.extend([Self::Parameters, Self::TrainingTime]);
-        columns
-    }
-
     /// Name of the value, as in results and in machine-readable tables.
     pub fn name(&self) -> String {
         match self {
@@ -104,6 +93,29 @@ impl Column {
         }
     }
 
+    /// What moves its values.
+    pub fn noise(&self) -> Noise {
+        match self {
+            Self::Metric(_) => Noise::Seeds,
+            Self::Parameters => Noise::Nothing,
+            Self::TrainingTime => Noise::Machines,
+        }
+    }
+
+    /// Whether values, which are fractions, are printed in percent.
+    pub(super) fn is_percent(&self) -> bool {
+        match self {
+            Self::Metric(name) => name.metric().format(1.0).starts_with("100"),
+            Self::Parameters | Self::TrainingTime => false,
+        }
+    }
+
+    /// A difference, with its sign.
+    pub(super) fn show_difference(&self, mean: f64, deviation: Option<f64>) -> Shown {
+        let shown = self.show(mean.abs(), deviation);
+        Shown { mean: format!("{}{}", if mean < 0.0 { '−' } else { '+' }, shown.mean), ..shown }
+    }
+
     pub(super) fn show(&self, mean: f64, deviation: Option<f64>) -> Shown {
         match self {
             Self::Metric(name) => {
@@ -138,25 +150,6 @@ fn scaled(value: f64, scales: &[(f64, &'static str)]) -> (f64, &'static str) {
     reached.or(scales.last()).copied().unwrap_or((1.0, ""))
 }
 
-/// Out-of-distribution sets that any cell was measured on, in the order of their names. A cell that was measured on a single
-/// set has its figures under plain names too, and those are shown, first; so they are when there are no results yet, so
-/// that headings do not move.
-fn detection_sets(outcomes: &[CellOutcome]) -> Vec<Option<String>> {
-    let mut sets = std::collections::BTreeSet::new();
-    for outcome in outcomes {
-        let CellStatus::Done(values) = &outcome.status else { continue };
-        if values.contains_key(Metric::Auroc.name()) {
-            sets.insert(None);
-            continue;
-        }
-        let names = values.keys().filter_map(|name| name.parse::<MetricName>().ok());
-        sets.extend(
-            names.filter(|name| name.metric() == Metric::Auroc).map(|name| name.set().map(str::to_owned)),
-        );
-    }
-    if sets.is_empty() { vec![None] } else { sets.into_iter().collect() }
-}
-
 impl FromStr for Column {
     type Err = UnknownColumn;
 
@@ -166,6 +159,7 @@ impl FromStr for Column {
             TRAIN_SECONDS => Ok(Self::TrainingTime),
             metric => metric.parse().map(Self::Metric).map_err(|_| {
                 let names = Metric::all().map(Metric::name).chain([PARAMETERS, TRAIN_SECONDS]);
+                let names = names.chain(super::choice::GROUPS.iter().map(|(name, _)| *name));
                 let hint = suggest::hint(metric.split('/').next().unwrap_or_default(), names);
                 UnknownColumn { name: metric.to_owned(), hint }
             }),
@@ -176,6 +170,16 @@ impl FromStr for Column {
 impl fmt::Display for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Column {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        Named::deserialize(deserializer)?.name.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -5,17 +5,20 @@
 //! many of its seeds are done and what became of the others, each value that rests on fewer than all seeds
 //! says so, and a failed seed stands below the table with its cause.
 //!
-//! The best value of a column is marked among the rows of one data set and model, under two conditions:
-//! a row takes part only when *all* its seeds have the value (a mean over the lucky half of the seeds is not
-//! comparable), and at least two rows take part. Every row that prints the same mean as the best one is marked.
-//! Nothing is said about significance.
+//! Which values are marked, and what may be claimed of a difference, is decided in one place: `compare`.
 //!
 //! What a cell's values are is decided by the caller; this module only reads them by name.
 
+mod choice;
 mod column;
+mod compare;
 mod csv;
 mod latex;
+mod lines;
 mod markdown;
+mod notes;
+mod published;
+mod setup;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -25,7 +28,11 @@ use std::collections::BTreeMap;
 use metrics::Summary;
 use serde::{Deserialize, Serialize};
 
-pub use column::{Column, PARAMETERS, TRAIN_SECONDS, UnknownColumn};
+pub use choice::{Against, Choice, ChoiceError};
+pub use column::{Column, Noise, PARAMETERS, TRAIN_SECONDS, UnknownColumn};
+pub use compare::{Comparison, LEVEL, Verdict};
+pub use published::{PublishedLine, PublishedValue, Source};
+pub use setup::{Extent, Setup};
 pub use text::{Emphasis, TextStyle};
 
 use crate::TrialKey;
@@ -36,6 +43,8 @@ use crate::plan::Cell;
 pub struct CellOutcome {
     /// The cell.
     pub cell: Cell,
+    /// What it computes, for comparison with published figures.
+    pub setup: Option<Setup>,
     /// What has become of it.
     pub status: CellStatus,
 }
@@ -56,28 +65,60 @@ pub enum CellStatus {
     Cancelled,
 }
 
-/// Aggregated results, in the order of the grid file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Aggregated results, in the order of the grid file or in the one that was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// What is shown of each row.
     pub columns: Vec<Column>,
+    /// Method that the other rows are compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<String>,
+    /// Whether published figures were asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub against: Against,
+    /// Sources of the published figures, in the order in which they come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+    /// How the intervals were computed, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
     /// One group for each data set and model.
     pub groups: Vec<Group>,
 }
 
+/// How bootstrap intervals over examples were computed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Level, such as 0.95.
+    pub level: f64,
+    /// Bootstrap replicates.
+    pub replicates: usize,
+}
+
+/// Both ends of an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
 /// Rows that can be compared with each other.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Data set, as labelled in the grid.
     pub data: String,
     /// Model.
     pub model: String,
+    /// What was found of the marks, one for each column.
+    pub verdicts: Vec<Verdict>,
     /// One for each method.
     pub rows: Vec<Row>,
 }
 
 /// One method on one data set and model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Method, as labelled in the grid.
     pub method: String,
@@ -85,24 +126,30 @@ pub struct Row {
     pub tally: Tally,
     /// One value for each column.
     pub values: Vec<Aggregate>,
+    /// Published figures for the same data set, network and method, one line a source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedLine>,
+    /// How the networks behind it were trained, where published figures stand beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// What the values rest on, one for each seed.
     pub seeds: Vec<SeedOutcome>,
 }
 
 /// One seed of a row.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedOutcome {
     /// Seed.
     pub seed: u64,
     /// Evaluate trial.
     pub trial: TrialKey,
-    /// What has become of it, with all values of the result, shown or not.
+    /// What has become of it, with all values of the result that are finite, shown or not.
     #[serde(flatten)]
     pub status: CellStatus,
 }
 
 /// Seeds of a row by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Seeds in all: N.
     pub of: usize,
@@ -119,7 +166,7 @@ pub struct Tally {
 }
 
 /// One value of a row over its seeds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Aggregate {
     /// Name of the column.
     pub name: String,
@@ -131,41 +178,130 @@ pub struct Aggregate {
     pub n: usize,
     /// Seeds of the row: N.
     pub of: usize,
-    /// Whether it is marked as the best of its column and group.
+    /// Whether it is marked; the column's [`Verdict`] says what that means.
     pub best: bool,
+    /// Bootstrap interval of the mean over examples, if it was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Bounds>,
+    /// The row less the one that it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }
 
-/// Aggregates outcomes into a table. Groups, rows and seeds keep the order in which they come first.
-pub fn build(cells: &[CellOutcome], columns: &[Column]) -> Table {
-    let mut groups: Vec<Group> = Vec::new();
-    for CellOutcome { cell, status } in cells {
-        let group = find_or_push(
-            &mut groups,
-            |group| group.data == cell.data && group.model == cell.model,
-            || Group { data: cell.data.clone(), model: cell.model.clone(), rows: Vec::new() },
-        );
-        let row = find_or_push(
-            &mut group.rows,
-            |row| row.method == cell.method,
-            || Row {
-                method: cell.method.clone(),
-                tally: Tally::default(),
-                values: Vec::new(),
-                seeds: Vec::new(),
-            },
-        );
-        row.tally.count(status);
-        row.seeds.push(SeedOutcome { seed: cell.seed, trial: cell.trial, status: status.clone() });
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Aggregates outcomes into a table. Groups, rows and seeds keep the order in which they come first, unless the choice
+/// has an order of rows. A row to compare with that the choice leaves out stands first.
+///
+/// # Errors
+///
+/// [`ChoiceError`] when the choice names what no result or row has.
+pub fn build(cells: &[CellOutcome], choice: &Choice) -> Result<Table, ChoiceError> {
+    let columns = choice::columns(&choice.columns, cells)?;
+    let mut known: Vec<String> = Vec::new();
+    for CellOutcome { cell, .. } in cells {
+        if !known.contains(&cell.method) {
+            known.push(cell.method.clone());
+        }
     }
-    for group in &mut groups {
+    let compare = choice.compare.as_ref().map(|label| choice::method(label, &known)).transpose()?;
+    let mut order = choice::methods(&choice.rows, &known)?;
+    if let Some(label) = compare.as_ref().filter(|label| !order.is_empty() && !order.contains(label)) {
+        order.insert(0, label.clone());
+    }
+
+    let mut groups = grouped(cells);
+    let mut sources: Vec<Source> = Vec::new();
+    for Draft { group, setups } in &mut groups {
         for row in &mut group.rows {
             row.values = columns.iter().map(|column| aggregate(&row.seeds, column)).collect();
         }
-        for (index, column) in columns.iter().enumerate() {
-            mark_best(&mut group.rows, index, column);
+        if choice.against == Against::Published {
+            for (row, setup) in group.rows.iter_mut().zip(setups.iter()) {
+                add_published(row, setup.as_ref(), &columns);
+            }
+        }
+        if !order.is_empty() {
+            let place = |row: &Row| order.iter().position(|label| *label == row.method);
+            group.rows.retain(|row| place(row).is_some());
+            group.rows.sort_by_key(place);
+        }
+        let rows = &mut group.rows;
+        group.verdicts =
+            columns.iter().enumerate().map(|(index, column)| compare::mark(rows, index, column)).collect();
+        if let Some(reference) = &compare {
+            compare::with_reference(rows, &columns, reference);
+        }
+        for line in rows.iter().flat_map(|row| &row.published) {
+            let new = published::source(&line.source).filter(|source| !sources.contains(source));
+            sources.extend(new.cloned());
         }
     }
-    Table { columns: columns.to_vec(), groups }
+    let groups = groups.into_iter().map(|draft| draft.group).filter(|group| !group.rows.is_empty()).collect();
+    Ok(Table { columns, compare, against: choice.against, sources, intervals: None, groups })
+}
+
+/// A group whose rows have no values yet, and what each row computes.
+struct Draft {
+    group: Group,
+    setups: Vec<Option<Setup>>,
+}
+
+fn grouped(cells: &[CellOutcome]) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    for CellOutcome { cell, setup, status } in cells {
+        let (data, model) = (&cell.data, &cell.model);
+        let draft = find_or_push(
+            &mut drafts,
+            |draft| draft.group.data == *data && draft.group.model == *model,
+            || Draft {
+                group: Group {
+                    data: data.clone(),
+                    model: model.clone(),
+                    verdicts: Vec::new(),
+                    rows: Vec::new(),
+                },
+                setups: Vec::new(),
+            },
+        );
+        let new = Row {
+            method: cell.method.clone(),
+            tally: Tally::default(),
+            values: Vec::new(),
+            published: Vec::new(),
+            recipe: None,
+            seeds: Vec::new(),
+        };
+        let row = find_or_push(&mut draft.group.rows, |row| row.method == cell.method, || new);
+        row.tally.count(status);
+        row.seeds.push(SeedOutcome { seed: cell.seed, trial: cell.trial, status: finite(status) });
+        if draft.setups.len() < draft.group.rows.len() {
+            draft.setups.push(setup.clone());
+        }
+    }
+    drafts
+}
+
+/// A value that is not finite counts as missing, and JSON has no word for it.
+fn finite(status: &CellStatus) -> CellStatus {
+    match status {
+        CellStatus::Done(values) => {
+            let kept = values.iter().filter(|(_, value)| value.is_finite());
+            CellStatus::Done(kept.map(|(name, value)| (name.clone(), *value)).collect())
+        }
+        CellStatus::Running | CellStatus::Waiting | CellStatus::Failed(_) | CellStatus::Cancelled => {
+            status.clone()
+        }
+    }
+}
+
+fn add_published(row: &mut Row, setup: Option<&Setup>, columns: &[Column]) {
+    let Some(setup) = setup else { return };
+    let means: Vec<Option<f64>> = row.values.iter().map(|value| value.mean).collect();
+    row.published = published::lines(setup, columns, &means);
+    row.recipe = (!row.published.is_empty()).then(|| setup.recipe.clone());
 }
 
 impl Table {
@@ -179,7 +315,7 @@ impl Table {
         text::render(self, style)
     }
 
-    /// For notes and pull requests; best values are bold.
+    /// For notes and pull requests; marked values are bold.
     pub fn to_markdown(&self) -> String {
         markdown::render(self)
     }
@@ -189,40 +325,24 @@ impl Table {
         csv::render(self)
     }
 
-    /// For papers: a `tabular` of the `booktabs` package; best values are bold.
+    /// For papers: a `table*` a data set, with the `booktabs` package; marked values are bold.
     pub fn to_latex(&self) -> String {
         latex::render(self)
     }
 
-    /// For programs: everything, down to each seed's values and trial key.
+    /// For programs: everything, down to each seed's values and trial key. Reads back as this table.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a table holds only numbers, strings, lists and structs")
     }
+}
 
-    /// Seeds that failed or were given up, with the reason, for the lines below a table.
-    fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for group in &self.groups {
-            for row in &group.rows {
-                for seed in &row.seeds {
-                    let what = match &seed.status {
-                        CellStatus::Failed(reason) => format!("failed: {reason}"),
-                        CellStatus::Cancelled => "cancelled".to_owned(),
-                        CellStatus::Done(_) | CellStatus::Running | CellStatus::Waiting => continue,
-                    };
-                    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-                    notes.push(format!(
-                        "{}, {}, {}, seed {}: {what}",
-                        group.data, group.model, row.method, seed.seed
-                    ));
-                }
-            }
+impl SeedOutcome {
+    /// The value of that name, if the seed is done and has it.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        match &self.status {
+            CellStatus::Done(values) => values.get(name).copied(),
+            CellStatus::Running | CellStatus::Waiting | CellStatus::Failed(_) | CellStatus::Cancelled => None,
         }
-        notes
-    }
-
-    fn has_best(&self) -> bool {
-        self.groups.iter().flat_map(|group| &group.rows).flat_map(|row| &row.values).any(|value| value.best)
     }
 }
 
@@ -257,21 +377,6 @@ impl Tally {
     }
 }
 
-impl Aggregate {
-    /// The value in words: `join(mean, sd)`, and how many seeds it rests on when they are not all.
-    fn words(&self, column: &Column, join: impl FnOnce(&str, Option<&str>) -> String) -> String {
-        let Some(mean) = self.mean else {
-            return "–".to_owned();
-        };
-        let shown = column.show(mean, self.sd);
-        let mut words = join(&shown.mean, shown.deviation.as_deref());
-        if !shown.unit.is_empty() {
-            words = format!("{words} {}", shown.unit);
-        }
-        if self.n < self.of { format!("{words} ({}/{})", self.n, self.of) } else { words }
-    }
-}
-
 fn find_or_push<T>(list: &mut Vec<T>, found: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> &mut T {
     let index = list.iter().position(found).unwrap_or(list.len());
     if index == list.len() {
@@ -282,11 +387,7 @@ fn find_or_push<T>(list: &mut Vec<T>, found: impl Fn(&T) -> bool, make: impl FnO
 
 fn aggregate(seeds: &[SeedOutcome], column: &Column) -> Aggregate {
     let name = column.name();
-    let value = |seed: &SeedOutcome| match &seed.status {
-        CellStatus::Done(values) => values.get(&name).copied().filter(|value| value.is_finite()),
-        CellStatus::Running | CellStatus::Waiting | CellStatus::Failed(_) | CellStatus::Cancelled => None,
-    };
-    let values: Vec<f64> = seeds.iter().filter_map(value).collect();
+    let values: Vec<f64> = seeds.iter().filter_map(|seed| seed.value(&name)).collect();
     // The only other way to have no summary is to have no values.
     let summary = Summary::new(&values).ok();
     Aggregate {
@@ -296,19 +397,7 @@ fn aggregate(seeds: &[SeedOutcome], column: &Column) -> Aggregate {
         n: values.len(),
         of: seeds.len(),
         best: false,
-    }
-}
-
-fn mark_best(rows: &mut [Row], index: usize, column: &Column) {
-    let taking_part =
-        |row: &Row| row.values[index].mean.filter(|_| row.values[index].n == row.values[index].of);
-    let means: Vec<f64> = rows.iter().filter_map(taking_part).collect();
-    let Some(best) = column.direction().best(means.iter().copied()).filter(|_| means.len() > 1) else {
-        return;
-    };
-    let printed = column.show(best, None);
-    for row in rows {
-        let best = taking_part(row).is_some_and(|mean| column.show(mean, None) == printed);
-        row.values[index].best = best;
+        interval: None,
+        comparison: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Tables for a terminal: aligned columns, in blocks that fit its width.
 
-use super::{Aggregate, Column, Group, Row, Table};
+use super::lines::{self, Kind, Line, Value};
+use super::{Column, Table, notes};
 
 /// How the best values are marked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +31,13 @@ pub(super) fn render(table: &Table, style: TextStyle) -> String {
             lines.push(String::new());
         }
         lines.push(format!("{} · {}", group.data, group.model));
-        let stub = stub(group);
+        let printed = lines::of(table, group);
+        let stub = stub(&printed);
         let columns: Vec<Block> = table
             .columns
             .iter()
             .enumerate()
-            .map(|(index, column)| values(group, index, column, style))
+            .map(|(index, column)| values(&printed, index, column, style))
             .collect();
         for (first, part) in split(&stub, &columns, style.width).into_iter().enumerate() {
             if first > 0 {
@@ -44,14 +46,17 @@ pub(super) fn render(table: &Table, style: TextStyle) -> String {
             lines.extend(beside(&stub, part));
         }
     }
-    if style.emphasis == Emphasis::Star && table.has_best() {
-        lines.push(String::new());
-        lines.push("* best mean among the rows of which all seeds are done".to_owned());
-    }
-    let notes = table.notes();
-    if !notes.is_empty() {
-        lines.push(String::new());
-        lines.extend(notes);
+    let mark = match style.emphasis {
+        Emphasis::Star => "*",
+        Emphasis::Bold => "bold",
+    };
+    let sources = notes::sources(table);
+    let sources = sources.into_iter().enumerate().map(|(index, source)| format!("[{}] {source}", index + 1));
+    for part in [notes::legend(table, mark), sources.collect(), notes::missing(table)] {
+        if !part.is_empty() && !lines.is_empty() {
+            lines.push(String::new());
+            lines.extend(part);
+        }
     }
     lines.into_iter().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -78,18 +83,23 @@ impl Block {
 }
 
 /// What stands at the left of every block: methods and their seeds.
-fn stub(group: &Group) -> Block {
-    let column = |title: &str, cell: &dyn Fn(&Row) -> String| {
-        let cells: Vec<String> = [title.to_owned()].into_iter().chain(group.rows.iter().map(cell)).collect();
+fn stub(lines: &[Line]) -> Block {
+    let column = |title: &str, cell: &dyn Fn(&Line) -> String| {
+        let cells: Vec<String> = [title.to_owned()].into_iter().chain(lines.iter().map(cell)).collect();
         Block::left(&cells)
     };
-    let methods = column("Method", &|row| row.method.clone());
-    let seeds = column("Seeds", &|row| row.tally.words());
+    let methods = column("Method", &|line| match line.kind {
+        Kind::Row => line.stub.clone(),
+        Kind::Difference => format!("  {}", line.stub),
+        Kind::Test => format!("    {}", line.stub),
+        Kind::Published(source) => format!("  {} [{source}]", line.stub),
+    });
+    let seeds = column("Seeds", &|line| line.seeds.clone());
     let lines = methods.lines.iter().zip(&seeds.lines).map(|(method, seeds)| format!("{method}{GAP}{seeds}"));
     Block { lines: lines.collect(), width: methods.width + GAP.len() + seeds.width }
 }
 
-fn values(group: &Group, index: usize, column: &Column, style: TextStyle) -> Block {
+fn values(lines: &[Line], index: usize, column: &Column, style: TextStyle) -> Block {
     let title = format!("{} {}", column.title(), column.arrow());
     // The star has a place of its own, so that digits stay below each other.
     let title = if style.emphasis == Emphasis::Star {
@@ -98,15 +108,12 @@ fn values(group: &Group, index: usize, column: &Column, style: TextStyle) -> Blo
         title.trim_end().to_owned()
     };
     let mut cells = vec![(title.clone(), title)];
-    cells.extend(group.rows.iter().map(|row| value(&row.values[index], column, style.emphasis)));
+    cells.extend(lines.iter().map(|line| value(&line.values[index], style.emphasis)));
     Block::right(&cells)
 }
 
-fn value(value: &Aggregate, column: &Column, emphasis: Emphasis) -> (String, String) {
-    let words = value.words(column, |mean, deviation| match deviation {
-        Some(deviation) => format!("{mean} ± {deviation}"),
-        None => mean.to_owned(),
-    });
+fn value(value: &Value, emphasis: Emphasis) -> (String, String) {
+    let words = value.words(lines::plus_minus);
     match (emphasis, value.best) {
         (Emphasis::Star, true) => (format!("{words}*"), format!("{words}*")),
         (Emphasis::Star, false) => (format!("{words} "), format!("{words} ")),

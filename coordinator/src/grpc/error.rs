@@ -1,7 +1,7 @@
 //! Why a request is refused. Each message names the thing and the way out.
 
 use common::grid::GridErrors;
-use common::table::UnknownColumn;
+use common::table::ChoiceError;
 use common::{AttemptId, TrialId, WorkerId};
 use proto::status::{ErrorKind, Kind};
 
@@ -24,7 +24,7 @@ pub(crate) enum RequestError {
     #[error("name an experiment or a trial to cancel")]
     NothingToCancel,
     #[error(transparent)]
-    UnknownColumn(#[from] UnknownColumn),
+    Choice(#[from] ChoiceError),
     #[error("there is no table format {0}: ask for TEXT, TERMINAL, MARKDOWN, CSV, JSON or LATEX")]
     UnknownFormat(i32),
     #[error("trial {trial} has no artifact `{name}`: {hint}")]
@@ -55,7 +55,7 @@ impl Kind for RequestError {
             Self::Grid(_)
             | Self::AmbiguousKey { .. }
             | Self::NothingToCancel
-            | Self::UnknownColumn(_)
+            | Self::Choice(_)
             | Self::UnknownFormat(_) => ErrorKind::InvalidArgument,
             Self::UnknownExperiment { .. }
             | Self::UnknownTrial(_)

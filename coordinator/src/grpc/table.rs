@@ -1,7 +1,11 @@
 //! The table of an experiment: cells joined with the results of their evaluate trials.
 
 use common::plan::Cell;
-use common::table::{self, Aggregate, CellOutcome, CellStatus, Column, Emphasis, Table, TextStyle};
+use common::spec::TrialSpec;
+use common::table::{
+    self, Against, Aggregate, CellOutcome, CellStatus, Choice, Comparison, Emphasis, Row, Setup, Table,
+    TextStyle,
+};
 use coordinator_core::{Outcome, Phase, Trial};
 use proto::v1;
 
@@ -11,26 +15,35 @@ use crate::driver::View;
 
 impl Service {
     pub(super) async fn get_table(&self, request: v1::GetTableRequest) -> Answer<v1::GetTableResponse> {
-        let v1::GetTableRequest { experiment, columns, format, width } = request;
-        let columns: Vec<Column> = columns.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        let v1::GetTableRequest { experiment, columns, format, width, rows, compare, against_published } =
+            request;
         let form = form(format)?;
         let width = (width > 0).then_some(width as usize);
+        let choice = Choice {
+            columns,
+            rows,
+            compare: (!compare.is_empty()).then_some(compare),
+            against: if against_published { Against::Published } else { Against::Nothing },
+        };
         let outcomes = self
             .look(move |view| {
                 let (_, record) = lookup::experiment(view, &experiment)?;
                 Ok(record.cells.iter().map(|cell| outcome(view, cell)).collect::<Vec<_>>())
             })
             .await?;
-        let columns = if columns.is_empty() { Column::defaults(&outcomes) } else { columns };
-        let table = table::build(&outcomes, &columns);
-        Ok(v1::GetTableResponse { rows: rows(&table), rendered: render(&table, form, width) })
+        let table = table::build(&outcomes, &choice)?;
+        Ok(v1::GetTableResponse { rows: table_rows(&table), rendered: render(&table, form, width) })
     }
 }
 
 fn outcome(view: &View<'_>, cell: &Cell) -> CellOutcome {
     let trial = view.cluster.trial_by_key(cell.trial).and_then(|id| view.cluster.trial(id));
     let status = trial.map_or(CellStatus::Waiting, |trial| status(view, trial));
-    CellOutcome { cell: cell.clone(), status }
+    let setup = trial.and_then(|trial| match &trial.spec {
+        TrialSpec::Evaluate(spec) => Setup::of(spec),
+        TrialSpec::Train(_) => None,
+    });
+    CellOutcome { cell: cell.clone(), setup, status }
 }
 
 fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
@@ -74,7 +87,7 @@ fn render(table: &Table, form: v1::TableFormat, width: Option<usize>) -> String 
     }
 }
 
-fn rows(table: &Table) -> Vec<v1::TableRow> {
+fn table_rows(table: &Table) -> Vec<v1::TableRow> {
     let rows = table.groups.iter().flat_map(|group| group.rows.iter().map(move |row| (group, row)));
     rows.map(|(group, row)| v1::TableRow {
         data: group.data.clone(),
@@ -83,6 +96,7 @@ fn rows(table: &Table) -> Vec<v1::TableRow> {
         done: count(row.tally.done),
         seeds: count(row.tally.of),
         values: row.values.iter().map(value).collect(),
+        published: published(table, row),
     })
     .collect()
 }
@@ -94,7 +108,42 @@ fn value(value: &Aggregate) -> v1::TableValue {
         sd: value.sd,
         n: count(value.n),
         best: value.best,
+        comparison: value.comparison.as_ref().map(comparison),
     }
+}
+
+fn comparison(found: &Comparison) -> v1::TableComparison {
+    v1::TableComparison {
+        pairs: count(found.pairs),
+        difference: found.difference,
+        sd: found.sd,
+        effect: found.effect,
+        p: found.p,
+        p_holm: found.p_holm,
+        p_wilcoxon: found.p_wilcoxon,
+    }
+}
+
+fn published(table: &Table, row: &Row) -> Vec<v1::PublishedFigures> {
+    let lines = row.published.iter().filter_map(|line| {
+        let source = table.sources.iter().find(|source| source.id == line.source)?;
+        let figures = line.values.iter().zip(&table.columns).filter_map(|(value, column)| {
+            let value = value.as_ref()?;
+            Some(v1::PublishedFigure {
+                metric: column.name(),
+                value: value.value,
+                difference: value.difference,
+            })
+        });
+        Some(v1::PublishedFigures {
+            source: source.id.clone(),
+            title: source.title.clone(),
+            protocol: source.protocol.clone(),
+            caveat: source.caveat.clone(),
+            figures: figures.collect(),
+        })
+    });
+    lines.collect()
 }
 
 fn count(count: usize) -> u32 {

@@ -248,8 +248,12 @@ async fn the_table_of_a_run_has_the_mean_over_its_seeds() {
 
     let get = async |columns: &[&str], format: v1::TableFormat| {
         let columns = columns.iter().map(|&name| name.to_owned()).collect();
-        let request =
-            v1::GetTableRequest { experiment: "small".to_owned(), columns, format: format.into(), width: 0 };
+        let request = v1::GetTableRequest {
+            experiment: "small".to_owned(),
+            columns,
+            format: format.into(),
+            ..v1::GetTableRequest::default()
+        };
         server.client().get_table(request).await.map(tonic::Response::into_inner)
     };
     let table = get(&["accuracy"], v1::TableFormat::Markdown).await.unwrap();
@@ -270,6 +274,23 @@ async fn the_table_of_a_run_has_the_mean_over_its_seeds() {
     {
         assert!(get(&[], format).await.unwrap().rendered.contains("MC Dropout"), "{format:?}");
     }
+    let request = |compare: &str| v1::GetTableRequest {
+        experiment: "small".to_owned(),
+        format: v1::TableFormat::Text.into(),
+        columns: vec!["accuracy".to_owned()],
+        rows: vec!["MC Dropout".to_owned()],
+        compare: compare.to_owned(),
+        against_published: true,
+        ..v1::GetTableRequest::default()
+    };
+    let table = server.client().get_table(request("MSP")).await.unwrap().into_inner();
+    let found = table.rows[1].values[0].comparison.unwrap();
+    assert_eq!((table.rows[1].method.as_str(), found.pairs, found.difference), ("MC Dropout", 2, 0.0));
+    assert_eq!((found.p, found.effect), (None, None), "both rows have the same values");
+    assert_eq!(table.rows[0].values[0].comparison, None);
+    assert!(table.rendered.contains("nothing published belongs to these rows"), "{}", table.rendered);
+    let status = server.client().get_table(request("MPS")).await.unwrap_err();
+    assert_refused(&status, Code::InvalidArgument, &["no method is labelled `MPS`", "did you mean `MSP`?"]);
     let status = get(&["acuracy"], v1::TableFormat::Text).await.unwrap_err();
     assert_refused(&status, Code::InvalidArgument, &["did you mean `accuracy`?"]);
     let status = get(&[], v1::TableFormat::Unspecified).await.unwrap_err();
@@ -288,7 +309,7 @@ async fn a_table_of_a_run_that_goes_on_says_what_is_missing() {
         experiment: "e1".to_owned(),
         columns: Vec::new(),
         format: v1::TableFormat::Text.into(),
-        width: 0,
+        ..v1::GetTableRequest::default()
     };
     let table = server.client().get_table(request).await.unwrap().into_inner();
     assert!(table.rows.iter().all(|row| row.done == 0 && row.seeds == 2));

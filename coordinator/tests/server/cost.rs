@@ -40,7 +40,7 @@ async fn a_thousand_cells_are_submitted_in_seconds() {
         experiment: "e2".to_owned(),
         columns: Vec::new(),
         format: v1::TableFormat::Json.into(),
-        width: 0,
+        ..v1::GetTableRequest::default()
     };
     server.client().get_table(request).await.unwrap();
     eprintln!("table in {:?}", start.elapsed());

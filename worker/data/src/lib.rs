@@ -5,7 +5,7 @@
 //! [`Sharding`]), and what the network is shown of it ([`Augmentation`], [`Batcher`]). All randomness of a trial
 //! comes from [`rng`].
 //!
-//! Deliberately absent: tensors and devices (the trainer copies a [`Batch`] into one), threads, downloads. Every
+//! Deliberately absent: tensors and devices (the trainer copies a [`Batch`] into one), downloads, threads that outlive a call. Every
 //! function is a pure function of its arguments and of the files it names.
 
 pub mod rng;

@@ -3,6 +3,7 @@
 //! `fixtures/corruptions.gz`: `fixtures/make_golden_corruptions.py`, which names their versions.
 
 use std::io::Read;
+use std::num::NonZeroUsize;
 
 use datasets::{Corruption, Images, Severity, Shape, corrupt};
 use flate2::read::GzDecoder;
@@ -62,7 +63,8 @@ fn corrupted_images_are_those_of_the_official_script() {
             let (mut largest, mut differing) = (0, 0);
             for &severity in severities {
                 let expected = planes(&golden.take(size), channels);
-                let found = corrupt(&images, corruption, Severity::new(severity).unwrap()).unwrap();
+                let found = corrupt(&images, corruption, Severity::new(severity).unwrap(), NonZeroUsize::MIN)
+                    .unwrap();
                 let differences = found.pixels().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b));
                 let here = differences.clone().max().unwrap();
                 largest = largest.max(here);

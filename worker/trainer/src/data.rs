@@ -3,6 +3,7 @@
 //! Decides which images a trial trains and is tested on. Files, augmentation and the order of the images
 //! are those of the crate `datasets`.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -179,6 +180,11 @@ impl ShiftedTests {
         Ok(Self { data: data.clone(), clean, files })
     }
 
+    /// Images of each corrupted set.
+    pub fn image_count(&self) -> usize {
+        self.clean.len()
+    }
+
     /// The images after one corruption, normalised as the test images, with their labels, ids and order.
     ///
     /// # Errors
@@ -188,10 +194,15 @@ impl ShiftedTests {
         let severity = Severity::new(severity).ok_or(DataProblem::Severity(severity))?;
         let images = match &self.files {
             Some(files) => files.read(corruption(name), severity, &self.clean)?,
-            None => corrupt(&self.clean, corruption(name), severity)?,
+            None => corrupt(&self.clean, corruption(name), severity, threads())?,
         };
         batcher(&self.data, images, Augmentation::NONE, 0)
     }
+}
+
+/// As many threads as libtorch computes with, which the agent has set.
+fn threads() -> NonZeroUsize {
+    usize::try_from(tch::get_num_threads()).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Shape of the network's input: channels, height, width.

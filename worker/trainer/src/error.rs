@@ -150,10 +150,6 @@ impl TrainerError {
                 | DataProblem::Severity(_)
                 | DataProblem::NotTwoMoons(_)
                 | DataProblem::NoImages
-                | DataProblem::Validation(_)
-                | DataProblem::Corruption(_)
-                | DataProblem::Severity(_)
-                | DataProblem::NotTwoMoons(_)
                 | DataProblem::OtherShape { .. }
                 | DataProblem::AugmentationOrder
                 | DataProblem::AugmentationSize(_)

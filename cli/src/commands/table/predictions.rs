@@ -80,14 +80,16 @@ fn labelled(tensors: &SafeTensors<'_>, prefix: &str) -> anyhow::Result<LabelledP
     Ok(set(tensors, prefix)?.with_labels(labels)?)
 }
 
-/// Predictions of the test images under corruption, which are the test images in the same order.
+/// Predictions of the test images under corruption, which are the first of the test images, in the same order.
 fn shifted<'a>(
     tensors: &SafeTensors<'_>,
     name: &str,
     id: &'a LabelledPredictions<'_>,
 ) -> anyhow::Result<LabelledPredictions<'a>> {
     let (shape, probabilities) = floats(tensors, &format!("shift/{name}/probabilities"))?;
-    Ok(Predictions::new(shape, probabilities, id.predictions().ids())?.with_labels(id.labels())?)
+    let (ids, labels) = (id.predictions().ids(), id.labels());
+    let first = shape.samples.min(ids.len());
+    Ok(Predictions::new(shape, probabilities, &ids[..first])?.with_labels(&labels[..first])?)
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> anyhow::Result<(Shape, Vec<f32>)> {

@@ -131,23 +131,23 @@ pub(super) fn clipped_zoom(values: &[f64], side: usize, channels: usize, factor:
     let enlarged = (cut as f64 * factor).round_ties_even() as usize;
     let trim = (enlarged - side) / 2;
     let taps: Vec<Option<Tap>> = (trim..trim + side).map(|at| Tap::new(at, cut, enlarged)).collect();
-    let value = |row: usize, column: usize, channel: usize| {
-        values[((top + row) * side + top + column) * channels + channel]
-    };
     let mut out = Vec::with_capacity(values.len());
     for row in &taps {
         for column in &taps {
+            let (Some(row), Some(column)) = (row, column) else {
+                // Rounding put the last place beyond the border, where scipy has 0.
+                out.extend(std::iter::repeat_n(0.0, channels));
+                continue;
+            };
+            let start = |y: usize, x: usize| ((top + y) * side + top + x) * channels;
+            let corners = [
+                (start(row.below, column.below), (1.0 - row.part) * (1.0 - column.part)),
+                (start(row.below, column.above), (1.0 - row.part) * column.part),
+                (start(row.above, column.below), row.part * (1.0 - column.part)),
+                (start(row.above, column.above), row.part * column.part),
+            ];
             for channel in 0..channels {
-                out.push(match (row, column) {
-                    (Some(row), Some(column)) => row
-                        .parts()
-                        .into_iter()
-                        .flat_map(|(y, wy)| column.parts().into_iter().map(move |(x, wx)| (y, x, wy * wx)))
-                        .map(|(y, x, weight)| value(y, x, channel) * weight)
-                        .sum(),
-                    // Rounding put the last place beyond the border, where scipy has 0.
-                    (None, _) | (_, None) => 0.0,
-                });
+                out.push(corners.iter().fold(0.0, |sum, (at, weight)| sum + values[at + channel] * weight));
             }
         }
     }
@@ -172,10 +172,6 @@ impl Tap {
         let below = place.floor() as usize;
         Some(Self { below, above: (below + 1).min(len - 1), part: place - below as f64 })
     }
-
-    fn parts(&self) -> [(usize, f64); 2] {
-        [(self.below, 1.0 - self.part), (self.above, self.part)]
-    }
 }
 
 /// Correlation of each channel with a square kernel of odd side; beyond the border as OpenCV has it by default.
@@ -191,16 +187,22 @@ pub(super) fn filter_2d(values: &[f64], grid: Grid, kernel: &[f64]) -> Vec<f64> 
         })
         .collect();
     let Grid { rows, columns, channels } = grid;
+    let continued = |len: usize| -> Vec<usize> {
+        (-reach..len.cast_signed() + reach).map(|at| Border::Reflect101.index(at, len)).collect()
+    };
+    let (row_of, column_of) = (continued(rows), continued(columns));
+    let at = |place: usize, offset: isize| (place.cast_signed() + reach + offset).cast_unsigned();
     let mut out = Vec::with_capacity(values.len());
-    for at in 0..rows * columns {
-        let (row, column) = ((at / columns).cast_signed(), (at % columns).cast_signed());
-        for channel in 0..channels {
-            let term = |&(dy, dx, weight): &(isize, isize, f64)| {
-                let y = Border::Reflect101.index(row + dy, rows);
-                let x = Border::Reflect101.index(column + dx, columns);
-                values[(y * columns + x) * channels + channel] * weight
-            };
-            out.push(taps.iter().map(term).sum());
+    for row in 0..rows {
+        for column in 0..columns {
+            let mut sums = [0.0; 4];
+            for &(dy, dx, weight) in &taps {
+                let start = (row_of[at(row, dy)] * columns + column_of[at(column, dx)]) * channels;
+                for (sum, value) in sums.iter_mut().zip(&values[start..start + channels]) {
+                    *sum += value * weight;
+                }
+            }
+            out.extend_from_slice(&sums[..channels]);
         }
     }
     out

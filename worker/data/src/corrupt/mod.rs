@@ -24,6 +24,7 @@ mod spatter;
 mod weather;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use crate::images::{Images, Shape};
@@ -179,12 +180,17 @@ pub enum CorruptError {
     },
 }
 
-/// The images after `corruption`, with pixels from 0 to 255.
+/// The images after `corruption`, with pixels from 0 to 255. The result does not depend on the number of threads.
 ///
 /// # Errors
 ///
 /// [`CorruptError`] when the corruption is not defined for such images.
-pub fn corrupt(images: &Images, corruption: Corruption, severity: Severity) -> Result<Images, CorruptError> {
+pub fn corrupt(
+    images: &Images,
+    corruption: Corruption,
+    severity: Severity,
+    threads: NonZeroUsize,
+) -> Result<Images, CorruptError> {
     let shape = images.shape();
     let max_value = images.max_value().ok_or(CorruptError::NoPixels)?;
     let square = shape.height == shape.width && shape.height >= SMALLEST_SIDE;
@@ -194,14 +200,23 @@ pub fn corrupt(images: &Images, corruption: Corruption, severity: Severity) -> R
     let apply = method(corruption, shape)?;
     let number =
         Corruption::ALL.iter().position(|other| *other == corruption).expect("all are listed") as u64;
-    let mut pixels = Vec::with_capacity(images.pixels().len());
-    for index in 0..images.len() {
-        let name = [number, u64::from(severity.0), u64::from(images.ids()[index])];
-        let mut stream = Stream::new(0, PURPOSE, &name);
-        let picture = Picture::from_planes(images.image(index), shape, max_value);
-        apply(&picture, severity, &mut stream).append_planes(&mut pixels);
-    }
-    Ok(images.with_pixels(shape, pixels))
+    let part = |indices: std::ops::Range<usize>| {
+        let mut pixels = Vec::with_capacity(indices.len() * shape.pixels());
+        for index in indices {
+            let name = [number, u64::from(severity.0), u64::from(images.ids()[index])];
+            let mut stream = Stream::new(0, PURPOSE, &name);
+            let picture = Picture::from_planes(images.image(index), shape, max_value);
+            apply(&picture, severity, &mut stream).append_planes(&mut pixels);
+        }
+        pixels
+    };
+    let share = images.len().div_ceil(threads.get()).max(1);
+    let parts: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let start = |first: usize| scope.spawn(move || part(first..(first + share).min(images.len())));
+        let running: Vec<_> = (0..images.len()).step_by(share).map(start).collect();
+        running.into_iter().map(|thread| thread.join().expect("a corruption does not panic")).collect()
+    });
+    Ok(images.with_pixels(shape, parts.concat()))
 }
 
 type Method = fn(&Picture, Severity, &mut Stream) -> Picture;

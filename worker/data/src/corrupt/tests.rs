@@ -1,5 +1,7 @@
 use super::*;
 
+const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
 const SHAPE: Shape = Shape { channels: 3, height: 8, width: 8 };
 
 fn images(shape: Shape, ids: &[u32]) -> Images {
@@ -25,10 +27,10 @@ fn a_corrupted_image_depends_on_its_id_and_not_on_its_company() {
     let all = images(SHAPE, &[4, 7, 9]);
     for corruption in Corruption::ALL.into_iter().filter(|corruption| *corruption != Corruption::Frost) {
         for severity in [Severity::ALL[0], Severity::ALL[4]] {
-            let corrupted = corrupt(&all, corruption, severity).unwrap();
+            let corrupted = corrupt(&all, corruption, severity, NonZeroUsize::new(2).unwrap()).unwrap();
             assert_eq!((corrupted.labels(), corrupted.ids()), (all.labels(), all.ids()));
             assert_ne!(corrupted.pixels(), all.pixels(), "{corruption}");
-            let alone = corrupt(&all.select(&[2]), corruption, severity).unwrap();
+            let alone = corrupt(&all.select(&[2]), corruption, severity, ONE).unwrap();
             assert_eq!(alone.image(0), corrupted.image(2), "{corruption}");
         }
     }
@@ -37,7 +39,8 @@ fn a_corrupted_image_depends_on_its_id_and_not_on_its_company() {
 #[test]
 fn what_the_definition_does_not_cover_is_refused() {
     let first = Severity::ALL[0];
-    let refused = |shape: Shape, corruption| corrupt(&images(shape, &[1]), corruption, first).unwrap_err();
+    let refused =
+        |shape: Shape, corruption| corrupt(&images(shape, &[1]), corruption, first, ONE).unwrap_err();
     assert_eq!(refused(SHAPE, Corruption::Frost), CorruptError::Photographs);
     let grey = Shape { channels: 1, ..SHAPE };
     for corruption in [Corruption::Spatter, Corruption::Saturate] {
@@ -50,14 +53,14 @@ fn what_the_definition_does_not_cover_is_refused() {
     ] {
         assert_eq!(refused(shape, Corruption::Fog), CorruptError::Shape { shape });
     }
-    assert_eq!(corrupt(&crate::two_moons_far(), Corruption::Fog, first), Err(CorruptError::NoPixels));
+    assert_eq!(corrupt(&crate::two_moons_far(), Corruption::Fog, first, ONE), Err(CorruptError::NoPixels));
 }
 
 #[test]
 fn digits_are_scaled_to_bytes_before_they_are_corrupted() {
     let shape = Shape { channels: 1, height: 8, width: 8 };
     let digits = Images::new(shape, 10, 16, vec![16; 64], vec![0], vec![0]).unwrap();
-    let brighter = corrupt(&digits, Corruption::Brightness, Severity::ALL[0]).unwrap();
+    let brighter = corrupt(&digits, Corruption::Brightness, Severity::ALL[0], ONE).unwrap();
     assert_eq!((brighter.max_value(), brighter.pixels()), (Some(255), &[255; 64][..]));
     assert_eq!([0, 1, 8, 15, 16].map(|value| scale_to_byte(value, 16)), [0, 16, 128, 239, 255]);
 }

@@ -10,7 +10,7 @@ pub(crate) mod builder;
 mod head;
 mod layers;
 mod mlp;
-mod norm;
+pub(crate) mod norm;
 pub(crate) mod plan;
 mod posterior;
 mod resnet;

@@ -1,6 +1,7 @@
 //! What holds for every network of a method, whatever its weights.
 
 mod architectures;
+mod distance;
 
 use std::collections::BTreeSet;
 

@@ -11,7 +11,7 @@ const COLLAPSED_KL: f64 = 1e-3;
 /// Members whose decoded vectors differ by less, around a mean near 1, are the same.
 const COLLAPSED_SPREAD: f64 = 1e-3;
 
-/// Metric rows of the state of each layer.
+/// Metric rows of the state of each VAE.
 pub fn rows(layers: &[LayerDiagnostics]) -> Vec<(String, f64)> {
     let of_layer = |state: &LayerDiagnostics| {
         [("kl", state.kl), ("reconstruction", state.reconstruction), ("spread", state.spread)]
@@ -36,8 +36,8 @@ impl CollapseWatch {
             self.kl = true;
             messages.push(format!(
                 "the latent posterior has collapsed onto the prior in {} (KL below {COLLAPSED_KL} nats): it no \
-                 longer depends on the member; give the KL term less weight (`kl_weight`, or its mean instead of \
-                 its sum by `kl_reduction`)",
+                 longer depends on the member; give the KL term less weight (`kl-weight`, or its mean instead of \
+                 its sum by `kl-reduction`)",
                 names(&kl, layers.len())
             ));
         }
@@ -46,8 +46,8 @@ impl CollapseWatch {
             self.spread = true;
             messages.push(format!(
                 "the decoded vectors of all members are the same in {} (spread below {COLLAPSED_SPREAD}): \
-                 diversity comes only from the output scales and biases there; limit the gradient's norm \
-                 (`clip_norm`), lower the learning rate or give the KL term less weight",
+                 diversity comes only from what is not decoded there; limit the gradient's norm \
+                 (`clip-norm`), lower the learning rate or give the KL term less weight",
                 names(&spread, layers.len())
             ));
         }
@@ -55,10 +55,10 @@ impl CollapseWatch {
     }
 }
 
-fn names(collapsed: &[&LayerDiagnostics], layers: usize) -> String {
+fn names(collapsed: &[&LayerDiagnostics], vaes: usize) -> String {
     let shown: Vec<String> = collapsed.iter().take(3).map(|state| format!("`{}`", state.layer)).collect();
     let more = if collapsed.len() > shown.len() { ", …" } else { "" };
-    format!("{} of {layers} layers ({}{more})", collapsed.len(), shown.join(", "))
+    format!("{} of {vaes} VAEs ({}{more})", collapsed.len(), shown.join(", "))
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
         let collapsed = [layer("stem", 1e-6, 0.3), layer("linear", 0.5, 0.3)];
         let warnings = watch.warnings(&collapsed);
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].contains("1 of 2 layers (`stem`)"), "{}", warnings[0]);
+        assert!(warnings[0].contains("1 of 2 VAEs (`stem`)"), "{}", warnings[0]);
         assert!(watch.warnings(&collapsed).is_empty());
         assert_eq!(watch.warnings(&[layer("stem", 1e-6, 0.0)]).len(), 1);
     }

@@ -167,6 +167,7 @@ fn annealed(position: Position, annealing: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use common::spec::RankOneSettings;
+    use tch::{Device, Kind};
 
     use super::*;
 
@@ -181,8 +182,7 @@ mod tests {
             latent: None,
             kl: Some(Tensor::from(500f32)),
         };
-        let position =
-            Position { done: 4, steps_per_epoch: 5, total_steps: 20, epoch_images: 40, train_images: 43 };
+        let position = Position { done: 4, steps_per_epoch: 5, total_steps: 20, train_images: 43 };
         let targets = Tensor::from_slice(&[1i64, 0]);
         let terms = objective.terms(&forward.logits, &targets, &forward, position);
         let regulariser = terms.regulariser.unwrap().double_value(&[]);
@@ -201,5 +201,26 @@ mod tests {
         assert_eq!(rising, [1.0 / 16.0, 2.0 / 16.0, 10.0 / 16.0, 1.0, 1.0, 1.0]);
         assert_eq!(factor(0, 0.0), 1.0);
         assert_eq!(factor(19, 1.0), 1.0);
+    }
+
+    #[test]
+    fn heads_are_summed_and_inputs_averaged_in_the_precision_of_the_logits() {
+        let logits = (Tensor::arange(3 * 4 * 5, (Kind::Double, Device::Cpu)) * 1.7).sin().view([12, 5]) * 3.0;
+        let targets = Tensor::arange(12, (Kind::Int64, Device::Cpu)).remainder(5);
+        let mut expected = 0.0;
+        for head in 0..3 {
+            for input in 0..4 {
+                let row: Vec<f64> = logits.get(head * 4 + input).try_into().unwrap();
+                let label = targets.int64_value(&[head * 4 + input]) as usize;
+                expected += (row.iter().map(|z| z.exp()).sum::<f64>().ln() - row[label]) / 4.0;
+            }
+        }
+        let forward = Forward { features: logits.shallow_clone(), logits, latent: None, kl: None };
+        let position = Position { done: 0, steps_per_epoch: 1, total_steps: 1, train_images: 4 };
+        let objective = Objective::SummedCrossEntropy { heads: 3 };
+        let terms = objective.terms(&forward.features, &targets, &forward, position);
+        assert_eq!(terms.data.kind(), Kind::Double);
+        assert!((terms.data.double_value(&[]) - expected).abs() < 1e-13);
+        assert!(terms.regulariser.is_none());
     }
 }

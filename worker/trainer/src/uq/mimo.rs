@@ -76,14 +76,23 @@ pub(crate) fn tile(x: &Tensor, times: i64) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use common::spec::{ModelSpec, TrainMethod, WideResNetVariant};
+    use tch::no_grad;
+
     use super::*;
+    use crate::model::{Mode, Network};
+
+    fn build(depth: u32, widen: u32, members: u32, input: [i64; 3], classes: i64) -> Network {
+        let spec = ModelSpec::WideResNet { depth, widen, variant: WideResNetVariant::Authors };
+        let method = TrainMethod::Mimo(MimoSettings { members, ..MimoSettings::default() });
+        Network::new(&spec, &method, input, classes, 3, Device::Cpu).unwrap()
+    }
 
     fn mixing(heads: u32, input_repetition: f64, batch_repetitions: u32) -> Mixing {
         Mixing::new(&MimoSettings { members: heads, input_repetition, batch_repetitions }).unwrap()
     }
 
     fn indices(mixing: &Mixing, batch: i64) -> Vec<Vec<i64>> {
-        tch::manual_seed(5);
         Vec::try_from(mixing.indices(batch, Device::Cpu)).unwrap()
     }
 
@@ -126,15 +135,6 @@ mod tests {
     }
 
     #[test]
-    fn the_generator_alone_decides_the_mixture() {
-        let mixing = mixing(2, 0.5, 2);
-        assert_eq!(indices(&mixing, 8), indices(&mixing, 8));
-        tch::manual_seed(6);
-        let other = Vec::<Vec<i64>>::try_from(mixing.indices(8, Device::Cpu)).unwrap();
-        assert_ne!(indices(&mixing, 8), other);
-    }
-
-    #[test]
     fn an_input_holds_the_image_of_each_label() {
         let x = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([6, 1, 1, 1]).repeat([1, 2, 3, 3]);
         let y = Tensor::arange(6, (Kind::Int64, Device::Cpu)) * 10;
@@ -144,5 +144,44 @@ mod tests {
             let seen = inputs.narrow(1, head * 2, 2).amax([1i64, 2, 3].as_slice(), false);
             assert_eq!(seen * 10.0, labels.narrow(0, head * 12, 12).to_kind(Kind::Float));
         }
+    }
+
+    #[test]
+    fn wide_resnet_28_10_grows_by_its_first_and_last_layer() {
+        let count = |members| build(28, 10, members, [3, 32, 32], 10).parameter_count();
+        // (M − 1) · (3·16·9 + 640·10 + 10) more than the 36,489,290 of one network.
+        assert_eq!(count(3), 36_502_974);
+        assert_eq!(count(4), 36_509_816);
+    }
+
+    #[test]
+    fn evaluation_shows_the_same_image_to_all_heads() {
+        let network = build(10, 1, 3, [2, 8, 8], 4);
+        let x = (Tensor::arange(5 * 2 * 64, (Kind::Float, Device::Cpu)) * 1.7).sin().view([5, 2, 8, 8]);
+        let first = no_grad(|| network.forward(&x, Mode::Evaluate)).logits;
+        assert_eq!(first.size(), [3 * 5, 4]);
+        let heads = first.unflatten(0, [3, -1]);
+        assert_ne!(heads.get(0), heads.get(1));
+        // The channels of the third image are the last two of six.
+        let stem = network.named_tensors().remove(0);
+        assert_eq!(stem.tensor.size(), [16, 6, 3, 3]);
+        no_grad(|| {
+            let moved = stem.tensor.narrow(1, 0, 2).copy();
+            let _ = stem.tensor.narrow(1, 0, 2).zero_();
+            let _ = stem.tensor.narrow(1, 4, 2).g_add_(&moved);
+        });
+        let after = no_grad(|| network.forward(&x, Mode::Evaluate)).logits;
+        let error = (after - first).abs().max().double_value(&[]);
+        assert!(
+            error < 1e-4,
+            "what is added to another image's weights sees the same image, off by {error:e}"
+        );
+    }
+
+    #[test]
+    fn a_mixture_beyond_probabilities_is_refused() {
+        let settings = MimoSettings { input_repetition: 1.5, ..MimoSettings::default() };
+        let error = Mixing::new(&settings).unwrap_err().to_string();
+        assert_eq!(error, "`input-repetition` is 1.5: it must be a number from 0 to 1");
     }
 }

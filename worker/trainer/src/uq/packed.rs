@@ -99,7 +99,28 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, groups: i64) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use common::spec::{ModelSpec, TrainMethod, WideResNetVariant};
+    use tch::{Device, Kind, no_grad};
+
     use super::*;
+    use crate::model::{Mode, Network};
+
+    fn build(depth: u32, widen: u32, method: &TrainMethod, input: [i64; 3], classes: i64) -> Network {
+        let spec = ModelSpec::WideResNet { depth, widen, variant: WideResNetVariant::Authors };
+        Network::new(&spec, method, input, classes, 3, Device::Cpu).unwrap()
+    }
+
+    fn small(settings: PackedSettings) -> Network {
+        build(10, 1, &TrainMethod::Packed(settings), [2, 8, 8], 5)
+    }
+
+    fn images() -> Tensor {
+        (Tensor::arange(6 * 2 * 64, (Kind::Float, Device::Cpu)) * 1.7).sin().view([6, 2, 8, 8])
+    }
+
+    fn logits(network: &Network, mode: Mode) -> Tensor {
+        no_grad(|| network.forward(&images(), mode)).logits
+    }
 
     fn packed(members: u32, alpha: u32, gamma: u32) -> PackedSettings {
         PackedSettings { members, alpha, gamma, ..PackedSettings::default() }
@@ -140,5 +161,75 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    /// `fixtures/compare_packed.py` counts the parameters of torch-uncertainty's networks.
+    #[test]
+    fn wide_resnet_28_10_has_the_parameters_of_torch_uncertainty() {
+        let count = |settings: PackedSettings, classes| {
+            build(28, 10, &TrainMethod::Packed(settings), [3, 32, 32], classes).parameter_count()
+        };
+        assert_eq!(count(packed(4, 2, 1), 10), 36_524_200);
+        assert_eq!(count(packed(4, 2, 2), 10), 19_372_200);
+        assert_eq!(count(packed(4, 2, 2), 100), 19_487_760);
+    }
+
+    #[test]
+    fn one_member_of_the_whole_width_is_the_deterministic_network() {
+        let base = build(10, 1, &TrainMethod::Deterministic, [2, 8, 8], 5);
+        let alone = small(packed(1, 1, 1));
+        for mode in [Mode::Train, Mode::Evaluate] {
+            assert_eq!(logits(&alone, mode), logits(&base, mode), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_depends_on_its_own_groups_alone() {
+        for gamma in [1, 2] {
+            for mode in [Mode::Train, Mode::Evaluate] {
+                let settings = PackedSettings { min_channels: 1, ..packed(4, 2, gamma) };
+                let before = logits(&small(settings.clone()), mode);
+                assert_eq!(before.size(), [4 * 6, 5]);
+                for member in 0..4 {
+                    let network = small(settings.clone());
+                    // Everything but the member's block of each tensor, of which the first axis holds channels.
+                    for named in network.named_tensors() {
+                        let size = named.tensor.size()[0] / 4;
+                        let keep = named.tensor.narrow(0, member * size, size).copy();
+                        no_grad(|| {
+                            let _ = named.tensor.shallow_clone().fill_(0.5);
+                            named.tensor.narrow(0, member * size, size).copy_(&keep);
+                        });
+                    }
+                    let after = logits(&network, mode);
+                    let own = |rows: &Tensor| rows.narrow(0, member * 6, 6);
+                    assert_eq!(own(&after), own(&before), "member {member}, gamma {gamma}, {mode:?}");
+                    assert_ne!(after, before);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_weight_has_a_gradient() {
+        let network = small(packed(4, 2, 2));
+        let labels = Tensor::arange(6, (Kind::Int64, Device::Cpu)).remainder(5);
+        let (x, targets) = network.training_batch(&images(), &labels);
+        assert_eq!(targets, labels.repeat([4]));
+        network.forward(&x, Mode::Train).logits.cross_entropy_for_logits(&targets).backward();
+        for named in network.named_tensors().iter().filter(|named| named.tensor.requires_grad()) {
+            // The bias in front of a normalisation has a gradient of rounding alone, which may be zero.
+            let exempt = named.name.ends_with("conv1.bias");
+            assert!(named.tensor.grad().abs().max().double_value(&[]) > 0.0 || exempt, "{}", named.name);
+        }
+    }
+
+    #[test]
+    fn grouped_linear_layers_are_block_diagonal() {
+        let weight = (Tensor::arange(6 * 2, (Kind::Double, Device::Cpu)) * 0.7).sin().view([6, 2]);
+        let x = (Tensor::arange(4 * 6, (Kind::Double, Device::Cpu)) * 0.3).cos().view([4, 6]);
+        let blocks: Vec<Tensor> = (0..3).map(|group| weight.narrow(0, group * 2, 2)).collect();
+        let error = (linear(&x, &weight, 3) - x.matmul(&Tensor::block_diag(&blocks).tr())).abs().max();
+        assert!(error.double_value(&[]) < 1e-14);
     }
 }

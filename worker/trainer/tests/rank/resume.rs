@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::report::{Command, Launch, Report};
-use common::spec::{DropoutSettings, DuqSettings, EvidentialSettings, TrainMethod, TrainSpec, TrialSpec};
+use common::spec::{
+    DropoutSettings, DuqSettings, EvidentialSettings, MimoSettings, TrainMethod, TrainSpec, TrialSpec,
+};
 
 use crate::support::{
     Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run, run_gang, sngp, start_gang,
@@ -91,6 +93,12 @@ fn an_sngp_that_was_killed_ends_with_the_same_bits() {
 #[test]
 fn a_duq_that_was_killed_ends_with_the_same_bits() {
     survives_kills(TrainMethod::Duq(DuqSettings::default()), false, &[5]);
+}
+
+/// Its batches are mixed by draws of each step.
+#[test]
+fn a_mimo_that_was_killed_ends_with_the_same_bits() {
+    survives_kills(TrainMethod::Mimo(MimoSettings::default()), false, &[4]);
 }
 
 /// With three ranks the order of summation could depend on how gradients are put in buckets, and buckets on how
