@@ -172,13 +172,13 @@ fn conversions() -> Vec<TrainMethod> {
 
 #[test]
 fn every_method_trains_every_weight_of_every_model() {
-    let images = wave(&[4, 1, 8, 8], 0.3).to_kind(Kind::Float);
+    let images = wave(&[4, 1, 4, 4], 0.3).to_kind(Kind::Float);
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
     for model in ["resnet-18-cifar", "mlp-2-20-bn", "mlp-2-20", "wrn-10-1-original", "wrn-10-1-ub"] {
         for method in conversions() {
             // Drawing the values of a ResNet takes longer than the passes.
             let builder = Builder::blank(Kind::Float, Device::Cpu);
-            let network = Network::build(&model.parse().unwrap(), &method, [1, 8, 8], 4, builder).unwrap();
+            let network = Network::build(&model.parse().unwrap(), &method, [1, 4, 4], 4, builder).unwrap();
             let (x, y) = network.training_batch(&images, &labels);
             let pass = network.forward(&x, Mode::Train);
             let mut loss = pass.logits.cross_entropy_loss::<&Tensor>(&y, None, Reduction::Mean, -100, 0.0);
