@@ -1,6 +1,10 @@
 //! Models as they are built: sizes, initial values, places of dropout.
 
-use common::spec::{DropoutPlace, DropoutUnit};
+use common::spec::{
+    BatchEnsemblePreset, DropoutPlace, DropoutUnit, MasksemblesSettings, MimoSettings, PackedSettings,
+    SngpSettings,
+};
+use tch::Reduction;
 
 use super::*;
 
@@ -150,5 +154,49 @@ fn a_perceptron_that_drops_everything_gives_the_biases_of_its_head() {
         let network = drawn("mlp-2-7-bn", &TrainMethod::Dropout(settings));
         let logits = no_grad(|| network.forward(&wave(&[6, 1, 8, 8], 0.3), Mode::SampleDropout)).logits;
         assert_close(&logits, &tensor(&network, "linear.bias").detach().expand([6, 4], false));
+    }
+}
+
+/// Every method that changes layers, small enough for small networks.
+fn conversions() -> Vec<TrainMethod> {
+    vec![
+        batch_ensemble(BatchEnsemblePreset::Original.settings()),
+        TrainMethod::LpBnn(lp_bnn(LpBnnPreset::Paper)),
+        TrainMethod::RankOne(RankOneSettings::default()),
+        TrainMethod::Masksembles(MasksemblesSettings::default()),
+        TrainMethod::Packed(PackedSettings::default()),
+        TrainMethod::Mimo(MimoSettings::default()),
+        TrainMethod::Sngp(SngpSettings::default()),
+    ]
+}
+
+#[test]
+fn every_method_trains_every_weight_of_every_model() {
+    let images = wave(&[4, 1, 4, 4], 0.3).to_kind(Kind::Float);
+    let labels = Tensor::from_slice(&[0i64, 1, 2, 3]);
+    for model in ["resnet-18-cifar", "mlp-2-20-bn", "mlp-2-20", "wrn-10-1-original", "wrn-10-1-ub"] {
+        for method in conversions() {
+            // Drawing the values of a ResNet takes longer than the passes.
+            let builder = Builder::blank(Kind::Float, Device::Cpu);
+            let network = Network::build(&model.parse().unwrap(), &method, [1, 4, 4], 4, builder).unwrap();
+            let (x, y) = network.training_batch(&images, &labels);
+            let pass = network.forward(&x, Mode::Train);
+            let mut loss = pass.logits.cross_entropy_loss::<&Tensor>(&y, None, Reduction::Mean, -100, 0.0);
+            if let Some(latent) = pass.latent {
+                loss += latent.total;
+            }
+            if let Some(kl) = pass.kl {
+                loss += kl;
+            }
+            loss.backward();
+            for named in network.named_tensors() {
+                if matches!(named.role, Role::Weight { .. }) {
+                    assert!(named.tensor.grad().defined(), "{model}, {method:?}: {}", named.name);
+                }
+            }
+            let logits = no_grad(|| network.forward(&images, Mode::Evaluate)).logits;
+            assert_eq!(logits.size(), [4 * network.members(), 4], "{model}, {method:?}");
+            assert_eq!(logits.isfinite().all().int64_value(&[]), 1, "{model}, {method:?}");
+        }
     }
 }
