@@ -1,7 +1,7 @@
 //! What is minimised: from a forward pass to the terms of the loss.
 
 use common::spec::TrainMethod;
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 use crate::model::{Forward, Network};
 
@@ -105,17 +105,6 @@ impl Objective {
                 Terms { data: sum * *heads as f64, regulariser }
             }
         }
-    }
-}
-
-/// Mean negative log-likelihood of the targets, which tch's method of the name takes as a sum.
-trait NllLoss {
-    fn nll_loss(&self, targets: &Tensor) -> Tensor;
-}
-
-impl NllLoss for Tensor {
-    fn nll_loss(&self, targets: &Tensor) -> Tensor {
-        self.g_nll_loss::<&Tensor>(targets, None, Reduction::Mean, -100)
     }
 }
 
