@@ -100,8 +100,9 @@ pub struct MasksemblesSettings {
 }
 
 impl Default for MasksemblesSettings {
+    /// The authors' layers cut a batch in as many blocks as there are masks.
     fn default() -> Self {
-        Self { members: 4, scale: 2.0, batch: BatchMode::Repeat }
+        Self { members: 4, scale: 2.0, batch: BatchMode::Split }
     }
 }
 
