@@ -28,8 +28,8 @@ pub(crate) struct GaussianProcess {
     phases: Tensor,
     /// β, `[K, D]`.
     weight: Tensor,
-    /// Σ φ φᵀ, `[D, D]`, in double precision: sums over an epoch in single precision are off by more than the
-    /// ridge, and the matrix then has no inverse to speak of.
+    /// Σ φ φᵀ, `[D, D]`, in double precision: summed over an epoch in single precision it is off by a matrix whose norm
+    /// is near that of the ridge, and nothing else bounds its smallest eigenvalue.
     precision: Tensor,
     /// Inverse of ridge and precision, with the version of the precision that it is of.
     covariance: RefCell<Option<(i64, Tensor)>>,
