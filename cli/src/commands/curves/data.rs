@@ -138,7 +138,13 @@ mod tests {
             Predictions::new(shape, rows(confidences), ids).unwrap()
         };
         let id = predictions(&[0.9, 0.8, 0.8, 0.6]).with_labels(vec![0, 1, 0, 0]).unwrap();
-        Sets { id, ood: vec![("far".to_owned(), predictions(&[0.7, 0.5]))] }
+        Sets {
+            id,
+            ood: vec![("far".to_owned(), predictions(&[0.7, 0.5]))],
+            held_out: None,
+            shift: Vec::new(),
+            weight_cosine: None,
+        }
     }
 
     fn found(kind: CurveKind) -> String {

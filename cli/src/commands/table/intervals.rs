@@ -84,7 +84,7 @@ async fn resample(client: &mut Client, group: &Group, plan: Plan) -> Result<Cell
         let trial = seed.trial.to_string();
         let file = fetch(client, &trial).await?;
         let resampled = tokio::task::spawn_blocking(move || {
-            let predictions::Sets { id, ood } = predictions::sets(&file)?;
+            let predictions::Sets { id, ood, .. } = predictions::sets(&file)?;
             let ood: Vec<_> = ood.iter().map(|(name, set)| (name.as_str(), set)).collect();
             anyhow::Ok(bootstrap.resample(&id, &ood)?)
         });

@@ -7,8 +7,8 @@ mod tests;
 
 use anyhow::{Context as _, ensure};
 use metrics::{
-    ClassificationReport, Evaluation, GaussianPredictions, LabelledPredictions, Predictions, Shape, ShiftName,
-    ShiftedSet, regression_report,
+    ClassificationReport, Evaluation, GaussianPredictions, LabelledPredictions, Predictions, Shape,
+    ShiftName, ShiftedSet, regression_report,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -43,9 +43,11 @@ pub struct Sets {
     /// Out-of-distribution sets by name, in the order of the specification.
     pub ood: Vec<(String, Predictions<'static>)>,
     /// What temperatures are fitted to.
-    held_out: Option<LabelledPredictions<'static>>,
-    shift: Vec<(ShiftName, LabelledPredictions<'static>)>,
-    weight_cosine: Option<f64>,
+    pub held_out: Option<LabelledPredictions<'static>>,
+    /// The test set after corruptions.
+    pub shift: Vec<(ShiftName, LabelledPredictions<'static>)>,
+    /// Mean cosine of two members' weights.
+    pub weight_cosine: Option<f64>,
 }
 
 /// Every score of the predictions in `file`, by name.
@@ -141,7 +143,8 @@ fn shifted(
     let (shape, probabilities) = floats(tensors, &format!("shift/{name}/probabilities"))?;
     let (ids, labels) = (id.predictions().ids(), id.labels());
     let first = shape.samples.min(ids.len());
-    Ok(Predictions::new(shape, probabilities, ids[..first].to_vec())?.with_labels(labels[..first].to_vec())?)
+    Ok(Predictions::new(shape, probabilities, ids[..first].to_vec())?
+        .with_labels(labels[..first].to_vec())?)
 }
 
 /// Means, variances and targets of a set.
@@ -149,7 +152,8 @@ struct Gaussians([Vec<f64>; 3]);
 
 impl Gaussians {
     fn read(tensors: &SafeTensors<'_>, prefix: &str) -> anyhow::Result<Self> {
-        let [means, variances] = ["means", "variances"].map(|name| matrix(tensors, &format!("{prefix}/{name}")));
+        let [means, variances] =
+            ["means", "variances"].map(|name| matrix(tensors, &format!("{prefix}/{name}")));
         let (width, features) = matrix(tensors, &format!("{prefix}/features"))?;
         // The target is the last feature.
         let targets = features.chunks_exact(width.max(1)).filter_map(|row| row.last().copied()).collect();

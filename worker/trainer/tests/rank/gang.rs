@@ -65,7 +65,8 @@ fn a_step_of_two_ranks_is_the_step_of_the_mean_gradient() {
     for half in order.chunks(16) {
         let mut batch = datasets::Batch::default();
         batcher.fill(half, 0, &mut batch);
-        let (images, labels) = data::tensors(&batch, batcher.shape(), device);
+        let (images, labels) =
+            data::tensors(&batch, batcher.shape(), common::spec::Task::Classification, device);
         let forward = network.forward(&images, Mode::Train);
         losses.push(forward.logits.cross_entropy_for_logits(&labels));
     }

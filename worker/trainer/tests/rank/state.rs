@@ -47,7 +47,8 @@ fn halves(spec: &TrainSpec) -> Vec<Half> {
             Network::new(&spec.model, &spec.method, [1, 8, 8], classes, spec.seed, Device::Cpu).unwrap();
         let mut batch = datasets::Batch::default();
         batcher.fill(ids, 0, &mut batch);
-        let (images, labels) = data::tensors(&batch, batcher.shape(), Device::Cpu);
+        let (images, labels) =
+            data::tensors(&batch, batcher.shape(), common::spec::Task::Classification, Device::Cpu);
         let images = images.set_requires_grad(true);
         let forward = network.forward(&images, Mode::Train);
         Half { network, images, labels, forward }
