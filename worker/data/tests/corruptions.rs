@@ -2,6 +2,8 @@
 //!
 //! `fixtures/corruptions.gz`: `fixtures/make_golden_corruptions.py`, which names their versions.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
 use std::io::Read;
 use std::num::NonZeroUsize;
 
