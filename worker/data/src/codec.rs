@@ -1,6 +1,5 @@
-//! PNG and JPEG to pictures, and a picture through JPEG.
+//! PNG and JPEG to pictures.
 
-use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -66,32 +65,6 @@ fn check_size(width: usize, height: usize) -> Result<(), Undecodable> {
         return Err(Undecodable(format!("{width}×{height} is larger than any picture of the sets").into()));
     }
     Ok(())
-}
-
-/// Brightness and colours, rounded as libjpeg does: half up for the first, half down for the others.
-fn to_ycbcr(pixel: &[u8]) -> [u8; 3] {
-    let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(i32::from);
-    let y = 19_595 * red + 38_470 * green + 7_471 * blue + 0x8000;
-    let cb = -11_059 * red - 21_709 * green + 32_768 * blue + (128 << 16) + 0x7FFF;
-    let cr = 32_768 * red - 27_439 * green - 5_329 * blue + (128 << 16) + 0x7FFF;
-    [y, cb, cr].map(|sum| u8::try_from((sum >> 16).clamp(0, 255)).unwrap_or(u8::MAX))
-}
-
-/// The picture after compression to a JPEG of this quality with the standard tables, colours at half resolution.
-pub(crate) fn through_jpeg(picture: &Raster, quality: u8) -> Raster {
-    let mut file = Vec::new();
-    let mut encoder = Encoder::new(&mut file, quality);
-    encoder.set_sampling_factor(SamplingFactor::F_2_2);
-    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    let (colours, content) = match picture.channels {
-        1 => (ColorType::Luma, picture.bytes.clone()),
-        _ => (ColorType::Ycbcr, picture.bytes.chunks_exact(3).flat_map(to_ycbcr).collect()),
-    };
-    let size = |length: usize| u16::try_from(length).expect("sides of images are below 65,536");
-    encoder
-        .encode(&content, size(picture.width), size(picture.height), colours)
-        .expect("a picture of the size that it says, into memory");
-    jpeg(&file).expect("what was just encoded")
 }
 
 #[cfg(test)]

@@ -16,6 +16,12 @@ use crate::error::Failure;
 use crate::out;
 
 pub fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
+    let wrong = report(arguments, out::line)?;
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Says a line for each part, and returns whether something is wrong.
+fn report(arguments: &CheckArguments, say: impl Fn(&str) -> Result<(), Failure>) -> Result<bool, Failure> {
     fs::read_dir(&arguments.path).map_err(|source| Failure::File { path: arguments.path.clone(), source })?;
     let named = !arguments.names.is_empty();
     let sources = match arguments.names.as_slice() {
@@ -31,10 +37,10 @@ pub fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
                 State::Absent(_) => named,
                 State::Wrong(_) => true,
             };
-            out::line(&format!("{:14} {part:28} {state}", source.name()))?;
+            say(&format!("{:14} {part:28} {state}", source.name()))?;
         }
     }
-    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(wrong)
 }
 
 /// What was found of one part of a set.
@@ -166,12 +172,13 @@ mod tests {
     #[test]
     fn what_was_named_has_to_be_there() {
         let folder = tempfile::tempdir().unwrap();
-        let status = |names: &[&str]| {
+        let wrong = |names: &[&str]| {
             let names = names.iter().map(|&name| name.to_owned()).collect();
-            run(&CheckArguments { path: folder.path().to_owned(), names }).unwrap()
+            report(&CheckArguments { path: folder.path().to_owned(), names }, |_| Ok(()))
         };
-        assert_eq!(status(&[]), ExitCode::SUCCESS);
-        assert_eq!(status(&["digits", "two-moons"]), ExitCode::SUCCESS);
-        assert_eq!(status(&["digits", "mnist"]), ExitCode::FAILURE);
+        assert!(!wrong(&[]).unwrap());
+        assert!(!wrong(&["digits", "two-moons"]).unwrap());
+        assert!(wrong(&["digits", "mnist"]).unwrap());
+        assert!(matches!(wrong(&["mnits"]), Err(Failure::NotFound(_))));
     }
 }

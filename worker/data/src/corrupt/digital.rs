@@ -1,7 +1,6 @@
 //! Fewer pixels, and compression.
 
-use super::{Picture, Severity};
-use crate::codec;
+use super::{Picture, Severity, jpeg};
 use crate::resize::{Filter, Raster};
 use crate::rng::Stream;
 
@@ -30,5 +29,5 @@ pub(super) fn jpeg_compression(picture: &Picture, severity: Severity, _: &mut St
         channels: picture.channels,
         bytes: picture.bytes.clone(),
     };
-    Picture { bytes: codec::through_jpeg(&raster, quality).bytes, ..*picture }
+    Picture { bytes: jpeg::compressed(&raster, quality).bytes, ..*picture }
 }

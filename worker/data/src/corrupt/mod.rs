@@ -18,6 +18,7 @@ mod colour;
 mod digital;
 mod elastic;
 mod filter;
+mod jpeg;
 mod motion;
 mod noise;
 mod spatter;
