@@ -9,15 +9,19 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`predictions`](Predictions) | validated probabilities `[J, N, K]`, ids, labels |
+//! | [`predictions`](Predictions), [`values`](Values) | validated probabilities and logits `[J, N, K]`, ids, labels |
 //! | [`classification`](accuracy) | accuracy, negative log-likelihood, Brier score |
-//! | [`calibration`](ReliabilityDiagram) | reliability diagram, expected calibration error |
+//! | [`calibration`](ReliabilityDiagram) | reliability diagrams; expected, maximum and class-wise calibration error |
+//! | [`adaptive`](AdaptiveDiagram) | the same over bins of equal mass |
+//! | [`temperature`](Temperature) | temperature scaling, fitted on held-out predictions |
+//! | [`selective`](RiskCoverage) | risk-coverage curve, its area, coverage at a risk |
 //! | [`detection`](DetectionCurve) | AUROC, AUPR, FPR95 |
 //! | [`uncertainty`](Uncertainty) | entropies, mutual information, variation ratio, member variance |
 //! | [`score`](OodScore) | which of them serves as out-of-distribution score |
 //! | [`diversity`](Diversity), [`pair`](PairCounts) | how much the members differ |
-//! | [`name`](Metric) | names, direction and format of each metric |
-//! | [`report`](ClassificationReport) | everything above, in order |
+//! | [`shift`](ShiftedSet) | corrupted test sets, and averages over them |
+//! | [`metric`](Metric), [`name`](MetricName) | names, direction and format of each metric |
+//! | [`evaluation`](Evaluation), [`report`](ClassificationReport) | all predictions of an evaluation; everything above, in order |
 //! | [`summary`](Summary) | mean and standard deviation over seeds |
 //! | [`paired`](PairedComparison) | two rows over the seeds that both have: difference, effect, p-value |
 //! | [`bootstrap`](Bootstrap) | intervals over examples, by draws that a seed names |
@@ -28,7 +32,12 @@
 //! The predictive distribution of an ensemble is the **mean of the members' probabilities**, the
 //! predicted class its argmax (lowest index on ties), the confidence its maximum. Entropies are in nats.
 //! In out-of-distribution detection the **positive class is out of distribution** and a higher score
-//! means "more likely out of distribution"; the default score is minus the confidence.
+//! means "more likely out of distribution"; the default score is minus the confidence. Logits are optional:
+//! what needs them (energy, maximum logit) is absent without them.
+//!
+//! Samples that tie are never ordered by chance. A threshold takes them together or not at all (detection,
+//! coverage); an area or a bin that would cut through them counts each as the mean of them all (AURC,
+//! adaptive ECE).
 //!
 //! # Where other implementations differ
 //!
@@ -39,12 +48,22 @@
 //! |---|---|---|
 //! | ECE | torchmetrics (hence torch-uncertainty) has bins `[lo, hi)`, and a confidence of exactly 1 gets a sixteenth bin of its own | bins `(lo, hi]`; 1 belongs to the last of the 15 |
 //! | ECE | `torch.linspace` puts some boundaries one unit in the last place beside `i/15`, depending on the machine | `i/15` rounded once to `f32` |
-//! | FPR95 | torch-uncertainty takes the same operating point (recall nearest to 0.95), but compares recalls in `f32`, the official code in `f64`: rounding decides exact ties, which a multiple of ten positives can have | compared as integers; on an exact tie the higher recall |
-//! | FPR95 | many libraries take the first operating point with recall of at least 0.95 | the nearest one |
+//! | FPR95 | torch-uncertainty 0.13 and many others take the first operating point with recall of at least 0.95, torch-uncertainty with as few false positives as that recall allows | the nearest recall, as in the official code; compared as integers, on an exact tie the higher; with all its false positives |
 //! | AUPR | torch-uncertainty: the same step-wise average precision; other tools integrate by trapezoids, which is optimistic | step-wise average precision |
+//! | adaptive ECE | torch-uncertainty sorts tied confidences as it happens, and gives NaN for fewer samples than bins | tied samples share their rightness; empty bins are skipped |
+//! | class-wise ECE | torch-uncertainty has bins `[lo, hi)`, and a sixteenth for a probability of 1 | bins `(lo, hi]`, the first one with 0 |
+//! | AURC | torch-uncertainty integrates by trapezoids from coverage `1/N` on and divides by `1 − 1/N`; tied confidences as they happen | the mean of the `N` risks (Geifman et al. 2019), ties averaged over their orders |
+//! | E-AURC | usually less the limit `r + (1 − r) ln(1 − r)` | less the best order's exact area |
+//! | coverage at 5 % risk | torch-uncertainty: NaN where no coverage has so low a risk | 0 |
+//! | NLL | torch-uncertainty: infinite where the true class has probability 0 | 27.6 nats, the floor |
+//! | expected entropy | torch-uncertainty's criterion `entropy` is this one, not the entropy of the mean | both, by name |
+//! | temperature | torch-uncertainty takes 100 steps of LBFGS at rate 0.1 on the inverse temperature, from 1 | the optimum, bounded |
 //! | Brier | some libraries divide by `K` or by 2 | sum over classes, range 0 to 2 |
-//! | variation ratio | torch-uncertainty's default is one minus the mean probability of the ensemble's class | one minus the share of the modal vote |
+//! | variation ratio | torch-uncertainty's default is one minus the mean probability of the ensemble's class; its other form one minus the share of votes for that class | one minus the share of the modal vote |
 //! | member variance | `torch.var` divides by `J − 1` | divides by `J` |
+//!
+//! These differences are proven, not remembered: `tests/agreement.rs` computes both sides of each on 2,000 random
+//! predictions and compares with what the libraries give.
 //!
 //! # Example
 //!

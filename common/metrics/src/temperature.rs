@@ -142,6 +142,9 @@ impl Likelihood<'_> {
         let mut beta = 1.0;
         for _ in 0..STEPS {
             let (slope, curvature) = self.derivatives(beta);
+            if slope == 0.0 {
+                break;
+            }
             if slope < 0.0 {
                 low = beta;
             } else {
@@ -149,10 +152,10 @@ impl Likelihood<'_> {
             }
             let newton = beta - slope / curvature;
             // Also when the curvature has underflowed and the step is infinite or NaN.
-            let next = if newton > low && newton < high { newton } else { (low * high).sqrt() };
+            let next = if (low..=high).contains(&newton) { newton } else { (low * high).sqrt() };
             let step = (next - beta).abs();
             beta = next;
-            if slope == 0.0 || step <= 4.0 * f64::EPSILON * beta {
+            if step <= 4.0 * f64::EPSILON * beta {
                 break;
             }
         }

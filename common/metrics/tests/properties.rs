@@ -6,9 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not take helpers in integration tests for tests")]
 
 use metrics::{
-    ClassificationReport, DetectionCurve, Diversity, ErrorDiversity, Evaluation, LabelledPredictions,
-    OodScore, PairCounts, Predictions, ReliabilityDiagram, Shape, Summary, Uncertainty, accuracy,
-    brier_score, negative_log_likelihood,
+    AdaptiveDiagram, ClassificationReport, DetectionCurve, Diversity, ErrorDiversity, Evaluation,
+    LabelledPredictions, OodScore, PairCounts, Predictions, ReliabilityDiagram, RiskCoverage, Shape,
+    ShiftedSet, Summary, TEMPERATURES, Temperature, Uncertainty, accuracy, brier_score,
+    negative_log_likelihood,
 };
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -110,7 +111,12 @@ fn fpr95_is_taken_at_the_recall_nearest_to_95_percent() {
 fn detection_sees_only_the_order_of_the_scores() {
     for (seed, mut rng) in cases(2000) {
         let (positives, negatives) = (scores(&mut rng), scores(&mut rng));
-        let expected = curve(&positives, &negatives);
+        // Everything of a point but its threshold, which is a score.
+        let rates = |curve: DetectionCurve| {
+            let rates = curve.points().map(|p| [p.false_positive_rate, p.true_positive_rate, p.precision]);
+            (rates.collect::<Vec<_>>(), curve.auroc(), curve.aupr(), curve.aupr_in(), curve.fpr95())
+        };
+        let expected = rates(curve(&positives, &negatives));
         // Strictly increasing in floating point too, on the range of the scores.
         let maps: [fn(f64) -> f64; 3] =
             [|s| 8.0 * s, |s| if s < 0.0 { s } else { 4.0 * s }, |s| s.cbrt() + s];
@@ -118,7 +124,7 @@ fn detection_sees_only_the_order_of_the_scores() {
             let (mut p, mut n) = (map(&positives, f), map(&negatives, f));
             p.shuffle(&mut rng);
             n.shuffle(&mut rng);
-            assert_eq!(curve(&p, &n), expected, "seed {seed}");
+            assert_eq!(rates(curve(&p, &n)), expected, "seed {seed}");
         }
     }
 }
@@ -153,11 +159,12 @@ struct Case {
 
 impl Case {
     fn random(rng: &mut SmallRng) -> Self {
-        let shape = Shape {
-            members: rng.random_range(1..=5),
-            samples: rng.random_range(1..=20),
-            classes: rng.random_range(2..=6),
-        };
+        let (members, classes) = (rng.random_range(1..=5), rng.random_range(2..=6));
+        Self::random_of(rng, members, classes)
+    }
+
+    fn random_of(rng: &mut SmallRng, members: usize, classes: usize) -> Self {
+        let shape = Shape { members, samples: rng.random_range(1..=20), classes };
         let probabilities = rows(rng, shape.members * shape.samples, shape.classes);
         let labels = (0..shape.samples).map(|_| rng.random_range(0..shape.classes as u32)).collect();
         Self { shape, probabilities, labels }
@@ -219,6 +226,113 @@ fn every_reported_value_is_finite_and_in_its_range() {
             (report.value("expected_entropy").unwrap(), report.value("predictive_entropy").unwrap());
         let most = (case.shape.classes as f64).ln();
         assert!(entropies.0 <= entropies.1 + ROUNDING && entropies.1 <= most + ROUNDING, "seed {seed}");
+    }
+}
+
+#[test]
+fn everything_that_can_be_given_is_reported_finite_and_in_its_range() {
+    for (seed, mut rng) in cases(1000) {
+        let case = Case::random(&mut rng);
+        let held_out = Case::random_of(&mut rng, case.shape.members, case.shape.classes);
+        let corrupted: Vec<Case> = (0..3).map(|_| Case::random_of(&mut rng, 1, case.shape.classes)).collect();
+        let labelled: Vec<_> = corrupted.iter().map(Case::labelled).collect();
+        let names = ["fog.1", "fog.2", "rain.5"];
+        let sets = names.iter().zip(&labelled);
+        let sets: Vec<_> =
+            sets.map(|(name, predictions)| ShiftedSet { name: name.parse().unwrap(), predictions }).collect();
+        let (id, held_out) = (case.labelled(), held_out.labelled());
+        let evaluation =
+            Evaluation::new(&id).with_held_out(&held_out).with_shift(&sets).with_weight_cosine(0.5);
+        let report = ClassificationReport::compute(&evaluation).unwrap();
+        for (name, value) in report.entries() {
+            assert!(value.is_finite(), "seed {seed}: {name}");
+        }
+        let value = |name: &str| report.value(name).unwrap();
+        assert!(TEMPERATURES.contains(&value("temperature")), "seed {seed}");
+        let unit = ["mce", "adaptive_ece", "classwise_ece", "aurc", "e_aurc", "coverage_at_5_risk"];
+        for name in unit.iter().chain(&["ece_scaled", "adaptive_ece_scaled"]) {
+            assert!((0.0..=1.0 + ROUNDING).contains(&value(name)), "seed {seed}: {name}");
+        }
+        assert!(value("ece") <= value("mce") + ROUNDING, "seed {seed}");
+        assert!(value("e_aurc") <= value("aurc") + ROUNDING, "seed {seed}");
+        assert!(value("nll_scaled") >= 0.0 && value("brier_scaled") <= 2.0 + ROUNDING, "seed {seed}");
+    }
+}
+
+#[test]
+fn scaling_by_the_fitted_temperature_is_never_worse_on_what_it_was_fitted_on() {
+    for (seed, mut rng) in cases(1000) {
+        let case = Case::random(&mut rng);
+        let labelled = case.labelled();
+        // With a probability of 0 the reported value has a floor that the fit does not see.
+        if case.probabilities.contains(&0.0) {
+            continue;
+        }
+        let scaled = Temperature::new(&labelled).scale(labelled.predictions());
+        let scaled = scaled.with_labels(labelled.labels()).unwrap();
+        let (before, after) = (negative_log_likelihood(&labelled), negative_log_likelihood(&scaled));
+        assert!(after <= before + ROUNDING, "seed {seed}: {before} became {after}");
+    }
+}
+
+/// Confidences with ties as often as not, and whether each was right.
+fn outcomes(rng: &mut SmallRng) -> Vec<(f64, bool)> {
+    let confidences = scores(rng);
+    confidences.into_iter().map(|confidence| (confidence, rng.random())).collect()
+}
+
+#[test]
+fn selective_risk_is_that_of_its_thresholds_and_of_shuffled_ties_on_average() {
+    for (seed, mut rng) in cases(300) {
+        let outcomes = outcomes(&mut rng);
+        let curve = RiskCoverage::from_outcomes(outcomes.iter().copied());
+        let mut greatest = 0.0;
+        for (threshold, _) in &outcomes {
+            let taken: Vec<_> = outcomes.iter().filter(|(c, _)| c >= threshold).collect();
+            let errors = taken.iter().filter(|(_, right)| !right).count();
+            if 4 * errors <= taken.len() {
+                greatest = f64::max(greatest, taken.len() as f64 / outcomes.len() as f64);
+            }
+        }
+        assert_eq!(curve.coverage_at_risk(0.25), greatest, "seed {seed}");
+
+        let shuffles = 400;
+        let mut areas = Vec::new();
+        for _ in 0..shuffles {
+            let mut order = outcomes.clone();
+            order.shuffle(&mut rng);
+            order.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let mut errors = 0.0;
+            let risk = |(k, (_, right)): (usize, &(f64, bool))| {
+                errors += f64::from(u8::from(!right));
+                errors / (k + 1) as f64
+            };
+            areas.push(order.iter().enumerate().map(risk).sum::<f64>() / order.len() as f64);
+        }
+        let summary = Summary::new(&areas).unwrap();
+        // Five standard errors of the mean over shuffles: one in a million by chance, of 300 fixed seeds.
+        let error = 5.0 * summary.standard_deviation.unwrap() / f64::from(shuffles).sqrt();
+        assert!((curve.aurc() - summary.mean).abs() <= error + ROUNDING, "seed {seed}");
+        let (least, most) = (summary.min, summary.max);
+        assert!((least - ROUNDING..=most + ROUNDING).contains(&curve.aurc()), "seed {seed}");
+    }
+}
+
+#[test]
+fn bins_of_equal_mass_see_no_order_and_hold_everything() {
+    for (seed, mut rng) in cases(2000) {
+        let mut outcomes = outcomes(&mut rng);
+        let diagram = AdaptiveDiagram::from_outcomes(outcomes.iter().copied());
+        let counts = diagram.bins().map(|bin| bin.count());
+        assert_eq!(counts.iter().sum::<usize>(), outcomes.len(), "seed {seed}");
+        assert!(counts.is_sorted_by(|a, b| a >= b) && counts[0] - counts[14] <= 1, "seed {seed}");
+        let error = diagram.expected_calibration_error();
+        outcomes.shuffle(&mut rng);
+        let shuffled = AdaptiveDiagram::from_outcomes(outcomes.iter().copied());
+        assert!((error - shuffled.expected_calibration_error()).abs() < ROUNDING, "seed {seed}");
+        // One bin's gap is no more than the mean of the gaps of its parts.
+        let total: f64 = outcomes.iter().map(|(c, right)| c - f64::from(u8::from(*right))).sum();
+        assert!(total.abs() / outcomes.len() as f64 <= error + ROUNDING, "seed {seed}");
     }
 }
 
