@@ -111,7 +111,12 @@ fn fpr95_is_taken_at_the_recall_nearest_to_95_percent() {
 fn detection_sees_only_the_order_of_the_scores() {
     for (seed, mut rng) in cases(2000) {
         let (positives, negatives) = (scores(&mut rng), scores(&mut rng));
-        let expected = curve(&positives, &negatives);
+        // Everything of a point but its threshold, which is a score.
+        let rates = |curve: DetectionCurve| {
+            let rates = curve.points().map(|p| [p.false_positive_rate, p.true_positive_rate, p.precision]);
+            (rates.collect::<Vec<_>>(), curve.auroc(), curve.aupr(), curve.aupr_in(), curve.fpr95())
+        };
+        let expected = rates(curve(&positives, &negatives));
         // Strictly increasing in floating point too, on the range of the scores.
         let maps: [fn(f64) -> f64; 3] =
             [|s| 8.0 * s, |s| if s < 0.0 { s } else { 4.0 * s }, |s| s.cbrt() + s];
@@ -119,7 +124,7 @@ fn detection_sees_only_the_order_of_the_scores() {
             let (mut p, mut n) = (map(&positives, f), map(&negatives, f));
             p.shuffle(&mut rng);
             n.shuffle(&mut rng);
-            assert_eq!(curve(&p, &n), expected, "seed {seed}");
+            assert_eq!(rates(curve(&p, &n)), expected, "seed {seed}");
         }
     }
 }

@@ -159,8 +159,14 @@ impl FromStr for Column {
             TRAIN_SECONDS => Ok(Self::TrainingTime),
             metric => metric.parse().map(Self::Metric).map_err(|_| {
                 let names = Metric::all().map(Metric::name).chain([PARAMETERS, TRAIN_SECONDS]);
-                let names = names.chain(super::choice::GROUPS.iter().map(|(name, _)| *name));
-                let hint = suggest::hint(metric.split('/').next().unwrap_or_default(), names);
+                let groups = super::choice::GROUPS.map(|(name, _)| name);
+                let stem = metric.split('/').next().unwrap_or_default();
+                let near = suggest::nearest(stem, names.chain(groups).chain(["all"]));
+                let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+                let hint = format!(
+                    "{near}`all` shows every one that results have, and there are the groups {}",
+                    groups.join(", ")
+                );
                 UnknownColumn { name: metric.to_owned(), hint }
             }),
         }

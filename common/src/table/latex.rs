@@ -1,4 +1,4 @@
-//! Tables for papers: a `table*` a data set, of the `booktabs` package alone, ready to be included.
+//! Tables for papers: a `table*` a data set, of the packages `booktabs` and `graphicx`, ready to be included.
 
 use metrics::Direction;
 
@@ -6,7 +6,7 @@ use super::lines::{self, Kind, Line, Value};
 use super::{Column, Table, notes};
 
 pub(super) fn render(table: &Table) -> String {
-    let mut text = "% Needs \\usepackage{booktabs}. Too wide? Choose columns with --columns.\n".to_owned();
+    let mut text = "% Needs \\usepackage{booktabs,graphicx}. A table wider than the page is shrunk: choose fewer --columns.\n".to_owned();
     let mut sets: Vec<&str> = Vec::new();
     for group in &table.groups {
         if !sets.contains(&group.data.as_str()) {
@@ -31,6 +31,7 @@ fn part(table: &Table, data: &str) -> Table {
 fn float(table: &Table, data: &str) -> String {
     let mut text = "\\begin{table*}\n\\centering\\small\\setlength{\\tabcolsep}{4pt}\n".to_owned();
     text += &format!("\\caption{{{}}}\n\\label{{tab:{}}}\n", caption(table, data), label(data));
+    text += "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n";
     text += &format!("\\begin{{tabular}}{{ll{}}}\n\\toprule\n", "r".repeat(table.columns.len()));
     let headings = table.columns.iter().map(heading);
     text += &row(["Method", "Seeds"].map(str::to_owned).into_iter().chain(headings));
@@ -45,7 +46,7 @@ fn float(table: &Table, data: &str) -> String {
             text += &row([stub(&line), escaped(&line.seeds)].into_iter().chain(values));
         }
     }
-    text += "\\bottomrule\n\\end{tabular}\n";
+    text += "\\bottomrule\n\\end{tabular}}\n";
     let sources = notes::sources(table);
     let sources = sources
         .iter()
@@ -78,9 +79,7 @@ fn caption(table: &Table, data: &str) -> String {
 fn sentence(note: &str) -> String {
     let mut letters = note.chars();
     match (letters.next(), letters.as_str()) {
-        (Some(first), rest) if rest.starts_with(char::is_alphabetic) => {
-            first.to_uppercase().chain(rest.chars()).collect()
-        }
+        (Some(first), rest) if !rest.starts_with(':') => first.to_uppercase().chain(rest.chars()).collect(),
         _ => note.to_owned(),
     }
 }

@@ -325,7 +325,7 @@ impl Table {
         csv::render(self)
     }
 
-    /// For papers: a `table*` a data set, with the `booktabs` package; marked values are bold.
+    /// For papers: a `table*` a data set, with the packages `booktabs` and `graphicx`; marked values are bold.
     pub fn to_latex(&self) -> String {
         latex::render(self)
     }

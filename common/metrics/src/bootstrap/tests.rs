@@ -193,3 +193,17 @@ fn intervals_of_a_paired_difference_hold_the_truth_and_are_narrower_than_unpaire
     assert!(HELD.contains(&held), "{held} of {SETS}");
     assert_eq!(narrower, SETS);
 }
+
+/// Not a test of anything but patience: `cargo test --release -p metrics -- --ignored --nocapture thousand`.
+#[test]
+#[ignore = "measures time"]
+fn a_thousand_replicates_of_ten_thousand_and_twenty_six_thousand_images() {
+    let mut rng = SmallRng::seed_from_u64(6);
+    let id = network(&mut rng, 10_000, 0.9);
+    let ood = network(&mut rng, 26_000, 0.5);
+    let start = std::time::Instant::now();
+    let bootstrap = Bootstrap { replicates: 1_000, seed: 1 };
+    let found = bootstrap.resample(&id, &[("out", ood.predictions())]).unwrap();
+    eprintln!("{:?}", start.elapsed());
+    assert_eq!(found.replicates(&Metric::Auroc.into()).unwrap().len(), 1_000);
+}

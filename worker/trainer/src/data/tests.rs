@@ -141,7 +141,7 @@ fn prefetching_from_a_step_gives_the_batches_of_that_step() {
     let spec = digits(Vec::new());
     let batcher = test(&spec, Path::new("unused")).unwrap();
     let sharding = Sharding::new(200, 2, 1).unwrap();
-    let course = Course { seed: 3, sharding, steps_per_epoch: 2, total_steps: 6 };
+    let course = Course { seed: 3, sharding, images: 500, steps_per_epoch: 2, total_steps: 6 };
     let all = |from| Prefetch::start(batcher.clone(), course, from).collect::<Vec<_>>();
     let whole = all(0);
     assert_eq!(whole.len(), 6);
