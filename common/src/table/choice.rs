@@ -53,7 +53,7 @@ pub enum ChoiceError {
 }
 
 /// Groups of columns, and what they hold.
-pub(super) const GROUPS: [(&str, Family); 8] = [
+pub(super) const GROUPS: [(&str, Family); 9] = [
     ("classification", Family::Classification),
     ("calibration", Family::Calibration),
     ("selective", Family::Selective),
@@ -61,6 +61,7 @@ pub(super) const GROUPS: [(&str, Family); 8] = [
     ("uncertainty", Family::Uncertainty),
     ("diversity", Family::Diversity),
     ("shift", Family::Shift),
+    ("regression", Family::Regression),
     ("cost", Family::Cost),
 ];
 
@@ -81,6 +82,8 @@ pub(super) enum Family {
     Diversity,
     /// How it bears corrupted images.
     Shift,
+    /// How well, and how surely, it predicts a number.
+    Regression,
     /// What it costs.
     Cost,
 }
@@ -90,12 +93,25 @@ const DEFAULTS: [Metric; 4] =
     [Metric::Accuracy, Metric::NegativeLogLikelihood, Metric::BrierScore, Metric::ExpectedCalibrationError];
 /// Metrics of each out-of-distribution set.
 const DETECTION: [Metric; 3] = [Metric::Auroc, Metric::Aupr, Metric::Fpr95];
-/// Averages over corrupted test sets, shown when there are any.
-const SHIFT: [&str; 2] = ["ca", "ce"];
+/// Averages over corrupted test sets; the most complete one that there is is shown.
+const SHIFT: [[&str; 2]; 4] = [
+    ["ca", "ce"],
+    ["ca_14", "ce_14"],
+    ["ca_severity_5", "ce_severity_5"],
+    ["ca_14_severity_5", "ce_14_severity_5"],
+];
+/// What is shown of predicted numbers, on the test set.
+const REGRESSION: [Metric; 3] =
+    [Metric::RootMeanSquaredError, Metric::GaussianNegativeLogLikelihood, Metric::Coverage95];
+/// What is shown of them on every set: whether uncertainty rises where there were no data.
+const DEVIATIONS: [Metric; 2] = [Metric::StandardDeviation, Metric::EpistemicDeviation];
 
 impl Family {
     /// By name, in which new metrics of a kind are like the old ones: `auroc_energy`, `ece_scaled`, `ca_19`.
     fn of(metric: Metric) -> Option<Self> {
+        if REGRESSION.contains(&metric) || DEVIATIONS.contains(&metric) {
+            return Some(Self::Regression);
+        }
         let name = metric.name();
         let stem = name.split('_').next().unwrap_or_default();
         Some(match stem {
@@ -115,14 +131,27 @@ impl Family {
 impl Column {
     /// The columns of a table that was not told otherwise: accuracy, NLL, Brier, ECE, then AUROC, AUPR and
     /// FPR95 on each out-of-distribution set that any cell was measured on, then cA and cE if any cell was measured on
-    /// corrupted images, then the costs.
+    /// corrupted images, then the costs. Of numbers: error, likelihood and coverage, then standard deviations on every set.
     pub fn defaults(outcomes: &[CellOutcome]) -> Vec<Self> {
-        let mut columns: Vec<Self> = DEFAULTS.map(|metric| Self::Metric(metric.into())).to_vec();
-        let sets = detection_sets(outcomes);
-        columns.extend(DETECTION.into_iter().flat_map(|metric| on_sets(metric, &sets)));
         let present = names(outcomes);
-        let shift = SHIFT.into_iter().filter(|name| present.contains(name));
-        columns.extend(shift.filter_map(|name| name.parse().ok()));
+        let numbers = present.contains(Metric::RootMeanSquaredError.name());
+        let mut columns = Vec::new();
+        if !numbers || present.contains(Metric::Accuracy.name()) {
+            columns.extend(DEFAULTS.map(|metric| Self::Metric(metric.into())));
+            let sets = detection_sets(outcomes);
+            columns.extend(DETECTION.into_iter().flat_map(|metric| on_sets(metric, &sets)));
+        }
+        if numbers {
+            columns.extend(REGRESSION.map(|metric| Self::Metric(metric.into())));
+            let measured: BTreeSet<MetricName> =
+                present.iter().filter_map(|name| name.parse().ok()).collect();
+            for metric in DEVIATIONS {
+                let on_sets = measured.iter().filter(|name| name.metric() == metric);
+                columns.extend(on_sets.cloned().map(Self::Metric));
+            }
+        }
+        let shift = SHIFT.into_iter().find(|pair| present.contains(pair[0]));
+        columns.extend(shift.into_iter().flatten().filter_map(|name| name.parse().ok()));
         columns.extend([Self::Parameters, Self::TrainingTime]);
         columns
     }
@@ -280,6 +309,37 @@ mod tests {
         for metric in Metric::all() {
             assert!(Family::of(metric).is_some(), "{metric}");
         }
+    }
+
+    fn done(names: &[&str]) -> CellOutcome {
+        let values = names.iter().map(|name| ((*name).to_owned(), 1.0)).collect();
+        let cell = crate::plan::Cell {
+            data: "d".to_owned(),
+            model: "m".to_owned(),
+            method: "a".to_owned(),
+            seed: 0,
+            trial: crate::TrialKey(crate::Digest::of(b"a")),
+        };
+        CellOutcome { cell, status: CellStatus::Done(values), setup: None }
+    }
+
+    fn defaults(names: &[&str]) -> Vec<String> {
+        Column::defaults(&[done(names)]).iter().map(Column::name).collect()
+    }
+
+    #[test]
+    fn predicted_numbers_have_columns_of_their_own() {
+        let shown = defaults(&["rmse", "std", "std/cubic-far", "rmse/cubic-far", "epistemic_std"]);
+        let expected = ["rmse", "gaussian_nll", "coverage_95", "std", "std/cubic-far", "epistemic_std"];
+        assert_eq!(shown[..6], expected);
+        assert!(!shown.contains(&"accuracy".to_owned()));
+    }
+
+    #[test]
+    fn the_most_complete_average_over_corruptions_is_shown() {
+        let shown = defaults(&["accuracy", "ca_14", "ce_14", "ca_14_severity_5", "ce_14_severity_5"]);
+        assert!(shown.contains(&"ca_14".to_owned()) && !shown.contains(&"ca_14_severity_5".to_owned()));
+        assert!(defaults(&["accuracy", "ca", "ce", "ca_14"]).contains(&"ce".to_owned()));
     }
 
     #[test]

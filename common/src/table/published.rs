@@ -58,6 +58,9 @@ struct Figure {
     source: String,
     data: String,
     model: String,
+    /// Variants of the network that the figure may stand beside, too.
+    #[serde(default)]
+    also: Vec<String>,
     method: String,
     members: Option<u64>,
     networks: Option<usize>,
@@ -102,7 +105,7 @@ impl Figure {
     fn is_of(&self, setup: &Setup) -> bool {
         setup.extent == Extent::Whole
             && setup.data == self.data
-            && setup.model == self.model
+            && (setup.model == self.model || self.also.contains(&setup.model))
             && setup.method == self.method
             && self.members.is_none_or(|members| setup.members == Some(members))
             && self.networks.is_none_or(|networks| setup.networks == networks)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{EvaluateSpec, Predictor};
+use crate::spec::{EvaluateSpec, Predictor, SnapshotPlace, TrainMethod};
 
 /// Data set, network, method and recipe of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,15 +44,23 @@ impl Setup {
             && data.train_limit.is_none()
             && data.test_limit.is_none()
             && !data.allow_subset;
-        // By the names of the canonical JSON, so that a new method needs no change here.
-        let method = serde_json::to_value(&train.method).unwrap_or_default();
-        let kind = method["kind"].as_str().unwrap_or_default();
         let networks = spec.networks.len();
+        let kind = kind(&train.method);
         let (method, members) = match &spec.predictor {
             Predictor::McDropout { samples } => ("mc-dropout".to_owned(), Some(u64::from(*samples))),
-            _ if networks > 1 && kind == "deterministic" => ("deep-ensemble".to_owned(), None),
-            _ if networks > 1 => (format!("ensemble of {kind}"), None),
-            _ => (kind.to_owned(), method["members"].as_u64()),
+            Predictor::LastLayerLaplace(_) => ("laplace".to_owned(), None),
+            Predictor::Tradi { samples, .. } | Predictor::Swag { samples, .. } => {
+                (kind.to_owned(), Some(u64::from(*samples)))
+            }
+            Predictor::Snapshots { count } => (kind.to_owned(), Some(u64::from(*count))),
+            Predictor::Direct { .. } if networks > 1 && train.method == TrainMethod::Deterministic => {
+                ("deep-ensemble".to_owned(), None)
+            }
+            Predictor::Direct { .. } if networks > 1 => (format!("ensemble of {kind}"), None),
+            Predictor::Direct { .. } => {
+                let members = u64::from(train.method.members());
+                (kind.to_owned(), (members > 1).then_some(members))
+            }
         };
         Some(Self {
             data: data.set.to_string(),
@@ -64,6 +72,29 @@ impl Setup {
             ood: spec.ood.iter().map(ToString::to_string).collect(),
             recipe: recipe(train),
         })
+    }
+}
+
+/// As in a grid file.
+fn kind(method: &TrainMethod) -> &'static str {
+    match method {
+        TrainMethod::Deterministic => "deterministic",
+        TrainMethod::Dropout(_) => "dropout",
+        TrainMethod::BatchEnsemble(_) => "batch-ensemble",
+        TrainMethod::LpBnn(_) => "lp-bnn",
+        TrainMethod::RankOne(_) => "rank-1-bnn",
+        TrainMethod::Mimo(_) => "mimo",
+        TrainMethod::Packed(_) => "packed-ensemble",
+        TrainMethod::Masksembles(_) => "masksembles",
+        TrainMethod::Evidential(_) => "evidential",
+        TrainMethod::Duq(_) => "duq",
+        TrainMethod::Sngp(_) => "sngp",
+        TrainMethod::Tradi(_) => "tradi",
+        TrainMethod::Swag(_) => "swag",
+        TrainMethod::Snapshots(settings) => match settings.place {
+            SnapshotPlace::CycleEnds => "snapshot-ensemble",
+            SnapshotPlace::LastEpochs => "checkpoint-ensemble",
+        },
     }
 }
 
