@@ -55,8 +55,8 @@ fn artifact_called(wanted: &str, ended: &Ended) -> Option<PathBuf> {
 pub struct Stored {
     pub shape: Shape,
     pub probabilities: Vec<f32>,
-    labels: Vec<u32>,
-    ids: Vec<u64>,
+    pub labels: Vec<u32>,
+    pub ids: Vec<u64>,
 }
 
 pub fn stored(file: &SafeTensors<'_>, prefix: &str) -> Stored {

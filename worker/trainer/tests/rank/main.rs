@@ -8,5 +8,6 @@ mod gang;
 mod posteriors;
 mod pretrained;
 mod resume;
+mod sets;
 mod state;
 mod support;
