@@ -125,42 +125,9 @@ impl TrainerError {
             | Self::Shift(_)
             | Self::OnlyClasses(_)
             | Self::Report(_) => self.spec_rejected(),
-            Self::Model(error) => match error {
-                ModelError::Torch(error) => torch_cause(error),
-                ModelError::TooShort { .. }
-                | ModelError::LastLayer(_)
-                | ModelError::LaplaceSize { .. }
-                | ModelError::Input { .. }
-                | ModelError::Classes(_)
-                | ModelError::Members
-                | ModelError::LatentSize
-                | ModelError::PriorStd
-                | ModelError::DropoutRate(_)
-                | ModelError::Negative { .. }
-                | ModelError::NotPositive { .. }
-                | ModelError::Momentum(_)
-                | ModelError::Split { .. }
-                | ModelError::MaskScale(_)
-                | ModelError::MaskChannels { .. }
-                | ModelError::Masks { .. }
-                | ModelError::Probability { .. }
-                | ModelError::Packing
-                | ModelError::PackedWidth { .. } => self.spec_rejected(),
-            },
-            Self::Data(problem) => match problem {
-                DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },
-                DataProblem::HeldOut(_)
-                | DataProblem::NothingHeldOut
-                | DataProblem::Validation(_)
-                | DataProblem::Corruption(_)
-                | DataProblem::Severity(_)
-                | DataProblem::NotFar { .. }
-                | DataProblem::NoImages
-                | DataProblem::OtherShape { .. }
-                | DataProblem::AugmentationOrder
-                | DataProblem::AugmentationSize(_)
-                | DataProblem::Batcher(_) => self.spec_rejected(),
-            },
+            Self::Model(ModelError::Torch(error)) => torch_cause(error),
+            Self::Model(_) => self.spec_rejected(),
+            Self::Data(problem) => self.data_cause(problem),
             Self::Pretrained(error) => match error {
                 PretrainedError::File { .. } | PretrainedError::Digest { .. } => {
                     FailureCause::DataMissing { message: chain(error) }
@@ -179,6 +146,23 @@ impl TrainerError {
             Self::Group(error) => group_cause(error, rank),
             Self::Torch(error) => torch_cause(error),
             Self::Storage(_) | Self::Predictions(_) | Self::Gaussian(_) => FAILED,
+        }
+    }
+
+    fn data_cause(&self, problem: &DataProblem) -> FailureCause {
+        match problem {
+            DataProblem::Files(_) => FailureCause::DataMissing { message: chain(problem) },
+            DataProblem::HeldOut(_)
+            | DataProblem::NothingHeldOut
+            | DataProblem::Validation(_)
+            | DataProblem::Corruption(_)
+            | DataProblem::Severity(_)
+            | DataProblem::NotFar { .. }
+            | DataProblem::NoImages
+            | DataProblem::OtherShape { .. }
+            | DataProblem::AugmentationOrder
+            | DataProblem::AugmentationSize(_)
+            | DataProblem::Batcher(_) => self.spec_rejected(),
         }
     }
 

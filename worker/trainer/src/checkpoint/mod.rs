@@ -255,7 +255,7 @@ impl Checkpoint {
             }));
         }
         let _no_grad = tch::no_grad_guard();
-        let _ = tensor.shallow_clone().copy_(stored);
+        tensor.shallow_clone().copy_(stored);
         Ok(())
     }
 

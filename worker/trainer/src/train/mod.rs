@@ -45,7 +45,7 @@ use crate::pretrained;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
-use step::Stepper;
+use step::{Parts, Stepper};
 use tracker::Tracker;
 
 /// Trains the network of `spec` and leaves its final checkpoint.
@@ -156,8 +156,8 @@ impl<'a> Training<'a> {
             "training starts"
         );
         let batches = Prefetch::start(batcher.clone(), course, done);
-        let stepper =
-            Stepper::new(network, optimizer, tracker, reducer, spec, course, batcher.shape(), launch.rank);
+        let parts = Parts { network, optimizer, tracker, reducer };
+        let stepper = Stepper::new(parts, spec, course, batcher.shape(), launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {

@@ -41,13 +41,22 @@ pub struct Stepper {
     rank: u32,
 }
 
+/// What a stepper moves.
+pub struct Parts {
+    /// Network.
+    pub network: Network,
+    /// Of its weights.
+    pub optimizer: Sgd,
+    /// What the method remembers beside them.
+    pub tracker: Tracker,
+    /// Averages their gradients over the ranks.
+    pub reducer: Reducer,
+}
+
 impl Stepper {
     /// A stepper for the rank `rank` of the trial `spec`.
     pub fn new(
-        network: Network,
-        optimizer: Sgd,
-        tracker: Tracker,
-        reducer: Reducer,
+        Parts { network, optimizer, tracker, reducer }: Parts,
         spec: &TrainSpec,
         course: Course,
         image: Shape,
