@@ -23,7 +23,7 @@ const FAR_POINTS: usize = 1_000;
 
 /// Moments of the distribution: of x, 0 and 4/√3; of y, 0 and √(4⁶/7 + 3²).
 pub(crate) const NORMALIZATION: Normalization =
-    Normalization { mean: &[0.0, 0.0], std: &[2.309_401, 24.375_63] };
+    Normalization { mean: &[0.0, 0.0], std: &[2.309_401, 24.375_046] };
 
 pub(crate) fn load(split: Split) -> Images {
     let part = match split {
