@@ -308,5 +308,5 @@ fn how_to_get(name: DatasetName, root: &Path) -> String {
 }
 
 fn subset_hint(found: u64, expected: u64) -> &'static str {
-    if 0 < found && found < expected { "; if a subset is meant, ask for `Completeness::Subset`" } else { "" }
+    if 0 < found && found < expected { "; if a subset is meant, set `allow-subset` for it" } else { "" }
 }
