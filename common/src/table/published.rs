@@ -149,7 +149,9 @@ mod tests {
     fn what_there_is_names_data_network_and_methods() {
         let text = available();
         assert!(
-            text.starts_with("cifar-10 with resnet-18-cifar (deterministic, sngp, duq); cifar-10 with wrn-28-10 ("),
+            text.starts_with(
+                "cifar-10 with resnet-18-cifar (deterministic, sngp, duq); cifar-10 with wrn-28-10 ("
+            ),
             "{text}"
         );
     }
