@@ -155,7 +155,7 @@ impl<'a> Evaluation<'a> {
 
     fn shifted_sets(&mut self, lot: &Lot<'_>) -> Result<Vec<ImageSet>, TrainerError> {
         let mut sets = Vec::new();
-        for &(corruption, severity) in &lot.pairs {
+        for &(corruption, severity) in lot.pairs {
             let batcher = lot.tests.batcher(corruption, severity)?;
             sets.push(self.set(SetKind::Shifted { corruption: corruption.to_string(), severity }, batcher));
         }
@@ -230,7 +230,7 @@ struct Shift {
 /// Corruptions whose images are held together.
 struct Lot<'a> {
     tests: &'a ShiftedTests,
-    pairs: Vec<(Corruption, u32)>,
+    pairs: &'a [(Corruption, u32)],
 }
 
 impl Shift {
@@ -245,7 +245,7 @@ impl Shift {
     fn lots(&self) -> impl Iterator<Item = Lot<'_>> {
         let set = (self.image_bytes * self.len as usize).max(1);
         let lots = self.pairs.chunks((LOT_BYTES / set).max(1));
-        lots.map(|pairs| Lot { tests: &self.tests, pairs: pairs.to_vec() })
+        lots.map(|pairs| Lot { tests: &self.tests, pairs })
     }
 }
 

@@ -43,9 +43,7 @@ impl TrainingImages {
     ///
     /// [`TrainerError::Data`] when they cannot be read.
     pub fn load(network: &TrainSpec, seed: u64, folder: &Path, device: Device) -> Result<Self, TrainerError> {
-        let mut plain = network.clone();
-        plain.recipe.augmentation = Vec::new();
-        let batcher = data::training(&plain, folder)?;
+        let batcher = data::training_plain(&network.data, folder)?;
         // A batch of one image has no variance.
         let batch_size = (network.recipe.batch_size as usize).max(2);
         Ok(Self { batcher, task: network.data.set.task(), batch_size, seed, device })
