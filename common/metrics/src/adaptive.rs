@@ -7,7 +7,7 @@
 //! share of them that is. So the order of the samples changes nothing, and without ties nothing is changed.
 
 use crate::calibration::{BINS, ReliabilityBin};
-use crate::predictions::{LabelledPredictions, argmax};
+use crate::predictions::LabelledPredictions;
 
 /// Confidence against accuracy, in [`BINS`] bins of equal mass.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +19,7 @@ pub struct AdaptiveDiagram {
 impl AdaptiveDiagram {
     /// Bins the ensemble's confidence in its predicted class.
     pub fn new(predictions: &LabelledPredictions<'_>) -> Self {
-        let mut outcomes = Vec::with_capacity(predictions.labels().len());
-        predictions.predictions().for_each_sample(|n, sample| {
-            let predicted = argmax(sample.mean);
-            outcomes.push((sample.mean[predicted], predicted == predictions.label(n)));
-        });
-        Self::from_outcomes(outcomes)
+        Self::from_outcomes(predictions.outcomes())
     }
 
     /// Bins pairs of confidence and "was right", for predictors whose probabilities are not at hand.

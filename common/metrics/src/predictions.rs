@@ -338,6 +338,16 @@ impl<'a> LabelledPredictions<'a> {
         LabelledPredictions { predictions, labels: Cow::Borrowed(&self.labels) }
     }
 
+    /// Confidence of the ensemble in its predicted class, and whether it was right, of each sample.
+    pub(crate) fn outcomes(&self) -> Vec<(f64, bool)> {
+        let mut outcomes = Vec::with_capacity(self.labels.len());
+        self.predictions.for_each_sample(|n, sample| {
+            let predicted = argmax(sample.mean);
+            outcomes.push((sample.mean[predicted], predicted == self.label(n)));
+        });
+        outcomes
+    }
+
     pub(crate) fn label(&self, sample: usize) -> usize {
         self.labels[sample] as usize
     }

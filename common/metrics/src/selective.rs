@@ -5,7 +5,7 @@
 //! all, so points of the curve are between distinct confidences, and the area is the mean over all orders of
 //! the tied samples. The order in which samples come changes nothing.
 
-use crate::predictions::{LabelledPredictions, argmax};
+use crate::predictions::LabelledPredictions;
 
 /// What a threshold on the confidence takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,12 +35,7 @@ pub struct RiskCoverage {
 impl RiskCoverage {
     /// The curve of the ensemble's confidence in its predicted class.
     pub fn new(predictions: &LabelledPredictions<'_>) -> Self {
-        let mut outcomes = Vec::with_capacity(predictions.labels().len());
-        predictions.predictions().for_each_sample(|n, sample| {
-            let predicted = argmax(sample.mean);
-            outcomes.push((sample.mean[predicted], predicted == predictions.label(n)));
-        });
-        Self::from_outcomes(outcomes)
+        Self::from_outcomes(predictions.outcomes())
     }
 
     /// The curve of pairs of confidence and "was right". Confidences must not be NaN.
