@@ -93,6 +93,9 @@ impl Coordinator {
             name: format!("node-{id}"),
             host: "127.0.0.1".to_owned(),
             slots: 1,
+            labels: std::collections::BTreeMap::new(),
+            device: "cpu".to_owned(),
+            slot_memory_mib: None,
             version: "0.0.0".to_owned(),
             attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
         };
@@ -137,7 +140,7 @@ impl Worker {
 
     pub(super) async fn heartbeat(&self, attempts: &[AttemptId]) {
         let attempts = attempts.iter().map(|&attempt| running(attempt)).collect();
-        self.say(FromWorker::Heartbeat(attempts)).await;
+        self.say(FromWorker::Heartbeat { sequence: 1, attempts }).await;
     }
 
     pub(super) async fn succeed(&self, attempt: AttemptId, accuracy: f64) {
