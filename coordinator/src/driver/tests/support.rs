@@ -156,7 +156,13 @@ impl Worker {
 
     /// The next message. Time that tests do not spend is not waited for: a paused clock jumps to the limit.
     pub(super) async fn hear(&mut self) -> ToWorker {
-        timeout(Duration::from_secs(10), self.messages.recv()).await.expect("a message comes").unwrap()
+        loop {
+            let message = timeout(Duration::from_secs(10), self.messages.recv()).await;
+            match message.expect("a message comes").unwrap() {
+                ToWorker::HeartbeatAck { .. } => {}
+                message => return message,
+            }
+        }
     }
 
     pub(super) async fn hear_launch(&mut self) -> Launch {
@@ -168,7 +174,9 @@ impl Worker {
 
     /// Nothing waits that the test did not ask for.
     pub(super) fn assert_silent(&mut self) {
-        assert_eq!(self.messages.try_recv().ok(), None);
+        while let Ok(message) = self.messages.try_recv() {
+            assert!(matches!(message, ToWorker::HeartbeatAck { .. }), "heard {message:?}");
+        }
     }
 
     pub(super) async fn ended(self) -> SessionEnd {
