@@ -284,7 +284,12 @@ pub fn gang(launch: &Launch) -> Vec<Launch> {
 
 /// Starts all ranks of `launch` and tells them where to meet.
 pub fn start_gang(launch: &Launch) -> Vec<Rank> {
-    let mut ranks: Vec<Rank> = gang(launch).iter().map(Rank::start).collect();
+    start_gang_with(launch, &[])
+}
+
+pub fn start_gang_with(launch: &Launch, environment: &[(&str, &str)]) -> Vec<Rank> {
+    let mut ranks: Vec<Rank> =
+        gang(launch).iter().map(|launch| Rank::start_with(launch, environment)).collect();
     if launch.world_size > 1 {
         let address = ranks[0].wait_for(|report| match report {
             Report::Rendezvous { address } => Some(address.clone()),
