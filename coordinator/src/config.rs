@@ -1,5 +1,6 @@
 //! Settings of the coordinator. `default.toml` is their documentation.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -90,6 +91,7 @@ impl Config {
             lease: self.lease,
             stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
             checkpoints: self.keep_checkpoints,
+            projects: BTreeMap::new(),
         };
         Limits { policy, heartbeat: self.heartbeat }
     }

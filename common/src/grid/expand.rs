@@ -10,7 +10,7 @@ use super::file::{GridFile, MAX_SEED, ModelEntry};
 use super::method::{Kind, MethodEntry, Work, check_length};
 use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
-use crate::plan::{Cell, Plan, PlannedTrial};
+use crate::plan::{Cell, Plan, PlannedTrial, default_project};
 use crate::spec::{
     DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, Task,
     TrainMethod, TrainSpec, TrialSpec,
@@ -46,12 +46,16 @@ pub(super) fn expand(log: &Log<'_>, file: &GridFile) -> Plan {
     if cells > MAX_CELLS {
         let message = format!("the grid has {cells} cells, more than {MAX_CELLS}");
         log.problem(&At { span: 0..0, path: String::new() }, message, Some("split it".to_owned()));
-        return Plan { name, trials: Vec::new(), cells: Vec::new() };
+        return planned(name, Vec::new(), Vec::new());
     }
     let places = plan.places();
     plan.check_conditions(&places);
     let cells = places.iter().filter_map(|place| plan.cell(place)).collect();
-    Plan { name, trials: plan.trials, cells }
+    planned(name, plan.trials, cells)
+}
+
+fn planned(name: String, trials: Vec<PlannedTrial>, cells: Vec<Cell>) -> Plan {
+    Plan { name, project: default_project(), priority: 0, trials, cells }
 }
 
 /// A cell before its trials are known.

@@ -355,6 +355,7 @@ fn read_run(value: &Value<'_>) -> Option<RunPolicy> {
         checkpoint_interval: interval.or(default.checkpoint_interval)?,
         metrics_steps: metrics.or(default.metrics_steps)?,
         max_failures: failures.or(default.max_failures)?,
+        requires: default.requires,
     })
 }
 

@@ -3,13 +3,13 @@
 //! Every event ever written must decode for ever: a field is added only with a default, and none is renamed
 //! or given another meaning. `tests/fixtures` holds every event as each version of the format wrote it.
 
-use common::plan::Cell;
+use common::plan::{Cell, DEFAULT_PROJECT, default_project};
 use common::result::Checkpoint;
 use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, TrialKey, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Outcome, Placement};
+use crate::{Millis, Outcome, Placement, Traits};
 
 /// A fact. The events of one step become durable together or not at all, and before its effects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,21 @@ pub enum Event {
         cells: Vec<Cell>,
         /// Its trials, new or not, in the order of the plan.
         trials: Vec<TrialId>,
+        /// Project that it is charged to.
+        #[serde(default = "default_project", skip_serializing_if = "is_default_project")]
+        project: String,
+        /// Priority of its trials.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        priority: i32,
+        /// When.
+        at: Millis,
+    },
+    /// The trials of an experiment have another priority.
+    ExperimentPrioritized {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// Its priority from now on.
+        priority: i32,
         /// When.
         at: Millis,
     },
@@ -84,6 +99,9 @@ pub enum Event {
         host: String,
         /// Slots that it offers.
         slots: u32,
+        /// What its slots are like.
+        #[serde(default, skip_serializing_if = "Traits::is_empty")]
+        traits: Traits,
         /// When.
         at: Millis,
     },
@@ -154,6 +172,15 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+}
+
+fn is_default_project(project: &String) -> bool {
+    project == DEFAULT_PROJECT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }
 
 /// Why a checkpoint is no longer kept.

@@ -9,6 +9,8 @@ use common::result::Checkpoint;
 use common::session::{AttemptEnd, AttemptReport};
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 
+use crate::Traits;
+
 /// Something that reached the coordinator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -18,6 +20,13 @@ pub enum Input {
         plan: Plan,
         /// Its text, kept for the user.
         grid: String,
+    },
+    /// A client gives an experiment another priority.
+    SetPriority {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// Its priority from now on. Higher goes first.
+        priority: i32,
     },
     /// A client wants no more of an experiment. Trials that another one wants go on.
     CancelExperiment {
@@ -39,6 +48,8 @@ pub enum Input {
         host: String,
         /// Slots that it offers.
         slots: u32,
+        /// What its slots are like.
+        traits: Traits,
         /// Every attempt that it runs, or that ended and was not released.
         attempts: Vec<AttemptReport>,
     },

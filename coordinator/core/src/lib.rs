@@ -18,6 +18,7 @@ mod policy;
 mod state;
 mod step;
 mod time;
+mod traits;
 
 pub use cluster::{Cluster, Session, Violation, WorkerView};
 pub use effect::Effect;
@@ -25,7 +26,8 @@ pub use event::{DropReason, Event};
 pub use explain::WaitReason;
 pub use input::Input;
 pub use placement::{Placement, Share, place};
-pub use policy::Policy;
+pub use policy::{Policy, ProjectPolicy};
 pub use state::{Attempt, Counts, Experiment, Failure, Outcome, Phase, Trial, Worker};
 pub use step::{Reject, Step};
 pub use time::Millis;
+pub use traits::Traits;

@@ -24,6 +24,7 @@ impl Step {
             Event::TrialSubmitted { .. }
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
+            | Event::ExperimentPrioritized { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }

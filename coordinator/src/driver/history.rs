@@ -105,6 +105,7 @@ impl History {
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
             | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentPrioritized { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }

@@ -15,6 +15,9 @@ pub(super) fn log(event: &Event) {
         Event::ExperimentSubmitted { experiment, name, trials, .. } => {
             info!(%experiment, name, trials = trials.len(), "experiment submitted");
         }
+        Event::ExperimentPrioritized { experiment, priority, .. } => {
+            info!(%experiment, priority, "experiment has another priority");
+        }
         Event::ExperimentCancelled { experiment, .. } => info!(%experiment, "experiment cancelled"),
         Event::WorkerJoined { worker, name, host, slots, .. } => {
             info!(%worker, name, host, slots, "worker joined");

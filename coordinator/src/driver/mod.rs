@@ -69,7 +69,7 @@ impl Kind for DriverError {
 }
 
 /// Limits of the driver and of the core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// The core's.
     pub policy: Policy,

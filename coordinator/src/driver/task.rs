@@ -62,7 +62,7 @@ impl Driver {
                 None
             }
         });
-        let cluster = Cluster::replay(limits.policy, clock.now(), log);
+        let cluster = Cluster::replay(limits.policy.clone(), clock.now(), log);
         if let Some(damage) = damage {
             return Err(damage);
         }
@@ -237,9 +237,9 @@ impl Driver {
                 Deferred::Perform(effect) => self.perform_effect(effect).await,
                 Deferred::Answer { reply, answer } => drop(reply.send(answer)),
                 Deferred::Welcome { worker, session, reply } => {
-                    let Limits { policy, heartbeat } = self.limits;
+                    let Limits { policy, heartbeat } = &self.limits;
                     let version = env!("CARGO_PKG_VERSION").to_owned();
-                    let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat, version };
+                    let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat: *heartbeat, version };
                     self.live.sessions.welcome(worker, session, welcome);
                     drop(reply.send(Ok(session)));
                 }
@@ -342,6 +342,7 @@ fn summary(events: &[Event]) -> Applied {
             },
             Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
+            | Event::ExperimentPrioritized { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }

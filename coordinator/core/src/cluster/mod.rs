@@ -43,12 +43,13 @@ impl Cluster {
     ///
     /// Every member gets a full lease: while the coordinator was away nobody could extend one.
     pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
+        let lease_ends = now + policy.lease;
         let mut cluster = Self::new(policy);
         for event in log {
             cluster.state.apply(event.borrow());
         }
         for &worker in cluster.state.workers.keys() {
-            cluster.live.await_session(worker, now + policy.lease);
+            cluster.live.await_session(worker, lease_ends);
         }
         cluster
     }
@@ -62,10 +63,13 @@ impl Cluster {
         let mut step = Step::default();
         match input {
             Input::Submit { plan, grid } => self.submit(now, plan, grid, &mut step)?,
+            Input::SetPriority { experiment, priority } => {
+                self.set_priority(now, experiment, priority, &mut step)?;
+            }
             Input::CancelExperiment { experiment } => self.cancel_experiment(now, experiment, &mut step)?,
             Input::CancelTrial { trial } => self.cancel_trial(now, trial, &mut step)?,
-            Input::Hello { worker, name, host, slots, attempts } => {
-                self.hello(now, worker, session::Offer { name, host, slots }, attempts, &mut step);
+            Input::Hello { worker, name, host, slots, traits, attempts } => {
+                self.hello(now, worker, session::Offer { name, host, slots, traits }, attempts, &mut step);
             }
             Input::Heartbeat { worker, attempts } => self.heartbeat(now, worker, attempts, &mut step)?,
             Input::Disconnected { worker } => self.disconnected(worker)?,

@@ -7,13 +7,14 @@ use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
 use super::live::Session;
-use crate::{Effect, Event, Millis, Reject, Step};
+use crate::{Effect, Event, Millis, Reject, Step, Traits};
 
 /// What a worker says about itself.
 pub(super) struct Offer {
     pub(super) name: String,
     pub(super) host: String,
     pub(super) slots: u32,
+    pub(super) traits: Traits,
 }
 
 impl Cluster {
@@ -25,13 +26,14 @@ impl Cluster {
         attempts: Vec<AttemptReport>,
         step: &mut Step,
     ) {
-        let Offer { name, host, slots } = offer;
+        let Offer { name, host, slots, traits } = offer;
         if self.state.workers.get(&worker).is_some_and(|member| member.slots != slots) {
             self.lose(now, worker, Event::WorkerLost { worker, at: now }, step);
         }
-        let unchanged = |member: &crate::Worker| member.name == name && member.host == host;
+        let unchanged =
+            |member: &crate::Worker| member.name == name && member.host == host && member.traits == traits;
         if !self.state.workers.get(&worker).is_some_and(unchanged) {
-            self.emit(Event::WorkerJoined { worker, name, host, slots, at: now }, step);
+            self.emit(Event::WorkerJoined { worker, name, host, slots, traits, at: now }, step);
         }
         self.live.connect(worker, now + self.policy.lease);
 

@@ -24,7 +24,7 @@ impl Cluster {
         grid: String,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let Plan { name, trials, cells } = plan;
+        let Plan { name, project, priority, trials, cells } = plan;
         if trials.is_empty() {
             return Err(Reject::EmptyPlan { name });
         }
@@ -51,7 +51,24 @@ impl Cluster {
             ids.insert(key, id);
             trials.push(id);
         }
-        self.emit(Event::ExperimentSubmitted { experiment, name, grid, cells, trials, at: now }, step);
+        let submitted =
+            Event::ExperimentSubmitted { experiment, name, grid, cells, trials, project, priority, at: now };
+        self.emit(submitted, step);
+        Ok(())
+    }
+
+    /// A cancelled experiment takes a priority too: it means nothing, unless its trials are wanted again.
+    pub(super) fn set_priority(
+        &mut self,
+        now: Millis,
+        experiment: ExperimentId,
+        priority: i32,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        if record.priority != priority {
+            self.emit(Event::ExperimentPrioritized { experiment, priority, at: now }, step);
+        }
         Ok(())
     }
 

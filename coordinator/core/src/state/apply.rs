@@ -24,9 +24,15 @@ impl State {
             }
             Event::TrialReopened { trial, at: _ } => self.apply_trial_reopened(*trial),
             Event::ExperimentSubmitted { .. } => self.apply_experiment_submitted(event),
+            Event::ExperimentPrioritized { experiment, priority, at: _ } => {
+                if let Some(record) = self.experiments.get_mut(experiment) {
+                    record.priority = *priority;
+                }
+            }
             Event::ExperimentCancelled { experiment, at } => self.apply_cancelled(*experiment, *at),
-            Event::WorkerJoined { worker, name, host, slots, at } => {
-                let joined = Worker { name: name.clone(), host: host.clone(), slots: *slots, joined: *at };
+            Event::WorkerJoined { worker, name, host, slots, traits, at } => {
+                let (name, host, traits) = (name.clone(), host.clone(), traits.clone());
+                let joined = Worker { name, host, slots: *slots, traits, joined: *at };
                 self.apply_worker_joined(*worker, joined);
             }
             Event::WorkerLost { worker, at: _ } | Event::WorkerLeft { worker, at: _ } => {
@@ -97,7 +103,9 @@ impl State {
     }
 
     fn apply_experiment_submitted(&mut self, event: &Event) {
-        let Event::ExperimentSubmitted { experiment: id, name, grid, cells, trials, at } = event else {
+        let Event::ExperimentSubmitted { experiment: id, name, grid, cells, trials, project, priority, at } =
+            event
+        else {
             return;
         };
         let experiment = Experiment {
@@ -105,6 +113,8 @@ impl State {
             grid: grid.clone(),
             cells: cells.clone(),
             trials: trials.clone(),
+            project: project.clone(),
+            priority: *priority,
             submitted: *at,
             cancelled: None,
         };
@@ -141,6 +151,7 @@ impl State {
             Some(member) => {
                 member.name = joined.name;
                 member.host = joined.host;
+                member.traits = joined.traits;
             }
             None => {
                 self.index.add_worker(id, joined.slots);

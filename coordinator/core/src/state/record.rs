@@ -8,7 +8,7 @@ use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, ExperimentId, TrialId, TrialKey};
 
 use super::{Failure, Outcome};
-use crate::{Millis, Placement};
+use crate::{Millis, Placement, Traits};
 
 /// A submitted grid file.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,10 @@ pub struct Experiment {
     pub cells: Vec<Cell>,
     /// Trials, in the order of the plan.
     pub trials: Vec<TrialId>,
+    /// Project that it is charged to.
+    pub project: String,
+    /// Priority of its trials. Higher goes first.
+    pub priority: i32,
     /// When it was submitted.
     pub submitted: Millis,
     /// When it was cancelled, if it was.
@@ -155,6 +159,8 @@ pub struct Worker {
     pub host: String,
     /// Slots that it offers.
     pub slots: u32,
+    /// What they are like.
+    pub traits: Traits,
     /// When it joined.
     pub joined: Millis,
 }

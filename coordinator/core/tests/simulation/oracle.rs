@@ -165,7 +165,7 @@ impl Oracle {
                     story.wanted_by.remove(experiment);
                 }
             }
-            Event::WorkerJoined { .. } => {}
+            Event::WorkerJoined { .. } | Event::ExperimentPrioritized { .. } => {}
         }
     }
 

@@ -289,6 +289,7 @@ impl World {
                     | Input::CheckpointCommitted { .. }
                     | Input::CheckpointDamaged { .. } => true,
                     Input::Submit { .. }
+                    | Input::SetPriority { .. }
                     | Input::CancelExperiment { .. }
                     | Input::CancelTrial { .. }
                     | Input::Hello { .. }

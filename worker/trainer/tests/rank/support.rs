@@ -76,8 +76,13 @@ pub fn sngp() -> TrainMethod {
 
 /// A launch of rank 0 that writes below `folder`, without checkpoints before the last.
 pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
-    let policy =
-        RunPolicy { checkpoint_steps: None, checkpoint_interval: None, metrics_steps: 1, max_failures: 0 };
+    let policy = RunPolicy {
+        checkpoint_steps: None,
+        checkpoint_interval: None,
+        metrics_steps: 1,
+        max_failures: 0,
+        ..RunPolicy::default()
+    };
     let world_size = spec.slots();
     Launch {
         attempt: AttemptId(1),
