@@ -7,7 +7,7 @@ use common::result::{Checkpoint, TrialResult};
 use common::session::{AttemptEnd, AttemptReport, AttemptState};
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step, Traits};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step, Traits};
 
 use crate::support::{network, plan_with, policy};
 
@@ -24,22 +24,32 @@ pub const W2: WorkerId = WorkerId(2);
 
 pub struct Case {
     pub now: Millis,
+    policy: Policy,
     pub cluster: Cluster,
     pub log: Vec<Event>,
 }
 
 impl Case {
     pub fn new() -> Self {
-        Self { now: Millis(1_000), cluster: Cluster::new(policy()), log: Vec::new() }
+        Self::with_policy(policy())
+    }
+
+    pub fn with_policy(policy: Policy) -> Self {
+        let cluster = Cluster::new(policy.clone());
+        Self { now: Millis(1_000), policy, cluster, log: Vec::new() }
     }
 
     /// A cluster with connected workers 1, 2, … that offer `slots`.
     pub fn with_workers(slots: impl IntoIterator<Item = u32>) -> Self {
-        let mut case = Self::new();
+        Self::new().joined_by(slots)
+    }
+
+    /// The same, with connected workers 1, 2, … that offer `slots`.
+    pub fn joined_by(mut self, slots: impl IntoIterator<Item = u32>) -> Self {
         for (id, slots) in (1..).zip(slots) {
-            let _ = case.hello(WorkerId(id), slots, []);
+            let _ = self.hello(WorkerId(id), slots, []);
         }
-        case
+        self
     }
 
     pub fn wait(&mut self, millis: u64) {
@@ -52,7 +62,7 @@ impl Case {
         self.cluster.check().unwrap();
         let text = serde_json::to_string(&self.log).unwrap();
         let log: Vec<Event> = serde_json::from_str(&text).unwrap();
-        let replayed = Cluster::replay(policy(), self.now, &log);
+        let replayed = Cluster::replay(self.policy.clone(), self.now, &log);
         replayed.check().unwrap();
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state: {text}");
         step
@@ -67,7 +77,7 @@ impl Case {
     }
 
     pub fn restart(&mut self) {
-        self.cluster = Cluster::replay(policy(), self.now, &self.log);
+        self.cluster = Cluster::replay(self.policy.clone(), self.now, &self.log);
     }
 
     pub fn submit(&mut self, specs: impl IntoIterator<Item = TrialSpec>) -> Step {
