@@ -45,6 +45,7 @@ impl Cluster {
     pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
         let lease_ends = now + policy.lease;
         let mut cluster = Self::new(policy);
+        cluster.live.now = now;
         for event in log {
             cluster.state.apply(event.borrow());
         }
@@ -96,7 +97,28 @@ impl Cluster {
 
     fn emit(&mut self, event: Event, step: &mut Step) {
         self.state.apply(&event);
+        self.note_change(&event);
         step.events.push(event);
+    }
+
+    /// Takes note of what the scheduler must look at again.
+    fn note_change(&mut self, event: &Event) {
+        match event {
+            Event::WorkerJoined { .. } | Event::WorkerLost { .. } | Event::WorkerLeft { .. } => {
+                self.live.pools.forget();
+                self.live.changed = true;
+            }
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::ExperimentCancelled { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptFailed { .. }
+            | Event::TrialEnded { .. } => self.live.changed = true,
+            Event::CheckpointCommitted { .. } | Event::CheckpointDropped { .. } => {}
+        }
     }
 
     /// Ends a trial, and those that can never run because of it.

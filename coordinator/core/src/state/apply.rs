@@ -6,8 +6,8 @@ use common::result::Checkpoint;
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
 
-use super::{Attempt, Experiment, Failure, Outcome, Phase, State, Trial, Worker};
-use crate::{DropReason, Event, Millis};
+use super::{Attempt, Experiment, Failure, Outcome, Phase, Sources, State, Trial, Worker};
+use crate::{DropReason, Event, Millis, Placement};
 
 impl State {
     /// Makes `event` true.
@@ -28,6 +28,7 @@ impl State {
                 if let Some(record) = self.experiments.get_mut(experiment) {
                     record.priority = *priority;
                 }
+                self.reconsider_standing(*experiment);
             }
             Event::ExperimentCancelled { experiment, at } => self.apply_cancelled(*experiment, *at),
             Event::WorkerJoined { worker, name, host, slots, traits, at } => {
@@ -41,12 +42,7 @@ impl State {
                 }
             }
             Event::AttemptStarted { trial, attempt, placement, at } => {
-                self.last_attempt = attempt.0;
-                if let Some(record) = self.trials.get_mut(trial) {
-                    record.attempts += 1;
-                }
-                let attempt = Attempt { id: *attempt, placement: placement.clone(), started: *at };
-                self.set_phase(*trial, Phase::Running(attempt));
+                self.apply_attempt_started(*trial, *attempt, placement, *at);
             }
             Event::AttemptFailed { trial, attempt, cause, at } => {
                 self.apply_attempt_failed(*trial, *attempt, cause, *at);
@@ -69,6 +65,7 @@ impl State {
         let trial = Trial {
             key: *key,
             spec: TrialSpec::clone(spec),
+            workload: spec.workload(),
             policy: policy.clone(),
             label: label.clone(),
             needs: needs.clone(),
@@ -79,6 +76,7 @@ impl State {
             phase: Phase::Waiting,
             attempts: 0,
             failures: Vec::new(),
+            failed_on: BTreeSet::new(),
             counted_failures: 0,
             checkpoints: Vec::new(),
             newest_damaged: false,
@@ -131,6 +129,7 @@ impl State {
             }
             self.index.count(*id, &record.phase);
         }
+        self.reconsider_standing(*id);
     }
 
     fn apply_cancelled(&mut self, id: ExperimentId, at: Millis) {
@@ -143,6 +142,31 @@ impl State {
                 record.wanted_by.remove(&id);
             }
         }
+        self.reconsider_standing(id);
+    }
+
+    /// Gives the open trials of an experiment the priority and the project that they have now.
+    fn reconsider_standing(&mut self, id: ExperimentId) {
+        let trials = self.experiments.get(&id).map(|experiment| experiment.trials.as_slice());
+        let sources = Sources { experiments: &self.experiments };
+        for trial in trials.unwrap_or_default() {
+            if let Some(record) = self.trials.get(trial).filter(|record| !record.has_ended()) {
+                self.index.leave(*trial, record);
+                self.index.enter(*trial, record, sources);
+            }
+        }
+    }
+
+    fn apply_attempt_started(&mut self, id: TrialId, attempt: AttemptId, placement: &Placement, at: Millis) {
+        self.last_attempt = attempt.0;
+        let Some(record) = self.trials.get_mut(&id) else {
+            return;
+        };
+        record.attempts += 1;
+        let estimate = self.durations.estimate(record.workload, placement.world_size());
+        let expected_end = estimate.map(|estimate| at + estimate.typical);
+        let attempt = Attempt { id: attempt, placement: placement.clone(), started: at, expected_end };
+        self.set_phase(id, Phase::Running(attempt));
     }
 
     fn apply_worker_joined(&mut self, id: WorkerId, joined: Worker) {
@@ -154,7 +178,7 @@ impl State {
                 member.traits = joined.traits;
             }
             None => {
-                self.index.add_worker(id, joined.slots);
+                self.index.add_worker(id, &joined);
                 self.workers.insert(id, joined);
             }
         }
@@ -164,6 +188,9 @@ impl State {
         if let Some(record) = self.trials.get_mut(&id) {
             record.failures.push(Failure { attempt, cause: cause.clone(), at });
             record.counted_failures += u32::from(cause.counts());
+            if let (Phase::Running(running), false) = (&record.phase, *cause == FailureCause::Preempted) {
+                record.failed_on.extend(running.placement.shares().iter().map(|share| share.worker));
+            }
         }
         self.open(id);
     }
@@ -171,6 +198,12 @@ impl State {
     fn apply_trial_ended(&mut self, id: TrialId, outcome: &Outcome, at: Millis) {
         if let Some(record) = self.trials.get_mut(&id) {
             record.wanted_by.clear();
+            // One that went on from a checkpoint took less than it takes.
+            if let (Phase::Running(running), 1, true) = (&record.phase, record.attempts, outcome.is_success())
+            {
+                let ranks = running.placement.world_size();
+                self.durations.learn(record.workload, ranks, at.since(running.started));
+            }
         }
         self.set_phase(id, Phase::Ended { outcome: outcome.clone(), at });
         self.reconsider_dependents(id);
@@ -224,6 +257,7 @@ impl State {
             self.index.count(*experiment, &phase);
         }
         record.phase = phase;
-        self.index.enter(id, record);
+        let sources = Sources { experiments: &self.experiments };
+        self.index.enter(id, record, sources);
     }
 }

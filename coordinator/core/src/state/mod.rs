@@ -3,6 +3,7 @@
 //! [`State::apply`] trusts its events, because the handlers made them; [`crate::Cluster::check`] verifies.
 
 mod apply;
+mod durations;
 mod index;
 mod outcome;
 mod record;
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-pub(crate) use index::{Index, QueueKey, artifacts};
+pub(crate) use durations::Durations;
+pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts};
 pub use outcome::{Failure, Outcome};
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker};
 
@@ -25,11 +27,19 @@ pub(crate) struct State {
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,
     pub(crate) last_attempt: u64,
+    /// How long trials take.
+    pub(crate) durations: Durations,
     /// Follows from the rest.
     pub(crate) index: Index,
 }
 
 impl State {
+    /// The id that the attempt after `others` new ones will have.
+    pub(crate) fn next_attempt(&self, others: usize) -> AttemptId {
+        let others = u64::try_from(others).unwrap_or(u64::MAX);
+        AttemptId(self.last_attempt.saturating_add(1).saturating_add(others))
+    }
+
     /// The trial whose current attempt is `attempt`.
     pub(crate) fn trial_of(&self, attempt: AttemptId) -> Option<TrialId> {
         self.index.running.get(&attempt).copied()

@@ -9,6 +9,7 @@ use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step, Traits};
 
+use crate::support::explained::check_explanations;
 use crate::support::{network, plan_with, policy};
 
 pub const E1: ExperimentId = ExperimentId(1);
@@ -50,6 +51,7 @@ impl Case {
         let step = self.cluster.handle(self.now, input).unwrap();
         self.log.extend(step.events.iter().cloned());
         self.cluster.check().unwrap();
+        check_explanations(&self.cluster);
         let text = serde_json::to_string(&self.log).unwrap();
         let log: Vec<Event> = serde_json::from_str(&text).unwrap();
         let replayed = Cluster::replay(policy(), self.now, &log);
