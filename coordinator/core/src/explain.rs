@@ -99,6 +99,8 @@ pub enum WaitReason {
 pub enum Before {
     /// It has a higher priority.
     Priority(i32),
+    /// Slots are kept for it already.
+    Reserved,
     /// Its project uses less of its share.
     Share {
         /// The project.
@@ -158,6 +160,7 @@ impl fmt::Display for Before {
         match self {
             Self::Priority(priority) => write!(f, " of priority {priority}"),
             Self::Share { project } => write!(f, " of project {project}, which uses less of its share"),
+            Self::Reserved => f.write_str(", for which slots are kept"),
             Self::Older => Ok(()),
             Self::Evaluation => f.write_str(", an evaluation"),
         }

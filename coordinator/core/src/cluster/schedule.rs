@@ -9,7 +9,7 @@ use common::{TrialId, WorkerId};
 
 use super::Cluster;
 use crate::scheduling::{
-    Blocked, Decisions, Depth, Finding, Findings, Pass, Pools, Reservation, Start, View,
+    Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Reservation, Start, View,
 };
 use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason};
 
@@ -50,7 +50,9 @@ impl Cluster {
 
     /// Slots that are kept for trials, as they become free, and when each of these can start.
     pub fn reservations(&self) -> impl Iterator<Item = (TrialId, &Reservation, Start)> {
-        let start = |reservation: &Reservation| reservation.start(&self.state, self.live.now);
+        let start = |reservation: &Reservation| {
+            reservation.start(self.live.now, |attempt| self.state.expected_end(attempt))
+        };
         self.live
             .reservations
             .iter()
@@ -118,7 +120,7 @@ impl Cluster {
     }
 
     fn reserved(&self, needs: u32, free: u32, reservation: &Reservation) -> WaitReason {
-        let starts_in = match reservation.start(&self.state, self.live.now) {
+        let starts_in = match reservation.start(self.live.now, |attempt| self.state.expected_end(attempt)) {
             Start::Due | Start::Unknown => None,
             Start::About(start) => Some(start.since(self.live.now)),
         };
@@ -169,6 +171,8 @@ fn behind(other: &Finding, before: Before) -> WaitReason {
 fn before(first: &Finding, later: &Finding) -> Before {
     if first.rank.priority != later.rank.priority {
         Before::Priority(first.rank.priority.0)
+    } else if (first.rank.claim, later.rank.claim) == (Claim::Reserved, Claim::Open) {
+        Before::Reserved
     } else if first.rank.usage != later.rank.usage {
         Before::Share { project: first.class.project.clone() }
     } else if first.rank.key.submission == later.rank.key.submission

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::TrialId;
 
-use super::order::Rank;
+use super::order::{Claim, Rank};
 use crate::state::Class;
 
 /// Why a trial does not start.
@@ -15,8 +15,6 @@ pub(crate) struct Finding {
     /// Its place in the queue, and with it the trial.
     pub(crate) rank: Rank,
     pub(crate) class: Arc<Class>,
-    /// Whether it speaks of a trial with a reservation, rather than of the class.
-    pub(crate) reserved: bool,
     pub(crate) blocked: Blocked,
 }
 
@@ -32,7 +30,7 @@ pub(crate) struct Findings {
 impl Findings {
     pub(crate) fn new(list: Vec<Finding>) -> Self {
         let (reserved, first): (Vec<_>, Vec<_>) =
-            list.iter().enumerate().partition(|(_, finding)| finding.reserved);
+            list.iter().enumerate().partition(|(_, finding)| finding.rank.claim == Claim::Reserved);
         let by_class = first.into_iter().map(|(at, finding)| (Arc::clone(&finding.class), at)).collect();
         let by_trial = reserved.into_iter().map(|(at, finding)| (finding.rank.key.trial, at)).collect();
         Self { list, by_class, by_trial }

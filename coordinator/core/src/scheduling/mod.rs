@@ -12,6 +12,7 @@ mod reservation;
 pub(crate) use board::Pools;
 pub use finding::Refusal;
 pub(crate) use finding::{Blocked, Finding, Findings};
+pub(crate) use order::Claim;
 pub(crate) use pass::{Decisions, Depth, Pass, View};
 pub(crate) use reservation::Reservations;
 pub use reservation::{Reservation, Start};

@@ -1,8 +1,9 @@
 //! Who goes first.
 //!
 //! 1. The higher priority.
-//! 2. The project that uses the smaller share: slots in use by its weight.
-//! 3. The older submission; of one submission, evaluations before training; then the lower id.
+//! 2. The trial that slots are already kept for.
+//! 3. The project that uses the smaller share: slots in use by its weight.
+//! 4. The older submission; of one submission, evaluations before training; then the lower id.
 //!
 //! Shares change with every placement, so a place in the queue is compared anew each time. Shares of
 //! projects change nothing between trials of one project, and of one class only the first is ever compared.
@@ -40,10 +41,18 @@ impl PartialEq for Usage {
 
 impl Eq for Usage {}
 
+/// Whether slots are kept for a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Claim {
+    Reserved,
+    Open,
+}
+
 /// A trial's place in the queue: the smallest goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     pub(crate) priority: Reverse<i32>,
+    pub(crate) claim: Claim,
     pub(crate) usage: Usage,
     pub(crate) key: QueueKey,
 }

@@ -17,7 +17,7 @@ use common::{AttemptId, TrialId, WorkerId};
 
 use super::board::{Board, Pools};
 use super::finding::{Blocked, Finding, Refusal};
-use super::order::{Rank, Usage};
+use super::order::{Claim, Rank, Usage};
 use super::reservation::{Reservation, Reservations, Start};
 use crate::placement::{Spot, choose};
 use crate::state::{Class, End, QueueKey, State};
@@ -144,7 +144,11 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     fn set(&mut self, trial: TrialId, reservation: Reservation) {
-        self.starts.insert(trial, reservation.start(self.view.state, self.view.now));
+        let fresh = |attempt| {
+            self.fresh.iter().find(|(end, _)| end.attempt == attempt).map(|(end, _)| end.expected())
+        };
+        let expected = |attempt| self.view.state.expected_end(attempt).or_else(|| fresh(attempt));
+        self.starts.insert(trial, reservation.start(self.view.now, expected));
         self.reservations.insert(trial, reservation);
     }
 
@@ -156,7 +160,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         let mut candidates = self.candidates();
         while let Some(Reverse(mut candidate)) = candidates.pop() {
             let key = candidate.rank.key;
-            let rank = self.rank(candidate.class, key);
+            let rank = self.rank(candidate.class, candidate.rank.claim, key);
             if rank > candidate.rank {
                 // Its project was given slots since.
                 candidate.rank = rank;
@@ -175,8 +179,7 @@ impl<'a, 'p> Pass<'a, 'p> {
                 }
                 Err(blocked) => {
                     let class = Arc::clone(candidate.class);
-                    let reserved = candidate.behind.is_none();
-                    self.decisions.findings.push(Finding { rank, class, reserved, blocked });
+                    self.decisions.findings.push(Finding { rank, class, blocked });
                 }
             }
         }
@@ -191,7 +194,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         }
         for (trial, _) in self.reservations.iter() {
             if let (Some(class), Some(record)) = (state.index.class_of(trial), state.trials.get(&trial)) {
-                let rank = self.rank(class, QueueKey::of(trial, record));
+                let rank = self.rank(class, Claim::Reserved, QueueKey::of(trial, record));
                 candidates.push(Reverse(Candidate { rank, class, behind: None }));
             }
         }
@@ -204,13 +207,13 @@ impl<'a, 'p> Pass<'a, 'p> {
 
     fn first(&self, class: &'a Arc<Class>, mut keys: Iter<'a, QueueKey>) -> Option<Candidate<'a>> {
         let key = *keys.find(|key| self.reservations.of(key.trial).is_none())?;
-        Some(Candidate { rank: self.rank(class, key), class, behind: Some(keys) })
+        Some(Candidate { rank: self.rank(class, Claim::Open, key), class, behind: Some(keys) })
     }
 
-    fn rank(&self, class: &Class, key: QueueKey) -> Rank {
+    fn rank(&self, class: &Class, claim: Claim, key: QueueKey) -> Rank {
         let slots = self.used.get(class.project.as_str()).copied().unwrap_or_default();
         let weight = self.view.policy.project(&class.project).weight;
-        Rank { priority: class.priority, usage: Usage { slots, weight }, key }
+        Rank { priority: class.priority, claim, usage: Usage { slots, weight }, key }
     }
 
     fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {

@@ -28,7 +28,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{AttemptId, TrialId, WorkerId};
 
 use crate::Millis;
-use crate::state::State;
 
 /// Slots kept for a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +52,11 @@ pub enum Start {
 }
 
 impl Reservation {
-    /// When its trial can start.
-    pub(crate) fn start(&self, state: &State, now: Millis) -> Start {
+    /// When its trial can start, if `expected` knows the expected ends of the attempts that run.
+    pub(crate) fn start(&self, now: Millis, expected: impl Fn(AttemptId) -> Option<Option<Millis>>) -> Start {
         let mut start = Start::Due;
-        for (_, running) in self.awaits.iter().filter_map(|&attempt| state.running(attempt)) {
-            start = match (running.expected_end, start) {
+        for end in self.awaits.iter().filter_map(|&attempt| expected(attempt)) {
+            start = match (end, start) {
                 (None, _) | (_, Start::Unknown) => return Start::Unknown,
                 (Some(end), Start::Due) => Start::About(end.max(now)),
                 (Some(end), Start::About(other)) => Start::About(end.max(other)),

@@ -90,6 +90,10 @@ impl End {
         Self { expected: expected.unwrap_or(Millis(u64::MAX)), started, attempt }
     }
 
+    pub(crate) fn expected(&self) -> Option<Millis> {
+        Some(self.expected).filter(|expected| *expected != Millis(u64::MAX))
+    }
+
     fn of(attempt: &Attempt) -> Self {
         Self::new(attempt.id, attempt.started, attempt.expected_end)
     }

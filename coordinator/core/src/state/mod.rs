@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
+use crate::Millis;
+
 pub(crate) use durations::Durations;
 pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts};
 pub use outcome::{Failure, Outcome};
@@ -49,6 +51,11 @@ impl State {
     pub(crate) fn running(&self, attempt: AttemptId) -> Option<(TrialId, &Attempt)> {
         let trial = self.trial_of(attempt)?;
         Some((trial, self.trials.get(&trial)?.attempt()?))
+    }
+
+    /// When `attempt` will end, as far as is known; `None` when it does not run.
+    pub(crate) fn expected_end(&self, attempt: AttemptId) -> Option<Option<Millis>> {
+        self.running(attempt).map(|(_, running)| running.expected_end)
     }
 
     /// Current attempts with a share on `worker`.

@@ -141,6 +141,9 @@ impl Queue<'_> {
         if p1 != p2 {
             return (p1 > p2).then_some(Before::Priority(p1));
         }
+        if self.reserved.contains(&one) != self.reserved.contains(&two) {
+            return self.reserved.contains(&one).then_some(Before::Reserved);
+        }
         let share = |project: &str| {
             let used = self.used.get(project).copied().unwrap_or_default();
             f64::from(used) / f64::from(self.cluster.policy().project(project).weight.get())
