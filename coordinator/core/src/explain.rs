@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::spec::Requirements;
-use common::{TrialId, WorkerId};
+use common::{ExperimentId, TrialId, WorkerId};
 
 use crate::Refusal;
 
@@ -16,6 +16,15 @@ use crate::Refusal;
 pub enum WaitReason {
     /// Trials that it needs have not succeeded yet.
     Needs(Vec<TrialId>),
+    /// It is paused, by its name or because all experiments that want it are.
+    Paused {
+        /// Whether it was paused by its name.
+        by_name: bool,
+        /// Paused experiments, if no other one wants it.
+        experiments: Vec<ExperimentId>,
+    },
+    /// Every connected worker is drained or quarantined.
+    OutOfService(Vec<WorkerId>),
     /// There is nobody to run it.
     NoWorker,
     /// No worker has what it requires. It does not hold up others.
@@ -118,6 +127,15 @@ impl fmt::Display for WaitReason {
             Self::Needs(trials) => {
                 f.write_str("waits for ")?;
                 list(f, trials)
+            }
+            Self::Paused { by_name, experiments } => {
+                let by_name = by_name.then(|| "by its name".to_owned());
+                let by = by_name.into_iter().chain(experiments.iter().map(|e| format!("with {e}")));
+                write!(f, "paused {}", by.collect::<Vec<_>>().join(" and "))
+            }
+            Self::OutOfService(workers) => {
+                f.write_str("all that is connected is drained or quarantined: ")?;
+                list(f, workers)
             }
             Self::NoWorker => f.write_str("no worker is connected"),
             Self::NoMatch { requires } => write!(f, "no worker has what it requires: {requires}"),

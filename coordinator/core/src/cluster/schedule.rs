@@ -11,7 +11,7 @@ use super::Cluster;
 use crate::scheduling::{
     Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Reservation, Start, View,
 };
-use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason};
+use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker};
 
 impl Cluster {
     /// Places queued trials, if anything changed since the last time.
@@ -65,13 +65,21 @@ impl Cluster {
         match record.phase {
             Phase::Waiting => Some(WaitReason::Needs(self.unmet_needs(record))),
             Phase::Queued => Some(self.explain_queued(trial, record)),
+            Phase::Paused => {
+                let by_name = record.paused.is_some();
+                Some(WaitReason::Paused { by_name, experiments: self.paused_with(record) })
+            }
             Phase::Running(_) | Phase::Ended { .. } => None,
         }
     }
 
     fn explain_queued(&self, trial: TrialId, record: &Trial) -> WaitReason {
-        if !self.state.workers.keys().any(|&worker| self.live.is_connected(worker)) {
+        let connected = || self.state.workers.keys().filter(|&&worker| self.live.is_connected(worker));
+        if connected().next().is_none() {
             return WaitReason::NoWorker;
+        }
+        if connected().all(|&worker| self.state.is_barred(worker)) {
+            return WaitReason::OutOfService(connected().copied().collect());
         }
         // One look explains every trial, until the next input.
         let findings = self.live.findings.get_or_init(|| {
@@ -93,7 +101,16 @@ impl Cluster {
         let class = &finding.class;
         let (needs, project, requires) = (class.least, class.project.clone(), class.requires.clone());
         match finding.blocked {
-            Blocked::NoMatch => WaitReason::NoMatch { requires },
+            Blocked::NoMatch => {
+                let meets = |record: &Worker| record.traits.meet(&requires);
+                let barred = self.state.workers.iter().filter(|(_, record)| meets(record));
+                let barred = barred.map(|(&worker, _)| worker).collect::<Vec<_>>();
+                if barred.is_empty() {
+                    WaitReason::NoMatch { requires }
+                } else {
+                    WaitReason::OutOfService(barred)
+                }
+            }
             Blocked::TooWide { offered } => WaitReason::TooWide { needs, offered, requires },
             Blocked::OverQuota { quota } => WaitReason::OverQuota { needs, project, quota },
             Blocked::Quota { quota, used, reserved } => {

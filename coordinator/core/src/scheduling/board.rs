@@ -9,7 +9,7 @@ use common::spec::Requirements;
 use crate::Placement;
 use crate::state::State;
 
-/// Members that have what some trials require.
+/// Members in service that have what some trials require.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pool {
     pub(crate) workers: BTreeSet<WorkerId>,
@@ -47,7 +47,7 @@ impl Pool {
     fn of(requires: &Requirements, state: &State) -> Self {
         let mut pool = Self::default();
         for (&id, worker) in &state.workers {
-            if worker.traits.meet(requires) {
+            if worker.traits.meet(requires) && !state.is_barred(id) {
                 pool.workers.insert(id);
                 pool.offered += worker.slots;
             }

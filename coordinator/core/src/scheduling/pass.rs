@@ -106,7 +106,8 @@ impl<'a, 'p> Pass<'a, 'p> {
         depth: Depth,
     ) -> Decisions {
         let index = &view.state.index;
-        let vacant = index.vacant.iter().filter(|&&worker| (view.connected)(worker));
+        let in_service = |worker| (view.connected)(worker) && !view.state.is_barred(worker);
+        let vacant = index.vacant.iter().filter(|&&worker| in_service(worker));
         let free = vacant.filter_map(|worker| Some((*worker, *index.free.get(worker)?)));
         let mut pass = Self {
             view,

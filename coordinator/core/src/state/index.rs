@@ -53,11 +53,12 @@ pub(crate) struct Class {
 }
 
 impl Class {
-    /// Of several experiments that want a trial, the one of the highest priority, and of these the oldest,
-    /// decides its priority and whose share it is charged to.
+    /// Of several experiments that want a trial and are not paused, the one of the highest priority, and of these
+    /// the oldest, decides its priority and whose share it is charged to.
     fn of(trial: &Trial, experiments: &BTreeMap<ExperimentId, Experiment>) -> Self {
         let wanting = trial.wanted_by.iter().filter_map(|id| Some((id, experiments.get(id)?)));
-        let sponsor = wanting.max_by_key(|(id, experiment)| (experiment.priority, Reverse(**id)));
+        let sponsor = wanting
+            .max_by_key(|(id, experiment)| (experiment.paused.is_none(), experiment.priority, Reverse(**id)));
         let (priority, project) = match sponsor {
             Some((_, experiment)) => (experiment.priority, experiment.project.clone()),
             // Its experiment follows in the same step.
@@ -126,8 +127,6 @@ pub(crate) struct Index {
     pub(crate) vacant: BTreeSet<WorkerId>,
     /// Slots that each project uses.
     pub(crate) used: BTreeMap<String, u32>,
-    /// Slots that all members offer.
-    pub(crate) offered: u32,
     pub(crate) counts: BTreeMap<ExperimentId, Counts>,
     /// How many records refer to a blob.
     pub(crate) blobs: BTreeMap<Digest, u32>,
@@ -182,7 +181,7 @@ impl Index {
     /// Takes note of what the trial's phase holds: a place in the queue, slots, or artifacts.
     pub(super) fn enter(&mut self, id: TrialId, trial: &Trial, sources: Sources<'_>) {
         match &trial.phase {
-            Phase::Waiting => {}
+            Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
                 let standing = self.stand(id, trial, sources);
                 self.queue.entry(standing.class).or_default().insert(standing.key);
@@ -229,7 +228,7 @@ impl Index {
     /// Undoes [`Self::enter`].
     pub(super) fn leave(&mut self, id: TrialId, trial: &Trial) {
         match &trial.phase {
-            Phase::Waiting => {}
+            Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
                 if let Some(Standing { class, key }) = self.standing.remove(&id)
                     && let Some(queue) = self.queue.get_mut(&class)
@@ -282,18 +281,16 @@ impl Index {
     pub(super) fn add_worker(&mut self, id: WorkerId, worker: &Worker) {
         self.free.insert(id, worker.slots);
         self.on_worker.insert(id, BTreeSet::new());
-        self.offered += worker.slots;
         if worker.slots > 0 {
             self.vacant.insert(id);
         }
     }
 
     /// Forgets a member that holds no attempt any more.
-    pub(super) fn remove_worker(&mut self, id: WorkerId, slots: u32) {
+    pub(super) fn remove_worker(&mut self, id: WorkerId) {
         self.free.remove(&id);
         self.vacant.remove(&id);
         self.on_worker.remove(&id);
-        self.offered = self.offered.saturating_sub(slots);
     }
 
     pub(super) fn add_blob(&mut self, digest: Digest) {
@@ -314,7 +311,10 @@ impl Index {
 pub(crate) fn artifacts(outcome: &Outcome) -> impl Iterator<Item = Digest> {
     let result = match outcome {
         Outcome::Succeeded { result } => Some(result),
-        Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => None,
+        Outcome::Failed { .. }
+        | Outcome::LostWorkers { .. }
+        | Outcome::Cancelled
+        | Outcome::NeedFailed { .. } => None,
     };
     result.into_iter().flat_map(|result| result.artifacts.iter().map(|artifact| artifact.digest))
 }

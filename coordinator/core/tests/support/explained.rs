@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::spec::TrialSpec;
 use common::{TrialId, WorkerId};
-use coordinator_core::{Before, Cluster, Phase, Session, Trial, WaitReason};
+use coordinator_core::{Before, Cluster, Phase, Session, Trial, WaitReason, WorkerView};
 
 /// What the records say about the queue.
 struct Queue<'a> {
@@ -35,6 +35,10 @@ pub fn check_explanations(cluster: &Cluster) {
                 let unmet: Vec<TrialId> = unmet.collect();
                 assert_eq!(reason, Some(WaitReason::Needs(unmet)), "of {id}");
             }
+            Phase::Paused => {
+                let held = matches!(reason, Some(WaitReason::Paused { .. }));
+                assert!(held, "{id} is paused, and told {reason:?}");
+            }
             Phase::Queued => {
                 queue.check(id, trial, &reason.unwrap_or_else(|| panic!("{id} is not explained")))
             }
@@ -45,14 +49,16 @@ pub fn check_explanations(cluster: &Cluster) {
 /// Priority and project of a trial.
 pub fn standing(cluster: &Cluster, trial: &Trial) -> (i32, String) {
     let experiment = |id| cluster.experiment(id).unwrap();
-    let mut best: Option<(i32, String)> = None;
+    let mut best: Option<((bool, i32), String)> = None;
     for &id in &trial.wanted_by {
         let record = experiment(id);
-        if best.as_ref().is_none_or(|(priority, _)| record.priority > *priority) {
-            best = Some((record.priority, record.project.clone()));
+        let urgency = (record.paused.is_none(), record.priority);
+        if best.as_ref().is_none_or(|(best, _)| urgency > *best) {
+            best = Some((urgency, record.project.clone()));
         }
     }
-    best.unwrap()
+    let ((_, priority), project) = best.unwrap();
+    (priority, project)
 }
 
 /// The fewest slots that a trial runs on.
@@ -61,33 +67,47 @@ pub fn least(trial: &Trial) -> u32 {
 }
 
 impl Queue<'_> {
+    /// The reason of a trial that no free slot would help.
+    fn hopeless(&self, trial: &Trial) -> Option<WaitReason> {
+        let connected = || self.cluster.workers().filter(|view| view.session == Session::Connected);
+        let barred = |view: &WorkerView<'_>| view.drain.is_some() || view.quarantine.is_some();
+        let requires = trial.policy.requires.clone();
+        let meeting = self.cluster.workers().filter(|view| view.worker.traits.meet(&requires));
+        let meeting = meeting.map(|view| view.id).collect::<Vec<_>>();
+        let needs = least(trial);
+        let project = standing(self.cluster, trial).1;
+        let offered = self.matching(trial).map(|(_, slots, _)| slots).sum::<u32>();
+        if connected().next().is_none() {
+            Some(WaitReason::NoWorker)
+        } else if connected().all(|view| barred(&view)) {
+            Some(WaitReason::OutOfService(connected().map(|view| view.id).collect()))
+        } else if meeting.is_empty() {
+            Some(WaitReason::NoMatch { requires })
+        } else if self.matching(trial).next().is_none() {
+            Some(WaitReason::OutOfService(meeting))
+        } else if offered < needs {
+            Some(WaitReason::TooWide { needs, offered, requires })
+        } else {
+            let quota = self.cluster.policy().project(&project).quota?;
+            (quota < needs).then_some(WaitReason::OverQuota { needs, project, quota })
+        }
+    }
+
     fn check(&self, id: TrialId, trial: &Trial, reason: &WaitReason) {
+        if let Some(expected) = self.hopeless(trial) {
+            assert_eq!(*reason, expected, "of {id}");
+            return;
+        }
         let needs = least(trial);
         let (priority, project) = standing(self.cluster, trial);
         let quota = self.cluster.policy().project(&project).quota;
-        let offered = self.matching(trial).map(|(_, slots, _)| slots).sum::<u32>();
         let free = self.free(trial);
-        let requires = trial.policy.requires.clone();
         let says = |text: &str| format!("{id} is told `{reason}`, {text}");
-        if !self.cluster.workers().any(|view| view.session == Session::Connected) {
-            assert_eq!(*reason, WaitReason::NoWorker, "{}", says("nobody is connected"));
-            return;
-        }
-        if self.matching(trial).next().is_none() {
-            assert_eq!(*reason, WaitReason::NoMatch { requires }, "{}", says("no member matches"));
-            return;
-        }
-        if offered < needs {
-            assert_eq!(*reason, WaitReason::TooWide { needs, offered, requires }, "of {id}");
-            return;
-        }
-        if let Some(quota) = quota.filter(|&quota| quota < needs) {
-            assert_eq!(*reason, WaitReason::OverQuota { needs, project, quota }, "of {id}");
-            return;
-        }
         match reason {
             WaitReason::Needs(_)
             | WaitReason::NoWorker
+            | WaitReason::Paused { .. }
+            | WaitReason::OutOfService(_)
             | WaitReason::NoMatch { .. }
             | WaitReason::TooWide { .. }
             | WaitReason::OverQuota { .. } => panic!("{}", says("which is not so")),
@@ -120,9 +140,12 @@ impl Queue<'_> {
         }
     }
 
-    /// Members that have what a trial requires, with their slots and the free ones of those.
+    /// Members in service that have what a trial requires, with their slots and the free ones of those.
     fn matching<'a>(&'a self, trial: &'a Trial) -> impl Iterator<Item = (WorkerId, u32, u32)> + 'a {
-        let meets = |view: &coordinator_core::WorkerView<'_>| view.worker.traits.meet(&trial.policy.requires);
+        let meets = |view: &WorkerView<'_>| {
+            let in_service = view.drain.is_none() && view.quarantine.is_none();
+            in_service && view.worker.traits.meet(&trial.policy.requires)
+        };
         self.cluster.workers().filter(meets).map(|view| {
             let connected = view.session == Session::Connected;
             let free = if connected { view.worker.slots - view.used } else { 0 };
