@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::spec::Requirements;
-use common::{ExperimentId, TrialId, WorkerId};
+use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
 use crate::Refusal;
 
@@ -80,6 +80,13 @@ pub enum WaitReason {
         slots: Vec<(WorkerId, u32)>,
         /// Time until it can start, as far as that is known.
         starts_in: Option<Duration>,
+    },
+    /// Attempts of lower priority are asked to stop at a checkpoint, and it has their slots then.
+    Yielding {
+        /// Slots that it needs.
+        needs: u32,
+        /// The attempts.
+        attempts: Vec<AttemptId>,
     },
     /// Enough slots are free, and some are kept for another trial.
     Held {
@@ -161,6 +168,10 @@ impl fmt::Display for WaitReason {
                     None => f.write_str("; when it starts is not known yet"),
                     Some(time) => write!(f, "; starts in about {}", Time(*time)),
                 }
+            }
+            Self::Yielding { needs, attempts } => {
+                write!(f, "needs {}, which it has when at a checkpoint stop ", Slots(*needs))?;
+                list(f, attempts)
             }
             Self::Held { needs, free, by, refusal } => {
                 write!(f, "needs {}, {}, kept for {by}: {refusal}", Slots(*needs), Free(*free))

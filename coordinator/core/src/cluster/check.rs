@@ -61,6 +61,9 @@ pub enum Violation {
     /// Slots are kept for a trial that has no claim to them, or not for one that has.
     #[error("the slots reserved for trial {0} are wrong")]
     WrongReservation(TrialId),
+    /// An attempt should make way for a trial and was not asked to.
+    #[error("attempt {0} was not asked to make way")]
+    NotAsked(AttemptId),
     /// A trial that the policies would place waits.
     #[error("trial {0} could run and does not")]
     NotPlaced(TrialId),
@@ -95,6 +98,9 @@ impl Cluster {
             self.look(&mut Pools::default(), Depth::Explain);
         if let Some(&(trial, _)) = placed.first() {
             return Err(Violation::NotPlaced(trial));
+        }
+        if let Some((&attempt, _)) = self.look_for_victims(&mut Pools::default()).asks.first_key_value() {
+            return Err(Violation::NotAsked(attempt));
         }
         let kept = |trial| (self.live.reservations.of(trial), reservations.of(trial));
         let both = self.live.reservations.iter().chain(reservations.iter());

@@ -9,9 +9,10 @@ use common::{TrialId, WorkerId};
 
 use super::Cluster;
 use crate::scheduling::{
-    Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Reservation, Start, View,
+    Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Preemption, Reservation, Start, View,
+    preempt,
 };
-use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker};
+use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker, YieldReason};
 
 impl Cluster {
     /// Places queued trials, if anything changed since the last time.
@@ -28,6 +29,12 @@ impl Cluster {
         for (trial, placement) in placed {
             self.start(now, trial, placement, step);
         }
+        let mut pools = std::mem::take(&mut self.live.pools);
+        let asks = self.look_for_victims(&mut pools).asks;
+        self.live.pools = pools;
+        for (attempt, by) in asks {
+            self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+        }
         // Nothing that was done here lets anything else start.
         self.live.changed = false;
     }
@@ -42,10 +49,18 @@ impl Cluster {
 
     /// One look at the queue as it stands.
     pub(super) fn look(&self, pools: &mut Pools, depth: Depth) -> Decisions {
-        let connected = |worker: WorkerId| self.live.is_connected(worker);
-        let view =
-            View { state: &self.state, policy: &self.policy, connected: &connected, now: self.live.now };
-        Pass::run(view, &self.live.reservations, pools, depth)
+        let connected = |worker| self.live.is_connected(worker);
+        Pass::run(self.view(&connected), &self.live.reservations, pools, depth)
+    }
+
+    /// Who should stop at a checkpoint for whom, and who waits for that already.
+    pub(super) fn look_for_victims(&self, pools: &mut Pools) -> Preemption {
+        let connected = |worker| self.live.is_connected(worker);
+        preempt(self.view(&connected), &self.live.reservations, pools)
+    }
+
+    fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
+        View { state: &self.state, policy: &self.policy, connected, now: self.live.now }
     }
 
     /// Slots that are kept for trials, as they become free, and when each of these can start.
@@ -83,10 +98,14 @@ impl Cluster {
         }
         // One look explains every trial, until the next input.
         let findings = self.live.findings.get_or_init(|| {
-            let decisions = self.look(&mut self.live.pools.clone(), Depth::Explain);
-            Arc::new(Findings::new(decisions.findings))
+            let mut pools = self.live.pools.clone();
+            let decisions = self.look(&mut pools, Depth::Explain);
+            Arc::new(Findings::new(decisions.findings, self.look_for_victims(&mut pools).awaited))
         });
         let class = self.state.index.class_of(trial);
+        if let (Some(class), Some(attempts)) = (class, findings.awaited(trial)) {
+            return WaitReason::Yielding { needs: class.least, attempts: attempts.iter().copied().collect() };
+        }
         let Some((finding, ahead)) = class.and_then(|class| findings.of(trial, class)) else {
             return WaitReason::Slots { needs: record.slots(), free: 0 };
         };
@@ -146,7 +165,8 @@ impl Cluster {
     }
 
     fn free_for(&self, finding: &Finding) -> u32 {
-        let free = self.state.index.free.iter().filter(|(worker, _)| self.live.is_connected(**worker));
+        let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
+        let free = self.state.index.free.iter().filter(|(worker, _)| in_service(**worker));
         let requires = &finding.class.requires;
         let meets =
             |worker| self.state.workers.get(worker).is_some_and(|record| record.traits.meet(requires));

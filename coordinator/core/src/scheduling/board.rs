@@ -83,6 +83,17 @@ impl Board {
         self.free.iter().filter(|(worker, _)| pool.workers.contains(worker)).map(|(&w, &slots)| (w, slots))
     }
 
+    /// Every worker that has any.
+    pub(crate) fn free(&self) -> impl Iterator<Item = (WorkerId, u32)> {
+        self.free.iter().map(|(&worker, &slots)| (worker, slots))
+    }
+
+    /// Adds slots that will come.
+    pub(crate) fn add(&mut self, worker: WorkerId, slots: u32) {
+        *self.free.entry(worker).or_default() += slots;
+        self.total += slots;
+    }
+
     /// Gives slots away.
     pub(crate) fn take(&mut self, placement: &Placement) {
         for share in placement.shares() {

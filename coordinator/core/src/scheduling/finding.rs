@@ -1,10 +1,10 @@
 //! What the first trial of a class waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::TrialId;
+use common::{AttemptId, TrialId};
 
 use super::order::{Claim, Rank};
 use crate::state::Class;
@@ -25,15 +25,21 @@ pub(crate) struct Findings {
     by_class: BTreeMap<Arc<Class>, usize>,
     /// Of trials with a reservation.
     by_trial: BTreeMap<TrialId, usize>,
+    awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
 }
 
 impl Findings {
-    pub(crate) fn new(list: Vec<Finding>) -> Self {
+    pub(crate) fn new(list: Vec<Finding>, awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>) -> Self {
         let (reserved, first): (Vec<_>, Vec<_>) =
             list.iter().enumerate().partition(|(_, finding)| finding.rank.claim == Claim::Reserved);
         let by_class = first.into_iter().map(|(at, finding)| (Arc::clone(&finding.class), at)).collect();
         let by_trial = reserved.into_iter().map(|(at, finding)| (finding.rank.key.trial, at)).collect();
-        Self { list, by_class, by_trial }
+        Self { list, by_class, by_trial, awaited }
+    }
+
+    /// Attempts that were asked to stop, and whose slots a trial will have.
+    pub(crate) fn awaited(&self, trial: TrialId) -> Option<&BTreeSet<AttemptId>> {
+        self.awaited.get(&trial)
     }
 
     /// What was found of a trial or of the first of its class, and of those that go before it.

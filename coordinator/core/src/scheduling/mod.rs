@@ -7,12 +7,15 @@ mod board;
 mod finding;
 mod order;
 mod pass;
+mod preemption;
 mod reservation;
+mod reserve;
 
 pub(crate) use board::Pools;
 pub use finding::Refusal;
 pub(crate) use finding::{Blocked, Finding, Findings};
 pub(crate) use order::Claim;
 pub(crate) use pass::{Decisions, Depth, Pass, View};
+pub(crate) use preemption::{Preemption, preempt};
 pub(crate) use reservation::Reservations;
 pub use reservation::{Reservation, Start};

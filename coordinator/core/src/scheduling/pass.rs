@@ -13,18 +13,16 @@ use std::collections::btree_set::Iter;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use common::{AttemptId, TrialId, WorkerId};
+use common::{TrialId, WorkerId};
 
 use super::board::{Board, Pools};
-use super::finding::{Blocked, Finding, Refusal};
+use super::finding::{Blocked, Finding};
 use super::order::{Claim, Rank, Usage};
 use super::reservation::{Reservation, Reservations, Start};
+use super::reserve::holds;
 use crate::placement::{Spot, choose};
 use crate::state::{Class, End, QueueKey, State};
 use crate::{Millis, Placement, Policy};
-
-/// Reservations at once. Each holds slots, so that not every kind of requirement can have one.
-const RESERVATIONS: usize = 16;
 
 /// What a pass reads.
 #[derive(Clone, Copy)]
@@ -33,6 +31,13 @@ pub(crate) struct View<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) connected: &'a dyn Fn(WorkerId) -> bool,
     pub(crate) now: Millis,
+}
+
+impl View<'_> {
+    /// Whether a worker can be told what to do, and is given anything new.
+    pub(super) fn in_service(&self, worker: WorkerId) -> bool {
+        (self.connected)(worker) && !self.state.is_barred(worker)
+    }
 }
 
 /// How far a pass looks.
@@ -55,9 +60,9 @@ pub(crate) struct Decisions {
 }
 
 /// The next trial of a class, or one that has a reservation.
-struct Candidate<'a> {
-    rank: Rank,
-    class: &'a Arc<Class>,
+pub(super) struct Candidate<'a> {
+    pub(super) rank: Rank,
+    pub(super) class: &'a Arc<Class>,
     behind: Option<Iter<'a, QueueKey>>,
 }
 
@@ -81,21 +86,29 @@ impl PartialEq for Candidate<'_> {
 
 impl Eq for Candidate<'_> {}
 
+/// Why a trial does not fit.
+pub(super) enum Misfit {
+    /// Free slots would not help it.
+    Barred(Blocked),
+    /// So few slots are open to it.
+    Short { open: u32 },
+}
+
 /// A pass under way.
 pub(crate) struct Pass<'a, 'p> {
-    view: View<'a>,
-    pools: &'p mut Pools,
-    board: Board,
-    reservations: Reservations,
+    pub(super) view: View<'a>,
+    pub(super) pools: &'p mut Pools,
+    pub(super) board: Board,
+    pub(super) reservations: Reservations,
     /// When each reserved trial can start.
-    starts: BTreeMap<TrialId, Start>,
+    pub(super) starts: BTreeMap<TrialId, Start>,
     /// Slots that projects use, with those given away here.
-    used: BTreeMap<&'a str, u32>,
+    pub(super) used: BTreeMap<&'a str, u32>,
     /// Projects whose first trial waits for their quota.
-    stopped: BTreeMap<&'a str, TrialId>,
+    pub(super) stopped: BTreeMap<&'a str, TrialId>,
     /// Expected ends of the attempts that this pass starts, in order, with their places among those.
-    fresh: Vec<(End, usize)>,
-    decisions: Decisions,
+    pub(super) fresh: Vec<(End, usize)>,
+    pub(super) decisions: Decisions,
 }
 
 impl<'a, 'p> Pass<'a, 'p> {
@@ -105,9 +118,15 @@ impl<'a, 'p> Pass<'a, 'p> {
         pools: &'p mut Pools,
         depth: Depth,
     ) -> Decisions {
+        let mut pass = Self::new(view, reservations, pools);
+        pass.go(depth);
+        Decisions { reservations: pass.reservations, ..pass.decisions }
+    }
+
+    /// A pass before its first decision.
+    pub(super) fn new(view: View<'a>, reservations: &Reservations, pools: &'p mut Pools) -> Self {
         let index = &view.state.index;
-        let in_service = |worker| (view.connected)(worker) && !view.state.is_barred(worker);
-        let vacant = index.vacant.iter().filter(|&&worker| in_service(worker));
+        let vacant = index.vacant.iter().filter(|&&worker| view.in_service(worker));
         let free = vacant.filter_map(|worker| Some((*worker, *index.free.get(worker)?)));
         let mut pass = Self {
             view,
@@ -123,8 +142,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         for (trial, reservation) in reservations.iter() {
             pass.keep(trial, reservation);
         }
-        pass.go(depth);
-        Decisions { reservations: pass.reservations, ..pass.decisions }
+        pass
     }
 
     /// Keeps a reservation of an earlier pass that still makes sense.
@@ -144,50 +162,49 @@ impl<'a, 'p> Pass<'a, 'p> {
         }
     }
 
-    fn set(&mut self, trial: TrialId, reservation: Reservation) {
-        let fresh = |attempt| {
-            self.fresh.iter().find(|(end, _)| end.attempt == attempt).map(|(end, _)| end.expected())
-        };
-        let expected = |attempt| self.view.state.expected_end(attempt).or_else(|| fresh(attempt));
-        self.starts.insert(trial, reservation.start(self.view.now, expected));
-        self.reservations.insert(trial, reservation);
-    }
-
     fn go(&mut self, depth: Depth) {
         let done = |board: &Board| board.total() == 0 && depth == Depth::Decide;
         if done(&self.board) {
             return;
         }
         let mut candidates = self.candidates();
-        while let Some(Reverse(mut candidate)) = candidates.pop() {
-            let key = candidate.rank.key;
-            let rank = self.rank(candidate.class, candidate.rank.claim, key);
-            if rank > candidate.rank {
-                // Its project was given slots since.
-                candidate.rank = rank;
-                candidates.push(Reverse(candidate));
-                continue;
-            }
+        while let Some(Reverse(candidate)) = candidates.pop() {
+            let candidate = match self.settle(candidate) {
+                Ok(candidate) => candidate,
+                Err(later) => {
+                    candidates.push(Reverse(later));
+                    continue;
+                }
+            };
             if done(&self.board) {
                 return;
             }
-            match self.consider(key.trial, candidate.class) {
+            let (rank, class) = (candidate.rank, candidate.class);
+            match self.consider(rank.key.trial, class) {
                 Ok(placement) => {
-                    self.give(key.trial, candidate.class, placement);
-                    if let Some(next) = self.next(candidate) {
-                        candidates.push(Reverse(next));
-                    }
+                    self.give(rank.key.trial, class, placement);
+                    candidates.extend(self.next(candidate).map(Reverse));
                 }
                 Err(blocked) => {
-                    let class = Arc::clone(candidate.class);
-                    self.decisions.findings.push(Finding { rank, class, blocked });
+                    self.decisions.findings.push(Finding { rank, class: Arc::clone(class), blocked });
                 }
             }
         }
     }
 
+    /// The candidate, unless it stands further back than it did, because its project was given slots since.
+    pub(super) fn settle(&self, mut candidate: Candidate<'a>) -> Result<Candidate<'a>, Candidate<'a>> {
+        let Rank { claim, key, .. } = candidate.rank;
+        let rank = self.rank(candidate.class, claim, key);
+        if rank <= candidate.rank {
+            return Ok(candidate);
+        }
+        candidate.rank = rank;
+        Err(candidate)
+    }
+
     /// The first of each class, and those that have reservations: an older one of their class may not fit.
-    fn candidates(&self) -> BinaryHeap<Reverse<Candidate<'a>>> {
+    pub(super) fn candidates(&self) -> BinaryHeap<Reverse<Candidate<'a>>> {
         let state = self.view.state;
         let mut candidates = Vec::with_capacity(state.index.queue.len());
         for (class, keys) in &state.index.queue {
@@ -202,7 +219,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         BinaryHeap::from(candidates)
     }
 
-    fn next(&self, candidate: Candidate<'a>) -> Option<Candidate<'a>> {
+    pub(super) fn next(&self, candidate: Candidate<'a>) -> Option<Candidate<'a>> {
         self.first(candidate.class, candidate.behind?)
     }
 
@@ -217,7 +234,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         Rank { priority: class.priority, claim, usage: Usage { slots, weight }, key }
     }
 
-    fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {
+    pub(super) fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {
         self.reservations.remove(trial);
         self.board.take(&placement);
         *self.used.entry(class.project.as_str()).or_default() += placement.world_size();
@@ -228,6 +245,12 @@ impl<'a, 'p> Pass<'a, 'p> {
         let at = self.fresh.partition_point(|(other, _)| *other < end);
         self.fresh.insert(at, (end, self.decisions.placed.len()));
         self.decisions.placed.push((trial, placement));
+    }
+
+    /// Takes slots back from a class.
+    pub(super) fn give_back(&mut self, class: &'a Class, slots: u32) {
+        let used = self.used.entry(class.project.as_str()).or_default();
+        *used = used.saturating_sub(slots);
     }
 
     /// Slots that the project of `trial` may still use for it. Those reserved for others of it are as good as used.
@@ -248,32 +271,38 @@ impl<'a, 'p> Pass<'a, 'p> {
 
     /// Where a trial starts now, or why it does not.
     fn consider(&mut self, trial: TrialId, class: &'a Class) -> Result<Placement, Blocked> {
-        let (slots, least) = (class.slots, class.least);
+        let open = match self.fits(trial, class) {
+            Ok(placement) => return Ok(placement),
+            Err(Misfit::Barred(blocked)) => return Err(blocked),
+            Err(Misfit::Short { open }) => open,
+        };
+        let blocked = match self.borrow(trial, class) {
+            Ok(placement) => return Ok(placement),
+            Err(blocked) => blocked,
+        };
+        if open > 0 {
+            self.reserve(trial, class);
+        }
+        Err(blocked)
+    }
+
+    /// Where a trial starts on slots that are kept for nobody else.
+    pub(super) fn fits(&mut self, trial: TrialId, class: &'a Class) -> Result<Placement, Misfit> {
         let pool = self.pools.get(&class.requires, self.view.state);
         if pool.workers.is_empty() {
-            return Err(Blocked::NoMatch);
+            return Err(Misfit::Barred(Blocked::NoMatch));
         }
-        if pool.offered < least {
-            return Err(Blocked::TooWide { offered: pool.offered });
+        if pool.offered < class.least {
+            return Err(Misfit::Barred(Blocked::TooWide { offered: pool.offered }));
         }
-        let headroom = self.quota(trial, class)?;
-        let open = self.open(trial, class, None);
-        let total = open.iter().map(|spot| spot.slots).sum::<u32>();
-        if total >= least {
-            let ranks = self.widest(trial, class, total.min(headroom).min(slots));
-            if let Some(placement) = self.place(trial, &open, ranks) {
-                return Ok(placement);
-            }
+        let headroom = self.quota(trial, class).map_err(Misfit::Barred)?;
+        let spots = self.open(trial, class, None);
+        let open = spots.iter().map(|spot| spot.slots).sum::<u32>();
+        if open < class.least {
+            return Err(Misfit::Short { open });
         }
-        match self.borrow(trial, class) {
-            Ok(placement) => Ok(placement),
-            Err(blocked) => {
-                if total > 0 {
-                    self.reserve(trial, class);
-                }
-                Err(blocked)
-            }
-        }
+        let ranks = self.widest(trial, class, open.min(headroom).min(class.slots));
+        self.place(trial, &spots, ranks).ok_or(Misfit::Short { open })
     }
 
     /// Slots that the project's quota leaves for a trial, if enough.
@@ -306,7 +335,12 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     /// Slots that a trial may take. With `lent`, also those that these reservations lend to it.
-    fn open(&mut self, trial: TrialId, class: &Class, lent: Option<&BTreeSet<TrialId>>) -> Vec<Spot<'a>> {
+    pub(super) fn open(
+        &mut self,
+        trial: TrialId,
+        class: &Class,
+        lent: Option<&BTreeSet<TrialId>>,
+    ) -> Vec<Spot<'a>> {
         let state = self.view.state;
         let pool = self.pools.get(&class.requires, state);
         let mut open = Vec::new();
@@ -324,134 +358,8 @@ impl<'a, 'p> Pass<'a, 'p> {
         open
     }
 
-    fn place(&self, trial: TrialId, open: &[Spot<'_>], ranks: u32) -> Option<Placement> {
+    pub(super) fn place(&self, trial: TrialId, open: &[Spot<'_>], ranks: u32) -> Option<Placement> {
         let record = self.view.state.trials.get(&trial)?;
         choose(open, ranks, &record.failed_on)
     }
-
-    /// Where a trial starts on slots that are kept for others, as narrow as it may be; else what it waits for.
-    fn borrow(&mut self, trial: TrialId, class: &Class) -> Result<Placement, Blocked> {
-        let state = self.view.state;
-        let pool = self.pools.get(&class.requires, state);
-        let free = self.board.within(&pool).map(|(_, slots)| slots).sum();
-        if free < class.least {
-            return Err(Blocked::Slots { free });
-        }
-        let kept = self.board.within(&pool).filter_map(|(worker, _)| Some(self.reservations.on(worker)?.0));
-        let holders = kept.filter(|&holder| holds(state, holder, trial, class)).collect::<Vec<_>>();
-        let mut refused = None;
-        let mut lent = BTreeSet::new();
-        for holder in holders {
-            match self.lends(holder, class) {
-                Ok(()) => drop(lent.insert(holder)),
-                Err(refusal) => refused = refused.or(Some(Blocked::Held { by: holder, refusal })),
-            }
-        }
-        let open = self.open(trial, class, Some(&lent));
-        if let Some(placement) = self.place(trial, &open, class.least) {
-            return Ok(placement);
-        }
-        Err(refused.unwrap_or(Blocked::Slots { free }))
-    }
-
-    /// Whether slots kept for `holder` may be lent to a trial of `class`.
-    fn lends(&self, holder: TrialId, class: &Class) -> Result<(), Refusal> {
-        let start = match self.starts.get(&holder) {
-            Some(Start::About(start)) => *start,
-            Some(Start::Due) | None => return Err(Refusal::Due),
-            Some(Start::Unknown) => return Err(Refusal::StartUnknown),
-        };
-        let estimate = self.view.state.durations.estimate(class.workload, class.least);
-        let longest = estimate.ok_or(Refusal::DurationUnknown)?.longest;
-        let end = self.view.now + longest;
-        if end > start { Err(Refusal::TooLong { late: end.since(start) }) } else { Ok(()) }
-    }
-
-    /// Keeps the slots on which a trial will start soonest, unless another one of its kind comes before it.
-    fn reserve(&mut self, trial: TrialId, class: &Class) {
-        if class.least < 2 || self.reservations.of(trial).is_some() {
-            return;
-        }
-        let state = self.view.state;
-        let alike = self.reservations.iter().find(|(other, _)| {
-            state.index.class_of(*other).is_some_and(|other| other.requires == class.requires)
-        });
-        let alike = alike.map(|(other, _)| other);
-        match alike {
-            Some(other) if holds(state, other, trial, class) => return,
-            None if self.reservations.iter().count() >= RESERVATIONS => return,
-            Some(_) | None => {}
-        }
-        if let Some(reservation) = self.soonest(trial, class) {
-            if let Some(other) = alike {
-                self.reservations.remove(other);
-            }
-            self.set(trial, reservation);
-        }
-    }
-
-    /// Attempts in the order of their expected ends, with those that this pass starts.
-    fn ends(&self) -> impl Iterator<Item = (AttemptId, &Placement)> {
-        let state = self.view.state;
-        let mut fresh = self.fresh.iter().peekable();
-        let mut running = state.index.ends.iter().peekable();
-        std::iter::from_fn(move || {
-            let is_next = |&&(end, _): &&(End, usize)| running.peek().is_none_or(|running| end < **running);
-            if let Some((end, at)) = fresh.next_if(is_next) {
-                let (_, placement) = self.decisions.placed.get(*at)?;
-                return Some((end.attempt, placement));
-            }
-            let end = running.next()?;
-            let (_, attempt) = state.running(end.attempt)?;
-            Some((end.attempt, &attempt.placement))
-        })
-    }
-
-    /// The reservation with which a trial starts soonest.
-    fn soonest(&mut self, trial: TrialId, class: &Class) -> Option<Reservation> {
-        let View { state, connected, now, .. } = self.view;
-        let pool = self.pools.get(&class.requires, state);
-        let reservations = &self.reservations;
-        let kept =
-            |worker| reservations.on(worker).is_some_and(|(holder, _)| holds(state, holder, trial, class));
-        let usable =
-            |worker: &WorkerId| pool.workers.contains(worker) && connected(*worker) && !kept(*worker);
-        let mut coming: BTreeMap<WorkerId, u32> =
-            self.board.within(&pool).filter(|(worker, _)| usable(worker)).collect();
-        let mut total = coming.values().sum::<u32>();
-        let mut ends = Vec::new();
-        for (attempt, placement) in self.ends() {
-            if total >= class.least {
-                break;
-            }
-            for share in placement.shares().iter().filter(|share| usable(&share.worker)) {
-                *coming.entry(share.worker).or_default() += share.ranks;
-                total += share.ranks;
-                ends.push((attempt, share.worker, share.ranks));
-            }
-        }
-        let spots =
-            coming.iter().map(|(&worker, &slots)| Spot::new(worker, slots, state.workers.get(&worker)));
-        let placement = self.place(trial, &spots.collect::<Vec<_>>(), class.least)?;
-        let slots = placement.shares().iter().map(|share| (share.worker, share.ranks));
-        let slots = slots.collect::<BTreeMap<_, _>>();
-        let mut missing = slots.clone();
-        for (worker, missing) in &mut missing {
-            *missing = missing.saturating_sub(self.board.on(*worker));
-        }
-        let mut awaits = BTreeSet::new();
-        for (attempt, worker, ranks) in ends {
-            if let Some(missing) = missing.get_mut(&worker).filter(|missing| **missing > 0) {
-                *missing = missing.saturating_sub(ranks);
-                awaits.insert(attempt);
-            }
-        }
-        Some(Reservation { since: now, slots, awaits })
-    }
-}
-
-/// Whether what is kept for `holder` is kept from `trial`, too: unless that has a higher priority.
-fn holds(state: &State, holder: TrialId, trial: TrialId, class: &Class) -> bool {
-    let kept_for = state.index.class_of(holder);
-    holder != trial && kept_for.is_some_and(|holder| holder.priority <= class.priority)
 }

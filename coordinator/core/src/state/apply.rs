@@ -129,6 +129,7 @@ impl State {
         let running = self.trials.get_mut(&id).and_then(Trial::attempt_mut);
         if let Some(running) = running.filter(|running| running.id == attempt) {
             running.yielding = Some(asked);
+            self.index.yielding.insert(attempt);
         }
     }
 

@@ -119,6 +119,8 @@ pub(crate) struct Index {
     /// Running train attempts by priority: these can write a checkpoint and make way.
     pub(crate) trains: BTreeMap<i32, BTreeSet<AttemptId>>,
     pub(crate) ends: BTreeSet<End>,
+    /// Running attempts that were asked to stop at a checkpoint.
+    pub(crate) yielding: BTreeSet<AttemptId>,
     /// Current attempts on each member.
     pub(crate) on_worker: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
     /// Free slots of each member.
@@ -190,6 +192,9 @@ impl Index {
                 let standing = self.stand(id, trial, sources);
                 self.running.insert(attempt.id, id);
                 self.ends.insert(End::of(attempt));
+                if attempt.yielding.is_some() {
+                    self.yielding.insert(attempt.id);
+                }
                 if standing.key.kind == Kind::Train {
                     self.trains.entry(standing.class.priority.0).or_default().insert(attempt.id);
                 }
@@ -242,6 +247,7 @@ impl Index {
             Phase::Running(attempt) => {
                 self.running.remove(&attempt.id);
                 self.ends.remove(&End::of(attempt));
+                self.yielding.remove(&attempt.id);
                 if let Some(Standing { class, key: _ }) = self.standing.remove(&id) {
                     self.stop(attempt, &class);
                 }

@@ -62,7 +62,9 @@ impl State {
 
     /// When `attempt` will end, as far as is known; `None` when it does not run.
     pub(crate) fn expected_end(&self, attempt: AttemptId) -> Option<Option<Millis>> {
-        self.running(attempt).map(|(_, running)| running.expected_end)
+        let (_, running) = self.running(attempt)?;
+        // One that was asked to stop does so as soon as it can.
+        Some(running.yielding.map(|asked| asked.since).or(running.expected_end))
     }
 
     /// Current attempts with a share on `worker`.

@@ -5,11 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod arena;
 mod attempts;
+mod bound;
 mod cancellation;
 mod case;
 mod checkpoints;
 mod dependencies;
+mod explanations;
 mod growth;
 mod lifecycle_pause;
 mod lifecycle_yield;

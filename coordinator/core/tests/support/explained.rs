@@ -126,6 +126,14 @@ impl Queue<'_> {
                 assert_eq!(kept.slots.iter().map(|(&w, &s)| (w, s)).collect::<Vec<_>>(), *slots, "of {id}");
                 assert_eq!(slots.iter().map(|(_, slots)| slots).sum::<u32>(), needs, "of {id}");
             }
+            WaitReason::Yielding { needs: n, attempts } => {
+                assert_eq!(*n, needs, "of {id}");
+                assert!(!attempts.is_empty(), "of {id}");
+                for attempt in attempts {
+                    let other = self.cluster.trial(self.cluster.trial_of(*attempt).unwrap()).unwrap();
+                    assert!(other.attempt().unwrap().yielding.is_some(), "{}", says("and nobody was asked"));
+                }
+            }
             WaitReason::Held { needs: n, free: f, by, refusal: _ } => {
                 assert_eq!((*n, *f), (needs, free), "of {id}");
                 assert!(free >= needs && self.reserved.contains(by), "{}", says("which holds nothing"));
