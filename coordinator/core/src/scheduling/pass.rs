@@ -13,6 +13,7 @@ use std::collections::btree_set::Iter;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+use common::spec::Requirements;
 use common::{TrialId, WorkerId};
 
 use super::board::{Board, Pools};
@@ -108,6 +109,14 @@ pub(crate) struct Pass<'a, 'p> {
     pub(super) stopped: BTreeMap<&'a str, TrialId>,
     /// Expected ends of the attempts that this pass starts, in order, with their places among those.
     pub(super) fresh: Vec<(End, usize)>,
+    /// Slots that are kept for nobody, if counted since they last changed.
+    pub(super) unheld: Option<u32>,
+    /// Slots that are at most open to trials of these requirements and of no higher priority.
+    pub(super) short: Vec<(&'a Requirements, Reverse<i32>, u32)>,
+    /// Requirements and widths for which no slots can be kept.
+    pub(super) infeasible: Vec<(&'a Requirements, u32)>,
+    /// Trials with a reservation that were looked at.
+    pub(super) seen: BTreeSet<TrialId>,
     pub(super) decisions: Decisions,
 }
 
@@ -137,6 +146,10 @@ impl<'a, 'p> Pass<'a, 'p> {
             used: index.used.iter().map(|(project, &slots)| (project.as_str(), slots)).collect(),
             stopped: BTreeMap::new(),
             fresh: Vec::new(),
+            unheld: None,
+            short: Vec::new(),
+            infeasible: Vec::new(),
+            seen: BTreeSet::new(),
             decisions: Decisions::default(),
         };
         for (trial, reservation) in reservations.iter() {
@@ -163,8 +176,7 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     fn go(&mut self, depth: Depth) {
-        let done = |board: &Board| board.total() == 0 && depth == Depth::Decide;
-        if done(&self.board) {
+        if depth == Depth::Decide && self.board.total() == 0 {
             return;
         }
         let mut candidates = self.candidates();
@@ -176,10 +188,13 @@ impl<'a, 'p> Pass<'a, 'p> {
                     continue;
                 }
             };
-            if done(&self.board) {
+            if depth == Depth::Decide && self.is_shut(candidate.class) {
                 return;
             }
             let (rank, class) = (candidate.rank, candidate.class);
+            if rank.claim == Claim::Reserved {
+                self.seen.insert(rank.key.trial);
+            }
             match self.consider(rank.key.trial, class) {
                 Ok(placement) => {
                     self.give(rank.key.trial, class, placement);
@@ -190,6 +205,26 @@ impl<'a, 'p> Pass<'a, 'p> {
                 }
             }
         }
+    }
+
+    /// Whether nothing is left for a class or for those that come after it.
+    fn is_shut(&mut self, class: &Class) -> bool {
+        let reservations = &self.reservations;
+        let unheld = *self.unheld.get_or_insert_with(|| {
+            let held = |worker| reservations.on(worker).map_or(0, |(_, slots)| slots);
+            self.board.free().map(|(worker, free)| free.saturating_sub(held(worker))).sum()
+        });
+        if unheld > 0 {
+            return false;
+        }
+        let starts = self.starts.iter().filter(|&(&holder, _)| self.reservations.of(holder).is_some());
+        let lends = |start: &Start| matches!(start, Start::About(start) if *start > self.view.now);
+        let all_hold = self.reservations.iter().all(|(holder, _)| {
+            self.view.state.index.class_of(holder).is_some_and(|holder| holder.priority <= class.priority)
+        });
+        // The slots of a reserved trial are its own.
+        let waits = self.reservations.iter().any(|(holder, _)| !self.seen.contains(&holder));
+        self.board.total() == 0 || (all_hold && !waits && !starts.into_iter().any(|(_, start)| lends(start)))
     }
 
     /// The candidate, unless it stands further back than it did, because its project was given slots since.
@@ -235,7 +270,8 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     pub(super) fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {
-        self.reservations.remove(trial);
+        self.release(trial);
+        self.unheld = None;
         self.board.take(&placement);
         *self.used.entry(class.project.as_str()).or_default() += placement.world_size();
         let estimate = self.view.state.durations.estimate(class.workload, placement.world_size());
@@ -296,9 +332,21 @@ impl<'a, 'p> Pass<'a, 'p> {
             return Err(Misfit::Barred(Blocked::TooWide { offered: pool.offered }));
         }
         let headroom = self.quota(trial, class).map_err(Misfit::Barred)?;
+        let holds = self.reservations.of(trial).is_some();
+        let short = self
+            .short
+            .iter()
+            .find(|(requires, priority, _)| **requires == class.requires && *priority <= class.priority);
+        if let Some(&(_, _, open)) = short.filter(|(_, _, open)| !holds && *open < class.least) {
+            return Err(Misfit::Short { open });
+        }
         let spots = self.open(trial, class, None);
         let open = spots.iter().map(|spot| spot.slots).sum::<u32>();
         if open < class.least {
+            if !holds {
+                self.short.retain(|(requires, ..)| **requires != class.requires);
+                self.short.push((&class.requires, class.priority, open));
+            }
             return Err(Misfit::Short { open });
         }
         let ranks = self.widest(trial, class, open.min(headroom).min(class.slots));

@@ -2,8 +2,8 @@
 //!
 //! A trial may ask for slots of training attempts of a strictly lower priority. Evaluations are never asked: they
 //! have no checkpoint, and would lose what they did. Nobody is asked unless the trial can start once they have
-//! stopped, and no more are asked than it takes: the fewest slots in all, then of the lowest priority, then the
-//! youngest, which have the least to load again.
+//! stopped, and no more are asked than it takes: of the youngest attempts of the lowest priorities the fewest slots in
+//! all, then the lowest priority, then the youngest, which have the least to load again.
 //!
 //! Slots of attempts that were asked before, for whatever reason, count as coming. To see what is still missing the queue
 //! is gone through on slots as they will be; a trial for which enough are coming asks for nothing.
@@ -19,8 +19,15 @@ use super::reservation::Reservations;
 use crate::state::Class;
 use crate::{Attempt, Millis, Placement};
 
-/// Trials for which slots are searched in one pass, in the order of the queue.
-const SEARCHES: usize = 16;
+/// Trials that may wait for attempts to stop at once: the first in the order of the queue. The next ones follow as
+/// these start, so that neither a decision nor the checkpoints written at once grow with the cluster.
+const WAITING: usize = 128;
+
+/// Searches without success in one pass: each looks at all attempts of lower priority.
+const SEARCHES: usize = 4;
+
+/// Attempts to choose from, the best first, if they suffice.
+const CHOICE: usize = 256;
 
 /// Above it the choice is greedy: slots wanted times attempts to choose from.
 const EXACT: usize = 1 << 20;
@@ -68,6 +75,8 @@ struct Round<'a, 'p> {
     coming: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
     /// Slots of a worker that are free by now.
     free: BTreeMap<WorkerId, u32>,
+    /// Trials that will start on the slots that come.
+    placed: usize,
     searches: usize,
     asks: BTreeMap<AttemptId, TrialId>,
     awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
@@ -78,7 +87,7 @@ impl<'a, 'p> Round<'a, 'p> {
         let pass = Pass::new(view, reservations, pools);
         let free = pass.board.free().collect();
         let (coming, asks, awaited) = Default::default();
-        Self { view, pass, lowest, coming, free, searches: 0, asks, awaited }
+        Self { view, pass, lowest, coming, free, placed: 0, searches: 0, asks, awaited }
     }
 
     /// Counts the slots of an attempt as coming.
@@ -100,7 +109,7 @@ impl<'a, 'p> Round<'a, 'p> {
     fn go(&mut self) {
         let mut candidates = self.pass.candidates();
         while let Some(Reverse(candidate)) = candidates.pop() {
-            if candidate.rank.priority.0 <= self.lowest {
+            if candidate.rank.priority.0 <= self.lowest || self.placed >= WAITING {
                 return;
             }
             let candidate = match self.pass.settle(candidate) {
@@ -112,6 +121,7 @@ impl<'a, 'p> Round<'a, 'p> {
             };
             let (trial, class) = (candidate.rank.key.trial, candidate.class);
             if let Some(placement) = self.consider(trial, class) {
+                self.placed += 1;
                 self.note(trial, &placement);
                 self.pass.give(trial, class, placement);
                 candidates.extend(self.pass.next(candidate).map(Reverse));
@@ -125,11 +135,13 @@ impl<'a, 'p> Round<'a, 'p> {
             Ok(placement) => Some(placement),
             Err(Misfit::Barred(_)) => None,
             Err(Misfit::Short { open }) => {
-                self.searches += 1;
-                if self.searches > SEARCHES {
+                if self.searches >= SEARCHES {
                     return None;
                 }
-                let victims = self.victims(trial, class, class.least.saturating_sub(open))?;
+                let Some(victims) = self.victims(trial, class, class.least.saturating_sub(open)) else {
+                    self.searches += 1;
+                    return None;
+                };
                 for &victim in &victims {
                     self.expect(victim);
                 }
@@ -160,18 +172,26 @@ impl<'a, 'p> Round<'a, 'p> {
                 && !self.pass.is_kept(worker, trial, class)
         };
         let mut candidates = Vec::new();
-        for (&priority, attempts) in state.index.trains.range(..class.priority.0) {
-            for (_, running) in attempts.iter().filter_map(|&attempt| state.running(attempt)) {
-                if running.yielding.is_some()
-                    || self.asks.contains_key(&running.id)
-                    || self.is_coming(running)
-                {
-                    continue;
-                }
-                let shares = running.placement.shares().iter().filter(|share| usable(share.worker));
-                let gain = shares.map(|share| share.ranks).sum();
-                let (id, started, loss) = (running.id, running.started, running.placement.world_size());
+        let mut gained = 0_u32;
+        let lower = state.index.trains.range(..class.priority.0);
+        // The youngest of the lowest priority first.
+        let attempts = lower.flat_map(|(&priority, ids)| ids.iter().rev().map(move |&id| (priority, id)));
+        for (priority, id) in attempts {
+            if candidates.len() >= CHOICE && gained >= missing {
+                break;
+            }
+            let Some((_, running)) = state.running(id) else {
+                continue;
+            };
+            if running.yielding.is_some() || self.asks.contains_key(&id) || self.is_coming(running) {
+                continue;
+            }
+            let shares = running.placement.shares().iter().filter(|share| usable(share.worker));
+            let gain = shares.map(|share| share.ranks).sum::<u32>();
+            if gain > 0 {
+                let (started, loss) = (running.started, running.placement.world_size());
                 candidates.push(Candidate { id, priority, started, loss, gain });
+                gained = gained.saturating_add(gain);
             }
         }
         choose_victims(candidates, missing)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::spec::Requirements;
 use common::{AttemptId, TrialId, WorkerId};
 
 use super::finding::{Blocked, Refusal};
@@ -14,14 +15,27 @@ use crate::state::{Class, End, State};
 /// Reservations at once. Each holds slots, so that not every kind of requirement can have one.
 const RESERVATIONS: usize = 16;
 
-impl Pass<'_, '_> {
+impl<'a> Pass<'a, '_> {
     pub(super) fn set(&mut self, trial: TrialId, reservation: Reservation) {
         let fresh = |attempt| {
             self.fresh.iter().find(|(end, _)| end.attempt == attempt).map(|(end, _)| end.expected())
         };
         let expected = |attempt| self.view.state.expected_end(attempt).or_else(|| fresh(attempt));
         self.starts.insert(trial, reservation.start(self.view.now, expected));
+        // Whatever it replaces leaves slots to others.
+        self.short.clear();
+        self.unheld = None;
         self.reservations.insert(trial, reservation);
+    }
+
+    /// Gives up a reservation.
+    pub(super) fn release(&mut self, trial: TrialId) {
+        if self.reservations.of(trial).is_some() {
+            self.reservations.remove(trial);
+            self.short.clear();
+            self.infeasible.clear();
+            self.unheld = None;
+        }
     }
 
     /// Where a trial starts on slots that are kept for others, as narrow as it may be; else what it waits for.
@@ -33,7 +47,8 @@ impl Pass<'_, '_> {
             return Err(Blocked::Slots { free });
         }
         let kept = self.board.within(&pool).filter_map(|(worker, _)| Some(self.reservations.on(worker)?.0));
-        let holders = kept.filter(|&holder| holds(state, holder, trial, class)).collect::<Vec<_>>();
+        let kept = kept.filter(|&holder| holds(state, holder, trial, class));
+        let holders = kept.collect::<BTreeSet<_>>();
         let mut refused = None;
         let mut lent = BTreeSet::new();
         for holder in holders {
@@ -42,7 +57,7 @@ impl Pass<'_, '_> {
                 Err(refusal) => refused = refused.or(Some(Blocked::Held { by: holder, refusal })),
             }
         }
-        let open = self.open(trial, class, Some(&lent));
+        let open = if lent.is_empty() { Vec::new() } else { self.open(trial, class, Some(&lent)) };
         if let Some(placement) = self.place(trial, &open, class.least) {
             return Ok(placement);
         }
@@ -63,7 +78,7 @@ impl Pass<'_, '_> {
     }
 
     /// Keeps the slots on which a trial will start soonest, unless another one of its kind comes before it.
-    pub(super) fn reserve(&mut self, trial: TrialId, class: &Class) {
+    pub(super) fn reserve(&mut self, trial: TrialId, class: &'a Class) {
         if class.least < 2 || self.reservations.of(trial).is_some() {
             return;
         }
@@ -77,12 +92,20 @@ impl Pass<'_, '_> {
             None if self.reservations.iter().count() >= RESERVATIONS => return,
             Some(_) | None => {}
         }
-        if let Some(reservation) = self.soonest(trial, class) {
-            if let Some(other) = alike {
-                self.reservations.remove(other);
-            }
-            self.set(trial, reservation);
+        let same =
+            |&(requires, least): &(&Requirements, u32)| *requires == class.requires && least <= class.least;
+        if self.infeasible.iter().any(same) {
+            return;
         }
+        let Some(reservation) = self.soonest(trial, class) else {
+            self.infeasible.push((&class.requires, class.least));
+            return;
+        };
+        if let Some(other) = alike {
+            self.release(other);
+        }
+        self.seen.insert(trial);
+        self.set(trial, reservation);
     }
 
     /// Attempts in the order of their expected ends, with those that this pass starts. First those that were asked to

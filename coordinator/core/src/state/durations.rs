@@ -36,6 +36,9 @@ pub(crate) struct Durations {
 struct Recent {
     /// In milliseconds, oldest first.
     millis: Vec<u64>,
+    /// The median and the largest of them.
+    typical: u64,
+    longest: u64,
     /// [`Durations::learned`] when this class was last learned from.
     last: u64,
 }
@@ -46,12 +49,17 @@ impl Durations {
         self.learned += 1;
         let last = self.learned;
         let class = self.classes.entry(workload).or_default();
-        let recent = class.entry(ranks).or_insert_with(|| Recent { millis: Vec::new(), last });
+        let recent =
+            class.entry(ranks).or_insert_with(|| Recent { millis: Vec::new(), typical: 0, longest: 0, last });
         recent.last = last;
         if recent.millis.len() == RECENT {
             recent.millis.remove(0);
         }
         recent.millis.push(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        let mut sorted = recent.millis.clone();
+        sorted.sort_unstable();
+        recent.typical = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+        recent.longest = sorted.last().copied().unwrap_or_default();
         self.forget_oldest();
     }
 
@@ -70,10 +78,8 @@ impl Durations {
     /// How long a trial will take; `None` as long as none of its class has succeeded.
     pub(crate) fn estimate(&self, workload: Workload, ranks: u32) -> Option<Estimate> {
         let recent = self.classes.get(&workload)?.get(&ranks)?;
-        let mut sorted = recent.millis.clone();
-        sorted.sort_unstable();
-        let typical = Duration::from_millis(*sorted.get(sorted.len() / 2)?);
-        let longest = Duration::from_millis(*sorted.last()?);
+        let (typical, longest) =
+            (Duration::from_millis(recent.typical), Duration::from_millis(recent.longest));
         Some(Estimate { typical, longest })
     }
 }
