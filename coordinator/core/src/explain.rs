@@ -203,6 +203,7 @@ impl fmt::Display for Refusal {
                 f.write_str("no trial like this one has ended yet, so how long it runs is not known")
             }
             Self::StartUnknown => f.write_str("when that one starts is not known"),
+            Self::Far => f.write_str("too many others go before this one"),
             Self::Due => f.write_str("that one starts as soon as the last slots are back"),
             Self::TooLong { late } => {
                 write!(f, "this one would end about {} after that one can start", Time(*late))

@@ -87,6 +87,8 @@ pub enum Refusal {
     StartUnknown,
     /// The reserved trial may start at any moment.
     Due,
+    /// The other one is too far back in the queue to be looked at.
+    Far,
     /// The other one would end this much after the reserved one could start.
     TooLong {
         /// How much.

@@ -5,6 +5,7 @@
 
 mod board;
 mod finding;
+mod line;
 mod order;
 mod pass;
 mod preemption;

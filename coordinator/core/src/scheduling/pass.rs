@@ -8,9 +8,8 @@
 //! starved by its narrow ones. A trial that the members together could never run, or that is wider than its
 //! project's quota, holds up nobody.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::btree_set::Iter;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::spec::Requirements;
@@ -18,11 +17,12 @@ use common::{TrialId, WorkerId};
 
 use super::board::{Board, Pools};
 use super::finding::{Blocked, Finding};
-use super::order::{Claim, Rank, Usage};
+use super::line::Line;
+use super::order::{Claim, Usage};
 use super::reservation::{Reservation, Reservations, Start};
-use super::reserve::holds;
+use super::reserve::{LOOKS, holds};
 use crate::placement::{Spot, choose};
-use crate::state::{Class, End, QueueKey, State};
+use crate::state::{Class, End, State};
 use crate::{Millis, Placement, Policy};
 
 /// What a pass reads.
@@ -60,33 +60,6 @@ pub(crate) struct Decisions {
     pub(crate) findings: Vec<Finding>,
 }
 
-/// The next trial of a class, or one that has a reservation.
-pub(super) struct Candidate<'a> {
-    pub(super) rank: Rank,
-    pub(super) class: &'a Arc<Class>,
-    behind: Option<Iter<'a, QueueKey>>,
-}
-
-impl Ord for Candidate<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.rank.cmp(&other.rank)
-    }
-}
-
-impl PartialOrd for Candidate<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Candidate<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-
-impl Eq for Candidate<'_> {}
-
 /// Why a trial does not fit.
 pub(super) enum Misfit {
     /// Free slots would not help it.
@@ -109,6 +82,9 @@ pub(crate) struct Pass<'a, 'p> {
     pub(super) stopped: BTreeMap<&'a str, TrialId>,
     /// Expected ends of the attempts that this pass starts, in order, with their places among those.
     pub(super) fresh: Vec<(End, usize)>,
+    pub(super) depth: Depth,
+    /// Classes that were looked at for slots to be lent.
+    pub(super) looks: usize,
     /// Slots that are kept for nobody, if counted since they last changed.
     pub(super) unheld: Option<u32>,
     /// Slots that are at most open to trials of these requirements and of no higher priority.
@@ -128,7 +104,8 @@ impl<'a, 'p> Pass<'a, 'p> {
         depth: Depth,
     ) -> Decisions {
         let mut pass = Self::new(view, reservations, pools);
-        pass.go(depth);
+        pass.depth = depth;
+        pass.go();
         Decisions { reservations: pass.reservations, ..pass.decisions }
     }
 
@@ -146,6 +123,8 @@ impl<'a, 'p> Pass<'a, 'p> {
             used: index.used.iter().map(|(project, &slots)| (project.as_str(), slots)).collect(),
             stopped: BTreeMap::new(),
             fresh: Vec::new(),
+            depth: Depth::Explain,
+            looks: 0,
             unheld: None,
             short: Vec::new(),
             infeasible: Vec::new(),
@@ -175,19 +154,13 @@ impl<'a, 'p> Pass<'a, 'p> {
         }
     }
 
-    fn go(&mut self, depth: Depth) {
+    fn go(&mut self) {
+        let depth = self.depth;
         if depth == Depth::Decide && self.board.total() == 0 {
             return;
         }
-        let mut candidates = self.candidates();
-        while let Some(Reverse(candidate)) = candidates.pop() {
-            let candidate = match self.settle(candidate) {
-                Ok(candidate) => candidate,
-                Err(later) => {
-                    candidates.push(Reverse(later));
-                    continue;
-                }
-            };
+        let mut line = Line::new(self);
+        while let Some(candidate) = line.pop(self) {
             if depth == Depth::Decide && self.is_shut(candidate.class) {
                 return;
             }
@@ -198,7 +171,7 @@ impl<'a, 'p> Pass<'a, 'p> {
             match self.consider(rank.key.trial, class) {
                 Ok(placement) => {
                     self.give(rank.key.trial, class, placement);
-                    candidates.extend(self.next(candidate).map(Reverse));
+                    line.advance(self, candidate);
                 }
                 Err(blocked) => {
                     self.decisions.findings.push(Finding { rank, class: Arc::clone(class), blocked });
@@ -218,7 +191,8 @@ impl<'a, 'p> Pass<'a, 'p> {
             return false;
         }
         let starts = self.starts.iter().filter(|&(&holder, _)| self.reservations.of(holder).is_some());
-        let lends = |start: &Start| matches!(start, Start::About(start) if *start > self.view.now);
+        let more = self.looks < LOOKS;
+        let lends = |start: &Start| more && matches!(start, Start::About(start) if *start > self.view.now);
         let all_hold = self.reservations.iter().all(|(holder, _)| {
             self.view.state.index.class_of(holder).is_some_and(|holder| holder.priority <= class.priority)
         });
@@ -227,46 +201,11 @@ impl<'a, 'p> Pass<'a, 'p> {
         self.board.total() == 0 || (all_hold && !waits && !starts.into_iter().any(|(_, start)| lends(start)))
     }
 
-    /// The candidate, unless it stands further back than it did, because its project was given slots since.
-    pub(super) fn settle(&self, mut candidate: Candidate<'a>) -> Result<Candidate<'a>, Candidate<'a>> {
-        let Rank { claim, key, .. } = candidate.rank;
-        let rank = self.rank(candidate.class, claim, key);
-        if rank <= candidate.rank {
-            return Ok(candidate);
-        }
-        candidate.rank = rank;
-        Err(candidate)
-    }
-
-    /// The first of each class, and those that have reservations: an older one of their class may not fit.
-    pub(super) fn candidates(&self) -> BinaryHeap<Reverse<Candidate<'a>>> {
-        let state = self.view.state;
-        let mut candidates = Vec::with_capacity(state.index.queue.len());
-        for (class, keys) in &state.index.queue {
-            candidates.extend(self.first(class, keys.iter()).map(Reverse));
-        }
-        for (trial, _) in self.reservations.iter() {
-            if let (Some(class), Some(record)) = (state.index.class_of(trial), state.trials.get(&trial)) {
-                let rank = self.rank(class, Claim::Reserved, QueueKey::of(trial, record));
-                candidates.push(Reverse(Candidate { rank, class, behind: None }));
-            }
-        }
-        BinaryHeap::from(candidates)
-    }
-
-    pub(super) fn next(&self, candidate: Candidate<'a>) -> Option<Candidate<'a>> {
-        self.first(candidate.class, candidate.behind?)
-    }
-
-    fn first(&self, class: &'a Arc<Class>, mut keys: Iter<'a, QueueKey>) -> Option<Candidate<'a>> {
-        let key = *keys.find(|key| self.reservations.of(key.trial).is_none())?;
-        Some(Candidate { rank: self.rank(class, Claim::Open, key), class, behind: Some(keys) })
-    }
-
-    fn rank(&self, class: &Class, claim: Claim, key: QueueKey) -> Rank {
+    /// What the project of a class uses of its share.
+    pub(super) fn usage(&self, class: &Class) -> Usage {
         let slots = self.used.get(class.project.as_str()).copied().unwrap_or_default();
         let weight = self.view.policy.project(&class.project).weight;
-        Rank { priority: class.priority, claim, usage: Usage { slots, weight }, key }
+        Usage { slots, weight }
     }
 
     pub(super) fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{AttemptId, TrialId, WorkerId};
 
 use super::board::Pools;
+use super::line::Line;
 use super::pass::{Misfit, Pass, View};
 use super::reservation::Reservations;
 use crate::state::Class;
@@ -21,7 +22,7 @@ use crate::{Attempt, Millis, Placement};
 
 /// Trials that may wait for attempts to stop at once: the first in the order of the queue. The next ones follow as
 /// these start, so that neither a decision nor the checkpoints written at once grow with the cluster.
-const WAITING: usize = 128;
+const WAITING: usize = 64;
 
 /// Searches without success in one pass: each looks at all attempts of lower priority.
 const SEARCHES: usize = 4;
@@ -107,24 +108,17 @@ impl<'a, 'p> Round<'a, 'p> {
     }
 
     fn go(&mut self) {
-        let mut candidates = self.pass.candidates();
-        while let Some(Reverse(candidate)) = candidates.pop() {
+        let mut line = Line::new(&self.pass);
+        while let Some(candidate) = line.pop(&self.pass) {
             if candidate.rank.priority.0 <= self.lowest || self.placed >= WAITING {
                 return;
             }
-            let candidate = match self.pass.settle(candidate) {
-                Ok(candidate) => candidate,
-                Err(later) => {
-                    candidates.push(Reverse(later));
-                    continue;
-                }
-            };
             let (trial, class) = (candidate.rank.key.trial, candidate.class);
             if let Some(placement) = self.consider(trial, class) {
                 self.placed += 1;
                 self.note(trial, &placement);
                 self.pass.give(trial, class, placement);
-                candidates.extend(self.pass.next(candidate).map(Reverse));
+                line.advance(&self.pass, candidate);
             }
         }
     }

@@ -74,6 +74,10 @@ pub(crate) struct Reservations {
 }
 
 impl Reservations {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_trial.is_empty()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TrialId, &Reservation)> {
         self.by_trial.iter().map(|(&trial, reservation)| (trial, reservation))
     }

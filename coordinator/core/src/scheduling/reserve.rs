@@ -6,7 +6,7 @@ use common::spec::Requirements;
 use common::{AttemptId, TrialId, WorkerId};
 
 use super::finding::{Blocked, Refusal};
-use super::pass::{Pass, View};
+use super::pass::{Depth, Pass, View};
 use super::reservation::{Reservation, Start};
 use crate::Placement;
 use crate::placement::Spot;
@@ -14,6 +14,9 @@ use crate::state::{Class, End, State};
 
 /// Reservations at once. Each holds slots, so that not every kind of requirement can have one.
 const RESERVATIONS: usize = 16;
+
+/// Classes that are looked at in one pass for slots to be lent, in the order of the queue.
+pub(super) const LOOKS: usize = 512;
 
 impl<'a> Pass<'a, '_> {
     pub(super) fn set(&mut self, trial: TrialId, reservation: Reservation) {
@@ -41,6 +44,13 @@ impl<'a> Pass<'a, '_> {
     /// Where a trial starts on slots that are kept for others, as narrow as it may be; else what it waits for.
     pub(super) fn borrow(&mut self, trial: TrialId, class: &Class) -> Result<Placement, Blocked> {
         let state = self.view.state;
+        self.looks += usize::from(!self.reservations.is_empty());
+        let far = self.looks > LOOKS;
+        let lends = |holder| !far && self.lends(holder, class).is_ok();
+        // Nobody asks why.
+        if self.depth == Depth::Decide && !self.reservations.iter().any(|(holder, _)| lends(holder)) {
+            return Err(Blocked::Slots { free: 0 });
+        }
         let pool = self.pools.get(&class.requires, state);
         let free = self.board.within(&pool).map(|(_, slots)| slots).sum();
         if free < class.least {
@@ -52,7 +62,8 @@ impl<'a> Pass<'a, '_> {
         let mut refused = None;
         let mut lent = BTreeSet::new();
         for holder in holders {
-            match self.lends(holder, class) {
+            let lends = if far { Err(Refusal::Far) } else { self.lends(holder, class) };
+            match lends {
                 Ok(()) => drop(lent.insert(holder)),
                 Err(refusal) => refused = refused.or(Some(Blocked::Held { by: holder, refusal })),
             }

@@ -44,11 +44,11 @@ pub(crate) struct Class {
     /// Highest first.
     pub(crate) priority: Reverse<i32>,
     pub(crate) project: String,
+    pub(crate) requires: Requirements,
     /// Slots that each is given at most.
     pub(crate) slots: u32,
     /// Slots that each needs at least.
     pub(crate) least: u32,
-    pub(crate) requires: Requirements,
     pub(crate) workload: Workload,
 }
 

@@ -7,7 +7,7 @@ use common::result::{Checkpoint, TrialResult};
 use common::session::{AttemptEnd, AttemptReport, AttemptState};
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step, Traits};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step, Traits};
 
 use crate::support::explained::check_explanations;
 use crate::support::{network, plan_with, policy};
@@ -25,22 +25,29 @@ pub const W2: WorkerId = WorkerId(2);
 
 pub struct Case {
     pub now: Millis,
+    pub policy: Policy,
     pub cluster: Cluster,
     pub log: Vec<Event>,
 }
 
 impl Case {
     pub fn new() -> Self {
-        Self { now: Millis(1_000), cluster: Cluster::new(policy()), log: Vec::new() }
+        Self::with_policy(policy(), [])
     }
 
-    /// A cluster with connected workers 1, 2, … that offer `slots`.
-    pub fn with_workers(slots: impl IntoIterator<Item = u32>) -> Self {
-        let mut case = Self::new();
+    /// The same under other limits.
+    pub fn with_policy(policy: Policy, slots: impl IntoIterator<Item = u32>) -> Self {
+        let cluster = Cluster::new(policy.clone());
+        let mut case = Self { now: Millis(1_000), policy, cluster, log: Vec::new() };
         for (id, slots) in (1..).zip(slots) {
             let _ = case.hello(WorkerId(id), slots, []);
         }
         case
+    }
+
+    /// A cluster with connected workers 1, 2, … that offer `slots`.
+    pub fn with_workers(slots: impl IntoIterator<Item = u32>) -> Self {
+        Self::with_policy(policy(), slots)
     }
 
     pub fn wait(&mut self, millis: u64) {
@@ -54,7 +61,7 @@ impl Case {
         check_explanations(&self.cluster);
         let text = serde_json::to_string(&self.log).unwrap();
         let log: Vec<Event> = serde_json::from_str(&text).unwrap();
-        let replayed = Cluster::replay(policy(), self.now, &log);
+        let replayed = Cluster::replay(self.policy.clone(), self.now, &log);
         replayed.check().unwrap();
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state: {text}");
         step
@@ -69,11 +76,27 @@ impl Case {
     }
 
     pub fn restart(&mut self) {
-        self.cluster = Cluster::replay(policy(), self.now, &self.log);
+        self.cluster = Cluster::replay(self.policy.clone(), self.now, &self.log);
     }
 
     pub fn submit(&mut self, specs: impl IntoIterator<Item = TrialSpec>) -> Step {
         self.submit_plan(plan(specs))
+    }
+
+    /// Submits for a project at a priority.
+    pub fn submit_as(
+        &mut self,
+        project: &str,
+        priority: i32,
+        specs: impl IntoIterator<Item = TrialSpec>,
+    ) -> Step {
+        let project = project.to_owned();
+        self.submit_plan(Plan { project, priority, ..plan(specs) })
+    }
+
+    /// Why a trial waits.
+    pub fn why(&self, trial: TrialId) -> String {
+        self.cluster.explain(trial).unwrap().to_string()
     }
 
     pub fn submit_plan(&mut self, plan: Plan) -> Step {

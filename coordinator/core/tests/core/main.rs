@@ -19,5 +19,6 @@ mod lifecycle_yield;
 mod log;
 mod membership;
 mod placement;
+mod policies;
 mod scheduling;
 mod submission;
