@@ -64,21 +64,13 @@ const GROUPS: [&str; 3] = ["nvlink", "numa", "rack"];
 
 /// Slots of a worker that a trial may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot<'a> {
+pub(crate) struct Spot {
     pub(crate) worker: WorkerId,
     pub(crate) slots: u32,
-    labels: Option<&'a BTreeMap<String, String>>,
 }
 
-impl<'a> Spot<'a> {
-    pub(crate) fn new(worker: WorkerId, slots: u32, record: Option<&'a Worker>) -> Self {
-        Self { worker, slots, labels: record.map(|record| &record.traits.labels) }
-    }
-
-    fn group(&self, label: &str) -> Option<&'a str> {
-        self.labels?.get(label).map(String::as_str)
-    }
-}
+/// Members, for their labels. They are looked at only where a trial needs several workers.
+type Members = BTreeMap<WorkerId, Worker>;
 
 /// Places `need` slots on as few workers as possible.
 ///
@@ -86,13 +78,18 @@ impl<'a> Spot<'a> {
 /// most free slots. Ties go to the lowest [`WorkerId`]. `None` when `free` holds fewer than `need` slots
 /// in all: a part is never placed.
 pub fn place(free: &BTreeMap<WorkerId, u32>, need: u32) -> Option<Placement> {
-    let spots = free.iter().map(|(&worker, &slots)| Spot { worker, slots, labels: None });
-    choose(&spots.collect::<Vec<_>>(), need, &BTreeSet::new())
+    let spots = free.iter().map(|(&worker, &slots)| Spot { worker, slots });
+    choose(&spots.collect::<Vec<_>>(), need, &BTreeSet::new(), &BTreeMap::new())
 }
 
 /// Places `need` slots as [`place`] does, and of as few workers as possible prefers those of one group, by the
 /// labels in [`GROUPS`]; then those that are not in `avoid`.
-pub(crate) fn choose(spots: &[Spot<'_>], need: u32, avoid: &BTreeSet<WorkerId>) -> Option<Placement> {
+pub(crate) fn choose(
+    spots: &[Spot],
+    need: u32,
+    avoid: &BTreeSet<WorkerId>,
+    members: &Members,
+) -> Option<Placement> {
     let large = spots.iter().filter(|spot| spot.slots >= need);
     if let Some(spot) = large.min_by_key(|spot| (avoid.contains(&spot.worker), spot.slots, spot.worker)) {
         return Some(Placement::new([(spot.worker, need)]));
@@ -102,7 +99,7 @@ pub(crate) fn choose(spots: &[Spot<'_>], need: u32, avoid: &BTreeSet<WorkerId>) 
     let fewest = largest(&sorted, need)?.len();
     let taken = GROUPS
         .iter()
-        .find_map(|label| near(&sorted, label, need, fewest, avoid))
+        .find_map(|label| near(&sorted, label, need, fewest, avoid, members))
         .or_else(|| avoiding(&sorted, need, fewest, avoid))?;
     Some(Placement::new(taken))
 }
@@ -110,7 +107,7 @@ pub(crate) fn choose(spots: &[Spot<'_>], need: u32, avoid: &BTreeSet<WorkerId>) 
 type Taken = Vec<(WorkerId, u32)>;
 
 /// `need` slots of the first of `sorted`.
-fn largest(sorted: &[&Spot<'_>], need: u32) -> Option<Taken> {
+fn largest(sorted: &[&Spot], need: u32) -> Option<Taken> {
     let mut left = need;
     let mut taken = Vec::new();
     for spot in sorted {
@@ -125,7 +122,7 @@ fn largest(sorted: &[&Spot<'_>], need: u32) -> Option<Taken> {
 }
 
 /// The same on `fewest` workers, none of `avoid` if that can be.
-fn avoiding(sorted: &[&Spot<'_>], need: u32, fewest: usize, avoid: &BTreeSet<WorkerId>) -> Option<Taken> {
+fn avoiding(sorted: &[&Spot], need: u32, fewest: usize, avoid: &BTreeSet<WorkerId>) -> Option<Taken> {
     let others = sorted.iter().filter(|spot| !avoid.contains(&spot.worker)).copied().collect::<Vec<_>>();
     let good = largest(&others, need).filter(|taken| taken.len() == fewest);
     good.or_else(|| largest(sorted, need).filter(|taken| taken.len() == fewest))
@@ -134,16 +131,17 @@ fn avoiding(sorted: &[&Spot<'_>], need: u32, fewest: usize, avoid: &BTreeSet<Wor
 /// The same on workers that have one value of `label`: the group with the fewest workers to avoid, then the one
 /// that is left with the fewest slots.
 fn near(
-    sorted: &[&Spot<'_>],
+    sorted: &[&Spot],
     label: &str,
     need: u32,
     fewest: usize,
     avoid: &BTreeSet<WorkerId>,
+    members: &Members,
 ) -> Option<Taken> {
-    let mut groups: BTreeMap<&str, Vec<&Spot<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Vec<&Spot>> = BTreeMap::new();
     for spot in sorted {
-        if let Some(group) = spot.group(label) {
-            groups.entry(group).or_default().push(spot);
+        if let Some(group) = members.get(&spot.worker).and_then(|member| member.traits.labels.get(label)) {
+            groups.entry(group.as_str()).or_default().push(spot);
         }
     }
     let candidates = groups.values().filter_map(|group| {

@@ -15,6 +15,8 @@ pub(crate) struct Pool {
     pub(crate) workers: BTreeSet<WorkerId>,
     /// Slots that they offer together.
     pub(crate) offered: u32,
+    /// Whether these are all members.
+    is_everybody: bool,
 }
 
 /// Pools by requirements, found when they are first asked for. Kept as long as the members stay the same.
@@ -52,6 +54,7 @@ impl Pool {
                 pool.offered += worker.slots;
             }
         }
+        pool.is_everybody = pool.workers.len() == state.workers.len();
         pool
     }
 }
@@ -80,7 +83,11 @@ impl Board {
 
     /// Free slots of the workers of `pool`, held or not, in the order of their ids.
     pub(crate) fn within(&self, pool: &Pool) -> impl Iterator<Item = (WorkerId, u32)> {
-        self.free.iter().filter(|(worker, _)| pool.workers.contains(worker)).map(|(&w, &slots)| (w, slots))
+        let all = pool.is_everybody;
+        self.free
+            .iter()
+            .filter(move |(worker, _)| all || pool.workers.contains(worker))
+            .map(|(&w, &slots)| (w, slots))
     }
 
     /// Every worker that has any.

@@ -327,7 +327,7 @@ impl<'a, 'p> Pass<'a, 'p> {
         trial: TrialId,
         class: &Class,
         lent: Option<&BTreeSet<TrialId>>,
-    ) -> Vec<Spot<'a>> {
+    ) -> Vec<Spot> {
         let state = self.view.state;
         let pool = self.pools.get(&class.requires, state);
         let mut open = Vec::new();
@@ -339,14 +339,14 @@ impl<'a, 'p> Pass<'a, 'p> {
                 Some(_) | None => 0,
             };
             if free > kept {
-                open.push(Spot::new(worker, free - kept, state.workers.get(&worker)));
+                open.push(Spot { worker, slots: free - kept });
             }
         }
         open
     }
 
-    pub(super) fn place(&self, trial: TrialId, open: &[Spot<'_>], ranks: u32) -> Option<Placement> {
+    pub(super) fn place(&self, trial: TrialId, open: &[Spot], ranks: u32) -> Option<Placement> {
         let record = self.view.state.trials.get(&trial)?;
-        choose(open, ranks, &record.failed_on)
+        choose(open, ranks, &record.failed_on, &self.view.state.workers)
     }
 }

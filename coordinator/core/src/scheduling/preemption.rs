@@ -22,7 +22,7 @@ use crate::{Attempt, Millis, Placement};
 
 /// Trials that may wait for attempts to stop at once: the first in the order of the queue. The next ones follow as
 /// these start, so that neither a decision nor the checkpoints written at once grow with the cluster.
-const WAITING: usize = 64;
+const WAITING: usize = 32;
 
 /// Searches without success in one pass: each looks at all attempts of lower priority.
 const SEARCHES: usize = 4;

@@ -166,8 +166,7 @@ impl<'a> Pass<'a, '_> {
                 ends.push((attempt, share.worker, share.ranks));
             }
         }
-        let spots =
-            coming.iter().map(|(&worker, &slots)| Spot::new(worker, slots, state.workers.get(&worker)));
+        let spots = coming.iter().map(|(&worker, &slots)| Spot { worker, slots });
         let placement = self.place(trial, &spots.collect::<Vec<_>>(), class.least)?;
         let slots = placement.shares().iter().map(|share| (share.worker, share.ranks));
         let slots = slots.collect::<BTreeMap<_, _>>();
