@@ -99,7 +99,8 @@ impl Cluster {
         if let Some(&(trial, _)) = placed.first() {
             return Err(Violation::NotPlaced(trial));
         }
-        if let Some((&attempt, _)) = self.look_for_victims(&mut Pools::default()).asks.first_key_value() {
+        let asks = self.look_for_victims(&mut Pools::default()).asks;
+        if let (Some((&attempt, _)), false) = (asks.first_key_value(), self.live.changed) {
             return Err(Violation::NotAsked(attempt));
         }
         let kept = |trial| (self.live.reservations.of(trial), reservations.of(trial));

@@ -30,13 +30,13 @@ impl Cluster {
             self.start(now, trial, placement, step);
         }
         let mut pools = std::mem::take(&mut self.live.pools);
-        let asks = self.look_for_victims(&mut pools).asks;
+        let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
         self.live.pools = pools;
         for (attempt, by) in asks {
             self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
         }
         // Nothing that was done here lets anything else start.
-        self.live.changed = false;
+        self.live.changed = unfinished;
     }
 
     fn start(&mut self, now: Millis, trial: TrialId, placement: Placement, step: &mut Step) {

@@ -4,9 +4,9 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::btree_map;
-use std::collections::btree_set::Iter;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::order::{Claim, Rank};
@@ -17,7 +17,8 @@ use crate::state::{Class, QueueKey};
 pub(super) struct Candidate<'a> {
     pub(super) rank: Rank,
     pub(super) class: &'a Arc<Class>,
-    behind: Option<Iter<'a, QueueKey>>,
+    /// The others of its class.
+    queue: Option<&'a BTreeSet<QueueKey>>,
 }
 
 impl Ord for Candidate<'_> {
@@ -72,16 +73,13 @@ impl<'a> Line<'a> {
 
     /// Puts the next of a class in line, after one that was given slots.
     pub(super) fn advance(&mut self, pass: &Pass<'a, '_>, candidate: Candidate<'a>) {
-        if let Some(behind) = candidate.behind {
-            let rank = Rank { usage: pass.usage(candidate.class), ..candidate.rank };
-            self.push(pass, rank, candidate.class, behind);
-        }
-    }
-
-    fn push(&mut self, pass: &Pass<'a, '_>, rank: Rank, class: &'a Arc<Class>, mut keys: Iter<'a, QueueKey>) {
-        if let Some(&key) = keys.find(|key| pass.reservations.of(key.trial).is_none()) {
-            let rank = Rank { key, ..rank };
-            self.heap.push(Reverse(Candidate { rank, class, behind: Some(keys) }));
+        let Some(queue) = candidate.queue else {
+            return;
+        };
+        let mut behind = queue.range((Bound::Excluded(candidate.rank.key), Bound::Unbounded));
+        if let Some(&key) = behind.find(|key| pass.reservations.of(key.trial).is_none()) {
+            let rank = Rank { usage: pass.usage(candidate.class), key, ..candidate.rank };
+            self.heap.push(Reverse(Candidate { rank, ..candidate }));
         }
     }
 
@@ -90,15 +88,16 @@ impl<'a> Line<'a> {
     fn refill(&mut self, pass: &Pass<'a, '_>) -> Option<()> {
         let state = pass.view.state;
         let priority = self.rest.peek()?.0.priority;
+        let mut candidates = Vec::new();
         let mut usage = None;
         while let Some((class, keys)) = self.rest.next_if(|(class, _)| class.priority == priority) {
             let usage = match usage {
                 Some((project, usage)) if project == class.project.as_str() => usage,
                 _ => usage.insert((class.project.as_str(), pass.usage(class))).1,
             };
-            if let Some(&key) = keys.first() {
+            if let Some(&key) = keys.iter().find(|key| pass.reservations.of(key.trial).is_none()) {
                 let rank = Rank { priority, claim: Claim::Open, usage, key };
-                self.push(pass, rank, class, keys.iter());
+                candidates.push(Reverse(Candidate { rank, class, queue: Some(keys) }));
             }
         }
         for (trial, _) in pass.reservations.iter() {
@@ -107,9 +106,10 @@ impl<'a> Line<'a> {
             {
                 let (usage, key) = (pass.usage(class), QueueKey::of(trial, record));
                 let rank = Rank { priority, claim: Claim::Reserved, usage, key };
-                self.heap.push(Reverse(Candidate { rank, class, behind: None }));
+                candidates.push(Reverse(Candidate { rank, class, queue: None }));
             }
         }
+        self.heap = BinaryHeap::from(candidates);
         Some(())
     }
 }

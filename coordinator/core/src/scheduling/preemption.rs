@@ -27,6 +27,9 @@ const WAITING: usize = 32;
 /// Searches without success in one pass: each looks at all attempts of lower priority.
 const SEARCHES: usize = 4;
 
+/// Times that a pass goes through the queue to see whether what it asks for suffices.
+const ROUNDS: usize = 4;
+
 /// Attempts to choose from, the best first, if they suffice.
 const CHOICE: usize = 256;
 
@@ -40,6 +43,8 @@ pub(crate) struct Preemption {
     pub(crate) asks: BTreeMap<AttemptId, TrialId>,
     /// Attempts that were asked, or are to be, by the trial that will have their slots.
     pub(crate) awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
+    /// Whether there may be more to ask for, at the next look.
+    pub(crate) unfinished: bool,
 }
 
 /// Decides who should stop.
@@ -55,16 +60,17 @@ pub(crate) fn preempt(view: View<'_>, reservations: &Reservations, pools: &mut P
     }
     let mut asks = BTreeMap::new();
     // What is asked for one trial may also serve another: until with all of it nothing is missing.
-    loop {
+    for _ in 0..ROUNDS {
         let mut round = Round::new(view, reservations, pools, lowest);
         let coming = index.yielding.iter().chain(asks.keys()).copied();
         coming.for_each(|attempt| round.expect(attempt));
         round.go();
         if round.asks.is_empty() {
-            return Preemption { asks, awaited: round.awaited };
+            return Preemption { asks, awaited: round.awaited, unfinished: false };
         }
         asks.append(&mut round.asks);
     }
+    Preemption { asks, unfinished: true, ..Preemption::default() }
 }
 
 /// One way through the queue, on slots as they will be.
