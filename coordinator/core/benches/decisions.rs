@@ -1,4 +1,5 @@
-//! What a decision costs: `cargo bench -p coordinator-core --bench decisions`, with `quick` for a tenth of it.
+//! What a decision costs: `cargo bench -p coordinator-core --bench decisions`, with `-- quick` for a tenth
+//! of it, and `-- growth` for the second table alone.
 //!
 //! Two tables. The first: the end of an attempt, and with it the choice of what runs on its slots, in a full cluster of
 //! 1,000 workers with 8 slots each and 10,000 trials in the queue. The second: a trial from its submission to its end,
@@ -158,7 +159,7 @@ fn full_cluster(name: &str, mix: Mix, ends: u64) {
 }
 
 fn growth(sizes: &[u64]) {
-    let mix = Mix { projects: 4, priorities: 3, workloads: 20, wide: 20, labels: true };
+    let mix = Mix { projects: 4, workloads: 20, ..Mix::default() };
     let mut world = World::new(1_000, 8, mix);
     for _ in 0..180 {
         world.submit(100);
@@ -182,7 +183,8 @@ fn growth(sizes: &[u64]) {
 }
 
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "quick");
+    let is_asked = |word| std::env::args().any(|argument| argument == word);
+    let quick = is_asked("quick");
     let ends = if quick { 2_000 } else { 20_000 };
     let mixes = [
         ("one project, width 1", Mix::default()),
@@ -193,9 +195,11 @@ fn main() {
         ("5 priorities: preemption", Mix { priorities: 5, workloads: 20, ..Mix::default() }),
         ("all of it", Mix { projects: 8, priorities: 5, workloads: 100, wide: 20, labels: true }),
     ];
-    println!("end of an attempt, 10,000 queued, 1,000 x 8 slots (us)   median       p99     worst");
-    for (name, mix) in mixes {
-        full_cluster(name, mix, ends);
+    if !is_asked("growth") {
+        println!("end of an attempt, 10,000 queued, 1,000 x 8 slots (us)   median       p99     worst");
+        for (name, mix) in mixes {
+            full_cluster(name, mix, ends);
+        }
     }
     println!("\n trials  us a trial    submit       end   end p99 end worst");
     let sizes: &[u64] = if quick { &[20_000, 40_000] } else { &[20_000, 100_000, 300_000, 1_000_000] };

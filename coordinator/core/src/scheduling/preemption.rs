@@ -25,7 +25,7 @@ use crate::{Attempt, Millis, Placement};
 const WAITING: usize = 32;
 
 /// Searches without success in one pass: each looks at all attempts of lower priority.
-const SEARCHES: usize = 4;
+const SEARCHES: usize = 2;
 
 /// Times that a pass goes through the queue to see whether what it asks for suffices.
 const ROUNDS: usize = 4;
@@ -59,12 +59,15 @@ pub(crate) fn preempt(view: View<'_>, reservations: &Reservations, pools: &mut P
         return Preemption::default();
     }
     let mut asks = BTreeMap::new();
+    let mut in_vain = BTreeSet::new();
     // What is asked for one trial may also serve another: until with all of it nothing is missing.
     for _ in 0..ROUNDS {
         let mut round = Round::new(view, reservations, pools, lowest);
         let coming = index.yielding.iter().chain(asks.keys()).copied();
         coming.for_each(|attempt| round.expect(attempt));
+        round.in_vain.append(&mut in_vain);
         round.go();
+        in_vain.append(&mut round.in_vain);
         if round.asks.is_empty() {
             return Preemption { asks, awaited: round.awaited, unfinished: false };
         }
@@ -85,6 +88,8 @@ struct Round<'a, 'p> {
     /// Trials that will start on the slots that come.
     placed: usize,
     searches: usize,
+    /// Trials for which a search found nothing, in this round or one before.
+    in_vain: BTreeSet<TrialId>,
     asks: BTreeMap<AttemptId, TrialId>,
     awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
 }
@@ -93,8 +98,8 @@ impl<'a, 'p> Round<'a, 'p> {
     fn new(view: View<'a>, reservations: &Reservations, pools: &'p mut Pools, lowest: i32) -> Self {
         let pass = Pass::new(view, reservations, pools);
         let free = pass.board.free().collect();
-        let (coming, asks, awaited) = Default::default();
-        Self { view, pass, lowest, coming, free, placed: 0, searches: 0, asks, awaited }
+        let (coming, in_vain, asks, awaited) = Default::default();
+        Self { view, pass, lowest, coming, free, placed: 0, searches: 0, in_vain, asks, awaited }
     }
 
     /// Counts the slots of an attempt as coming.
@@ -135,11 +140,12 @@ impl<'a, 'p> Round<'a, 'p> {
             Ok(placement) => Some(placement),
             Err(Misfit::Barred(_)) => None,
             Err(Misfit::Short { open }) => {
-                if self.searches >= SEARCHES {
+                if self.searches >= SEARCHES || self.in_vain.contains(&trial) {
                     return None;
                 }
                 let Some(victims) = self.victims(trial, class, class.least.saturating_sub(open)) else {
                     self.searches += 1;
+                    self.in_vain.insert(trial);
                     return None;
                 };
                 for &victim in &victims {
