@@ -27,6 +27,9 @@ const WAITING: usize = 32;
 /// Searches without success in one pass: each looks at all attempts of lower priority.
 const SEARCHES: usize = 2;
 
+/// Trials that others are asked for in one look; for more at the next one. Each takes a search.
+const ASKING: usize = 4;
+
 /// Times that a pass goes through the queue to see whether what it asks for suffices.
 const ROUNDS: usize = 4;
 
@@ -72,6 +75,9 @@ pub(crate) fn preempt(view: View<'_>, reservations: &Reservations, pools: &mut P
             return Preemption { asks, awaited: round.awaited, unfinished: false };
         }
         asks.append(&mut round.asks);
+        if round.unfinished {
+            return Preemption { asks, awaited: round.awaited, unfinished: true };
+        }
     }
     Preemption { asks, unfinished: true, ..Preemption::default() }
 }
@@ -88,6 +94,9 @@ struct Round<'a, 'p> {
     /// Trials that will start on the slots that come.
     placed: usize,
     searches: usize,
+    /// Searches that found somebody.
+    found: usize,
+    unfinished: bool,
     /// Trials for which a search found nothing, in this round or one before.
     in_vain: BTreeSet<TrialId>,
     asks: BTreeMap<AttemptId, TrialId>,
@@ -99,7 +108,20 @@ impl<'a, 'p> Round<'a, 'p> {
         let pass = Pass::new(view, reservations, pools);
         let free = pass.board.free().collect();
         let (coming, in_vain, asks, awaited) = Default::default();
-        Self { view, pass, lowest, coming, free, placed: 0, searches: 0, in_vain, asks, awaited }
+        Self {
+            view,
+            pass,
+            lowest,
+            coming,
+            free,
+            placed: 0,
+            searches: 0,
+            found: 0,
+            unfinished: false,
+            in_vain,
+            asks,
+            awaited,
+        }
     }
 
     /// Counts the slots of an attempt as coming.
@@ -140,6 +162,10 @@ impl<'a, 'p> Round<'a, 'p> {
             Ok(placement) => Some(placement),
             Err(Misfit::Barred(_)) => None,
             Err(Misfit::Short { open }) => {
+                if self.found >= ASKING {
+                    self.unfinished = true;
+                    return None;
+                }
                 if self.searches >= SEARCHES || self.in_vain.contains(&trial) {
                     return None;
                 }
@@ -148,6 +174,7 @@ impl<'a, 'p> Round<'a, 'p> {
                     self.in_vain.insert(trial);
                     return None;
                 };
+                self.found += 1;
                 for &victim in &victims {
                     self.expect(victim);
                 }
