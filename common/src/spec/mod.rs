@@ -8,6 +8,7 @@ mod data;
 mod method;
 mod model;
 mod recipe;
+mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,7 @@ pub use method::{
 };
 pub use model::{MlpNorm, ModelSpec, ParseModelError, ResNetDepth, ResNetForm, WideResNetVariant};
 pub use recipe::{Augmentation, Recipe, Schedule};
+pub use workload::Workload;
 
 use crate::{Digest, TrialKey};
 

@@ -1,10 +1,14 @@
 //! Gang placement: all slots of a trial at once, or none.
+//!
+//! Fewest workers; among as few, those near each other; among as near, none on which the trial has failed.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::WorkerId;
 use serde::{Deserialize, Serialize};
+
+use crate::Worker;
 
 /// Consecutive ranks of an attempt on one worker, one slot each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,34 +59,96 @@ impl Placement {
     }
 }
 
+/// Labels that say which workers are near each other, the nearest first.
+const GROUPS: [&str; 3] = ["nvlink", "numa", "rack"];
+
+/// Slots of a worker that a trial may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) worker: WorkerId,
+    pub(crate) slots: u32,
+}
+
+/// Members, for their labels. They are looked at only where a trial needs several workers.
+type Members = BTreeMap<WorkerId, Worker>;
+
 /// Places `need` slots on as few workers as possible.
 ///
 /// One worker if any is large enough, and then the one with the least left over; else the workers with the
 /// most free slots. Ties go to the lowest [`WorkerId`]. `None` when `free` holds fewer than `need` slots
 /// in all: a part is never placed.
 pub fn place(free: &BTreeMap<WorkerId, u32>, need: u32) -> Option<Placement> {
-    if let Some(worker) = tightest_fit(free, need) {
-        return Some(Placement::new([(worker, need)]));
-    }
-    let mut by_size: Vec<(WorkerId, u32)> = free.iter().map(|(&worker, &slots)| (worker, slots)).collect();
-    by_size.sort_by_key(|&(worker, slots)| (Reverse(slots), worker));
-
-    let mut left = need;
-    let mut taken = Vec::new();
-    for (worker, slots) in by_size {
-        let slots = slots.min(left);
-        if slots == 0 {
-            break;
-        }
-        left -= slots;
-        taken.push((worker, slots));
-    }
-    (left == 0).then(|| Placement::new(taken))
+    let spots = free.iter().map(|(&worker, &slots)| Spot { worker, slots });
+    choose(&spots.collect::<Vec<_>>(), need, &BTreeSet::new(), &BTreeMap::new())
 }
 
-fn tightest_fit(free: &BTreeMap<WorkerId, u32>, need: u32) -> Option<WorkerId> {
-    free.iter()
-        .filter(|&(_, &slots)| slots >= need)
-        .min_by_key(|&(&worker, &slots)| (slots, worker))
-        .map(|(&worker, _)| worker)
+/// Places `need` slots as [`place`] does, and of as few workers as possible prefers those of one group, by the
+/// labels in [`GROUPS`]; then those that are not in `avoid`.
+pub(crate) fn choose(
+    spots: &[Spot],
+    need: u32,
+    avoid: &BTreeSet<WorkerId>,
+    members: &Members,
+) -> Option<Placement> {
+    let large = spots.iter().filter(|spot| spot.slots >= need);
+    if let Some(spot) = large.min_by_key(|spot| (avoid.contains(&spot.worker), spot.slots, spot.worker)) {
+        return Some(Placement::new([(spot.worker, need)]));
+    }
+    let mut sorted = spots.iter().filter(|spot| spot.slots > 0).collect::<Vec<_>>();
+    sorted.sort_by_key(|spot| (Reverse(spot.slots), spot.worker));
+    let fewest = largest(&sorted, need)?.len();
+    let taken = GROUPS
+        .iter()
+        .find_map(|label| near(&sorted, label, need, fewest, avoid, members))
+        .or_else(|| avoiding(&sorted, need, fewest, avoid))?;
+    Some(Placement::new(taken))
+}
+
+type Taken = Vec<(WorkerId, u32)>;
+
+/// `need` slots of the first of `sorted`.
+fn largest(sorted: &[&Spot], need: u32) -> Option<Taken> {
+    let mut left = need;
+    let mut taken = Vec::new();
+    for spot in sorted {
+        if left == 0 {
+            break;
+        }
+        let slots = spot.slots.min(left);
+        left -= slots;
+        taken.push((spot.worker, slots));
+    }
+    (left == 0).then_some(taken)
+}
+
+/// The same on `fewest` workers, none of `avoid` if that can be.
+fn avoiding(sorted: &[&Spot], need: u32, fewest: usize, avoid: &BTreeSet<WorkerId>) -> Option<Taken> {
+    let others = sorted.iter().filter(|spot| !avoid.contains(&spot.worker)).copied().collect::<Vec<_>>();
+    let good = largest(&others, need).filter(|taken| taken.len() == fewest);
+    good.or_else(|| largest(sorted, need).filter(|taken| taken.len() == fewest))
+}
+
+/// The same on workers that have one value of `label`: the group with the fewest workers to avoid, then the one
+/// that is left with the fewest slots.
+fn near(
+    sorted: &[&Spot],
+    label: &str,
+    need: u32,
+    fewest: usize,
+    avoid: &BTreeSet<WorkerId>,
+    members: &Members,
+) -> Option<Taken> {
+    let mut groups: BTreeMap<&str, Vec<&Spot>> = BTreeMap::new();
+    for spot in sorted {
+        if let Some(group) = members.get(&spot.worker).and_then(|member| member.traits.labels.get(label)) {
+            groups.entry(group.as_str()).or_default().push(spot);
+        }
+    }
+    let candidates = groups.values().filter_map(|group| {
+        let taken = avoiding(group, need, fewest, avoid)?;
+        let bad = taken.iter().filter(|(worker, _)| avoid.contains(worker)).count();
+        let size = group.iter().map(|spot| u64::from(spot.slots)).sum::<u64>();
+        Some((bad, size, taken))
+    });
+    candidates.min_by_key(|&(bad, size, _)| (bad, size)).map(|(_, _, taken)| taken)
 }

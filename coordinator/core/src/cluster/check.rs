@@ -6,8 +6,9 @@ use common::spec::TrialSpec;
 use common::{AttemptId, TrialId, WorkerId};
 
 use super::Cluster;
+use crate::scheduling::{Decisions, Depth, Pools};
 use crate::state::Index;
-use crate::{Attempt, Phase, Share, Trial, place};
+use crate::{Attempt, Phase, Share, Trial};
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum Violation {
     /// Two trials share an attempt, or an attempt's id was never given out.
     #[error("attempt {0} is not unique")]
     SharedAttempt(AttemptId),
-    /// A trial runs with fewer or more slots than it needs.
+    /// A trial runs with a number of slots that it does not allow.
     #[error("trial {0} is not placed whole")]
     PartialGang(TrialId),
     /// A trial goes on after more failures than its policy allows.
@@ -57,7 +58,13 @@ pub enum Violation {
     /// Something is remembered about an attempt that is not current.
     #[error("attempt {0} is over and not forgotten")]
     Remembered(AttemptId),
-    /// A trial that fits the free slots is next and was not placed.
+    /// Slots are kept for a trial that has no claim to them, or not for one that has.
+    #[error("the slots reserved for trial {0} are wrong")]
+    WrongReservation(TrialId),
+    /// An attempt should make way for a trial and was not asked to.
+    #[error("attempt {0} was not asked to make way")]
+    NotAsked(AttemptId),
+    /// A trial that the policies would place waits.
     #[error("trial {0} could run and does not")]
     NotPlaced(TrialId),
     /// The derived lookups differ from what the records say.
@@ -82,9 +89,26 @@ impl Cluster {
         if Index::of(&self.state) != self.state.index {
             return Err(Violation::StaleIndex);
         }
-        match self.next() {
-            Some((trial, slots)) if place(&self.free(), slots).is_some() => Err(Violation::NotPlaced(trial)),
-            Some(_) | None => Ok(()),
+        self.check_queue()
+    }
+
+    /// What one more look at the queue would come to: nothing new.
+    fn check_queue(&self) -> Result<(), Violation> {
+        let Decisions { placed, reservations, findings: _ } =
+            self.look(&mut Pools::default(), Depth::Explain);
+        if let Some(&(trial, _)) = placed.first() {
+            return Err(Violation::NotPlaced(trial));
+        }
+        let asks = self.look_for_victims(&mut Pools::default()).asks;
+        if let (Some((&attempt, _)), false) = (asks.first_key_value(), self.live.changed) {
+            return Err(Violation::NotAsked(attempt));
+        }
+        let kept = |trial| (self.live.reservations.of(trial), reservations.of(trial));
+        let both = self.live.reservations.iter().chain(reservations.iter());
+        let differs = both.map(|(trial, _)| trial).find(|&trial| kept(trial).0 != kept(trial).1);
+        match differs {
+            Some(trial) => Err(Violation::WrongReservation(trial)),
+            None => Ok(()),
         }
     }
 
@@ -96,7 +120,7 @@ impl Cluster {
                 continue;
             };
             self.check_barred(id, running)?;
-            let Attempt { id: attempt, placement, started: _, yielding: _ } = running;
+            let Attempt { id: attempt, placement, started: _, expected_end: _, yielding: _ } = running;
             if !seen.insert(*attempt) || attempt.0 > self.state.last_attempt {
                 return Err(Violation::SharedAttempt(*attempt));
             }

@@ -3,11 +3,13 @@
 //! All of it is told again: a worker repeats it in every report.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use common::session::AttemptEnd;
 use common::{AttemptId, FailureCause, WorkerId};
 
 use crate::Millis;
+use crate::scheduling::{Findings, Pools, Reservations};
 
 /// Whether a member can be told anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,16 @@ pub(super) struct Live {
     pub(super) leases: BTreeMap<WorkerId, Lease>,
     /// Only attempts that are current.
     pub(super) gangs: BTreeMap<AttemptId, Gang>,
+    /// Time of the newest input.
+    pub(super) now: Millis,
+    /// Whether anything changed that matters to the queue since it was last looked at.
+    pub(super) changed: bool,
+    /// Members by what trials require. Empty after the members changed.
+    pub(super) pools: Pools,
+    /// Slots that are kept for trials that do not fit.
+    pub(super) reservations: Reservations,
+    /// What queued trials wait for, once somebody asked.
+    pub(super) findings: OnceLock<Arc<Findings>>,
 }
 
 impl Live {
@@ -69,6 +81,7 @@ impl Live {
     }
 
     pub(super) fn connect(&mut self, worker: WorkerId, ends: Millis) {
+        self.changed |= !self.is_connected(worker);
         self.leases.insert(worker, Lease { ends, session: Session::Connected });
     }
 

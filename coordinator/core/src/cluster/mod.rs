@@ -48,6 +48,7 @@ impl Cluster {
     pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
         let lease_ends = now + policy.lease;
         let mut cluster = Self::new(policy);
+        cluster.live.now = now;
         for event in log {
             cluster.state.apply(event.borrow());
         }
@@ -119,7 +120,41 @@ impl Cluster {
 
     fn emit(&mut self, event: Event, step: &mut Step) {
         self.state.apply(&event);
+        self.note_change(&event);
         step.events.push(event);
+    }
+
+    /// Takes note of what the scheduler must look at again.
+    fn note_change(&mut self, event: &Event) {
+        match event {
+            Event::WorkerJoined { .. }
+            | Event::WorkerLost { .. }
+            | Event::WorkerLeft { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. } => {
+                self.live.pools.forget();
+                self.live.changed = true;
+            }
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::ExperimentCancelled { .. }
+            | Event::AttemptStarted { .. }
+            | Event::YieldRequested { .. }
+            | Event::AttemptFailed { .. }
+            | Event::TrialEnded { .. } => self.live.changed = true,
+            Event::CheckpointCommitted { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
+            | Event::CheckpointDropped { .. } => {}
+        }
     }
 
     /// Ends a trial, and those that can never run because of it.

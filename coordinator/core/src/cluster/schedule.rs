@@ -1,38 +1,77 @@
-//! Which queued trial runs next, and why the others do not.
+//! Turns what a look at the queue came to into attempts, and into reasons.
 //!
-//! Order: older submissions first; of one submission, evaluations before training. Slots go to the *next*
-//! trial only: the first in that order that the members could run at all. While it does not fit it holds up
-//! those behind it, however narrow, so that a wide trial is never starved. A trial wider than all members
-//! together is passed over, so that it holds up nobody. No trial waits for one that can never run.
+//! The queue is looked at in the same step in which anything changed that matters to it: a slot that becomes free is
+//! filled at once, and there is no tick. Policies are in [`crate::scheduling`].
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use common::{AttemptId, TrialId, WorkerId};
+use common::{TrialId, WorkerId};
 
 use super::Cluster;
-use crate::state::QueueKey;
-use crate::{Effect, Event, Millis, Phase, Step, Trial, WaitReason, place};
+use crate::scheduling::{
+    Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Preemption, Reservation, Start, View,
+    preempt,
+};
+use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker, YieldReason};
 
 impl Cluster {
-    /// Places queued trials until the next one does not fit.
+    /// Places queued trials, if anything changed since the last time.
     pub(super) fn schedule(&mut self, now: Millis, step: &mut Step) {
-        let mut free = None;
-        while let Some((trial, slots)) = self.next() {
-            let free = free.get_or_insert_with(|| self.free());
-            let Some(placement) = place(free, slots) else {
-                return;
-            };
-            for share in placement.shares() {
-                if let Some(slots) = free.get_mut(&share.worker) {
-                    *slots -= share.ranks;
-                }
-            }
-            let attempt = AttemptId(self.state.last_attempt + 1);
-            let world_size = placement.world_size();
-            let launch = |&share| Effect::Launch { attempt, trial, share, world_size };
-            step.effects.extend(placement.shares().iter().map(launch));
-            self.emit(Event::AttemptStarted { trial, attempt, placement, at: now }, step);
+        self.live.findings.take();
+        self.live.now = now;
+        if !std::mem::take(&mut self.live.changed) {
+            return;
         }
+        let mut pools = std::mem::take(&mut self.live.pools);
+        let Decisions { placed, reservations, findings: _ } = self.look(&mut pools, Depth::Decide);
+        self.live.pools = pools;
+        self.live.reservations = reservations;
+        for (trial, placement) in placed {
+            self.start(now, trial, placement, step);
+        }
+        let mut pools = std::mem::take(&mut self.live.pools);
+        let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
+        self.live.pools = pools;
+        for (attempt, by) in asks {
+            self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+        }
+        // Nothing that was done here lets anything else start.
+        self.live.changed = unfinished;
+    }
+
+    fn start(&mut self, now: Millis, trial: TrialId, placement: Placement, step: &mut Step) {
+        let attempt = self.state.next_attempt(0);
+        let world_size = placement.world_size();
+        let launch = |&share| Effect::Launch { attempt, trial, share, world_size };
+        step.effects.extend(placement.shares().iter().map(launch));
+        self.emit(Event::AttemptStarted { trial, attempt, placement, at: now }, step);
+    }
+
+    /// One look at the queue as it stands.
+    pub(super) fn look(&self, pools: &mut Pools, depth: Depth) -> Decisions {
+        let connected = |worker| self.live.is_connected(worker);
+        Pass::run(self.view(&connected), &self.live.reservations, pools, depth)
+    }
+
+    /// Who should stop at a checkpoint for whom, and who waits for that already.
+    pub(super) fn look_for_victims(&self, pools: &mut Pools) -> Preemption {
+        let connected = |worker| self.live.is_connected(worker);
+        preempt(self.view(&connected), &self.live.reservations, pools)
+    }
+
+    fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
+        View { state: &self.state, policy: &self.policy, connected, now: self.live.now }
+    }
+
+    /// Slots that are kept for trials, as they become free, and when each of these can start.
+    pub fn reservations(&self) -> impl Iterator<Item = (TrialId, &Reservation, Start)> {
+        let start = |reservation: &Reservation| {
+            reservation.start(self.live.now, |attempt| self.state.expected_end(attempt))
+        };
+        self.live
+            .reservations
+            .iter()
+            .map(move |(trial, reservation)| (trial, reservation, start(reservation)))
     }
 
     /// Why a trial does not run yet; `None` if it runs or ended, or is not known.
@@ -40,7 +79,7 @@ impl Cluster {
         let record = self.state.trials.get(&trial)?;
         match record.phase {
             Phase::Waiting => Some(WaitReason::Needs(self.unmet_needs(record))),
-            Phase::Queued => Some(self.explain_queued(trial, record.slots())),
+            Phase::Queued => Some(self.explain_queued(trial, record)),
             Phase::Paused => {
                 let by_name = record.paused.is_some();
                 Some(WaitReason::Paused { by_name, experiments: self.paused_with(record) })
@@ -49,22 +88,104 @@ impl Cluster {
         }
     }
 
-    fn explain_queued(&self, trial: TrialId, needs: u32) -> WaitReason {
-        let offered = self.state.index.offered;
-        if !self.state.workers.keys().any(|&worker| self.live.is_connected(worker)) {
+    fn explain_queued(&self, trial: TrialId, record: &Trial) -> WaitReason {
+        let connected = || self.state.workers.keys().filter(|&&worker| self.live.is_connected(worker));
+        if connected().next().is_none() {
             return WaitReason::NoWorker;
         }
-        if self.free().is_empty() {
-            let connected = self.state.workers.keys().filter(|&&worker| self.live.is_connected(worker));
-            return WaitReason::OutOfService(connected.copied().collect());
+        if connected().all(|&worker| self.state.is_barred(worker)) {
+            return WaitReason::OutOfService(connected().copied().collect());
         }
-        match self.next() {
-            Some((next, slots)) if next != trial && needs <= offered => {
-                WaitReason::Behind { trial: next, needs: slots }
+        // One look explains every trial, until the next input.
+        let findings = self.live.findings.get_or_init(|| {
+            let mut pools = self.live.pools.clone();
+            let decisions = self.look(&mut pools, Depth::Explain);
+            Arc::new(Findings::new(decisions.findings, self.look_for_victims(&mut pools).awaited))
+        });
+        let class = self.state.index.class_of(trial);
+        if let (Some(class), Some(attempts)) = (class, findings.awaited(trial)) {
+            return WaitReason::Yielding { needs: class.least, attempts: attempts.iter().copied().collect() };
+        }
+        let Some((finding, ahead)) = class.and_then(|class| findings.of(trial, class)) else {
+            return WaitReason::Slots { needs: record.slots(), free: 0 };
+        };
+        if finding.rank.key.trial != trial && !finding.blocked.is_hopeless() {
+            return behind(finding, Before::Older);
+        }
+        self.reason(trial, finding, ahead)
+    }
+
+    /// What the first trial of a class waits for, given the findings on those that go before it.
+    fn reason(&self, trial: TrialId, finding: &Finding, ahead: &[Finding]) -> WaitReason {
+        let class = &finding.class;
+        let (needs, project, requires) = (class.least, class.project.clone(), class.requires.clone());
+        match finding.blocked {
+            Blocked::NoMatch => {
+                let meets = |record: &Worker| record.traits.meet(&requires);
+                let barred = self.state.workers.iter().filter(|(_, record)| meets(record));
+                let barred = barred.map(|(&worker, _)| worker).collect::<Vec<_>>();
+                if barred.is_empty() {
+                    WaitReason::NoMatch { requires }
+                } else {
+                    WaitReason::OutOfService(barred)
+                }
             }
-            Some((next, _)) if next == trial => WaitReason::Slots { needs, free: self.free().values().sum() },
-            Some(_) | None => WaitReason::TooWide { needs, offered },
+            Blocked::TooWide { offered } => WaitReason::TooWide { needs, offered, requires },
+            Blocked::OverQuota { quota } => WaitReason::OverQuota { needs, project, quota },
+            Blocked::Quota { quota, used, reserved } => {
+                WaitReason::Quota { needs, project, quota, used, reserved }
+            }
+            Blocked::Stopped { by } => match ahead.iter().find(|other| other.rank.key.trial == by) {
+                Some(other) => behind(other, before(other, finding)),
+                None => WaitReason::Behind { trial: by, needs, before: Before::Older },
+            },
+            Blocked::Held { by, refusal } => {
+                let free = self.free_for(finding);
+                WaitReason::Held { needs, free, by, refusal }
+            }
+            Blocked::Slots { free } => {
+                if let Some(reservation) = self.live.reservations.of(trial) {
+                    return self.reserved(needs, free, reservation);
+                }
+                match ahead.iter().find(|other| self.compete(other, finding)) {
+                    Some(other) => behind(other, before(other, finding)),
+                    None => WaitReason::Slots { needs, free },
+                }
+            }
         }
+    }
+
+    fn reserved(&self, needs: u32, free: u32, reservation: &Reservation) -> WaitReason {
+        let starts_in = match reservation.start(self.live.now, |attempt| self.state.expected_end(attempt)) {
+            Start::Due | Start::Unknown => None,
+            Start::About(start) => Some(start.since(self.live.now)),
+        };
+        let slots = reservation.slots.iter().map(|(&worker, &slots)| (worker, slots)).collect();
+        WaitReason::Reserved { needs, free, slots, starts_in }
+    }
+
+    fn free_for(&self, finding: &Finding) -> u32 {
+        let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
+        let free = self.state.index.free.iter().filter(|(worker, _)| in_service(**worker));
+        let requires = &finding.class.requires;
+        let meets =
+            |worker| self.state.workers.get(worker).is_some_and(|record| record.traits.meet(requires));
+        free.filter(|(worker, _)| meets(worker)).map(|(_, &slots)| slots).sum()
+    }
+
+    /// Whether a trial that goes first waits for slots, too, and for some that the later one could use.
+    fn compete(&self, first: &Finding, later: &Finding) -> bool {
+        let waits = match first.blocked {
+            Blocked::Slots { .. } | Blocked::Held { .. } => true,
+            Blocked::NoMatch
+            | Blocked::TooWide { .. }
+            | Blocked::OverQuota { .. }
+            | Blocked::Quota { .. }
+            | Blocked::Stopped { .. } => false,
+        };
+        let (one, other) = (&first.class.requires, &later.class.requires);
+        waits
+            && self.state.workers.values().any(|record| record.traits.meet(one) && record.traits.meet(other))
     }
 
     fn unmet_needs(&self, trial: &Trial) -> Vec<TrialId> {
@@ -77,18 +198,25 @@ impl Cluster {
         }
         unmet
     }
+}
 
-    /// The next trial to run, and the slots that it needs.
-    pub(super) fn next(&self) -> Option<(TrialId, u32)> {
-        let narrow_enough = self.state.index.queue.range(..=self.state.index.offered);
-        let first = narrow_enough.filter_map(|(&slots, queue)| queue.first().map(|&key| (key, slots)));
-        first.min().map(|(QueueKey { trial, .. }, slots)| (trial, slots))
-    }
+fn behind(other: &Finding, before: Before) -> WaitReason {
+    WaitReason::Behind { trial: other.rank.key.trial, needs: other.class.least, before }
+}
 
-    /// Free slots where an order to launch can be delivered.
-    pub(super) fn free(&self) -> BTreeMap<WorkerId, u32> {
-        let free = self.state.index.free.iter();
-        let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
-        free.filter(|&(&worker, _)| in_service(worker)).map(|(&w, &slots)| (w, slots)).collect()
+/// What puts `first` before `later`.
+fn before(first: &Finding, later: &Finding) -> Before {
+    if first.rank.priority != later.rank.priority {
+        Before::Priority(first.rank.priority.0)
+    } else if (first.rank.claim, later.rank.claim) == (Claim::Reserved, Claim::Open) {
+        Before::Reserved
+    } else if first.rank.usage != later.rank.usage {
+        Before::Share { project: first.class.project.clone() }
+    } else if first.rank.key.submission == later.rank.key.submission
+        && first.rank.key.kind != later.rank.key.kind
+    {
+        Before::Evaluation
+    } else {
+        Before::Older
     }
 }

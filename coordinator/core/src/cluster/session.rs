@@ -66,6 +66,7 @@ impl Cluster {
     pub(super) fn disconnected(&mut self, worker: WorkerId) -> Result<(), Reject> {
         let lease = self.live.leases.get_mut(&worker).ok_or(Reject::UnknownWorker(worker))?;
         lease.session = Session::Awaited;
+        self.live.changed = true;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-use super::{Attempt, Experiment, Outcome, Phase, State, Trial, Worker, Yielding};
+use super::{Attempt, Experiment, Outcome, Phase, Sources, State, Trial, Worker, Yielding};
 use crate::{Drain, Event, Millis, Quarantine};
 
 impl State {
@@ -22,6 +22,7 @@ impl State {
                 if let Some(record) = self.experiments.get_mut(experiment) {
                     record.priority = *priority;
                 }
+                self.reconsider_standing(*experiment);
             }
             Event::TrialPaused { trial, at } => self.apply_trial_paused(*trial, Some(*at)),
             Event::TrialResumed { trial, at: _ } => self.apply_trial_paused(*trial, None),
@@ -47,10 +48,9 @@ impl State {
             Event::WorkerUndrained { worker, at: _ } => self.apply_undrained(*worker),
             Event::AttemptStarted { trial, attempt, placement, at } => {
                 let placement = placement.clone();
-                self.apply_attempt_started(
-                    *trial,
-                    Attempt { id: *attempt, placement, started: *at, yielding: None },
-                );
+                let attempt =
+                    Attempt { id: *attempt, placement, started: *at, expected_end: None, yielding: None };
+                self.apply_attempt_started(*trial, attempt);
             }
             Event::YieldRequested { trial, attempt, reason, at } => {
                 self.apply_yield_requested(*trial, *attempt, Yielding { reason: *reason, since: *at });
@@ -78,6 +78,7 @@ impl State {
         let trial = Trial {
             key: *key,
             spec: TrialSpec::clone(spec),
+            workload: spec.workload(),
             policy: policy.clone(),
             label: label.clone(),
             needs: needs.clone(),
@@ -88,6 +89,7 @@ impl State {
             phase: Phase::Waiting,
             attempts: 0,
             failures: Vec::new(),
+            failed_on: BTreeSet::new(),
             counted_failures: 0,
             workers_lost: 0,
             paused: None,
@@ -113,10 +115,12 @@ impl State {
         self.open(id);
     }
 
-    fn apply_attempt_started(&mut self, id: TrialId, attempt: Attempt) {
+    fn apply_attempt_started(&mut self, id: TrialId, mut attempt: Attempt) {
         self.last_attempt = attempt.id.0;
         if let Some(record) = self.trials.get_mut(&id) {
             record.attempts += 1;
+            let estimate = self.durations.estimate(record.workload, attempt.placement.world_size());
+            attempt.expected_end = estimate.map(|estimate| attempt.started + estimate.typical);
         }
         self.set_phase(id, Phase::Running(attempt));
     }
@@ -125,6 +129,7 @@ impl State {
         let running = self.trials.get_mut(&id).and_then(Trial::attempt_mut);
         if let Some(running) = running.filter(|running| running.id == attempt) {
             running.yielding = Some(asked);
+            self.index.yielding.insert(attempt);
         }
     }
 
@@ -175,6 +180,7 @@ impl State {
         for trial in trials {
             self.reconsider(*trial);
         }
+        self.reconsider_standing(*id);
     }
 
     fn apply_cancelled(&mut self, id: ExperimentId, at: Millis) {
@@ -189,6 +195,19 @@ impl State {
             }
             self.reconsider(trial);
         }
+        self.reconsider_standing(id);
+    }
+
+    /// Gives the open trials of an experiment the priority and the project that they have now.
+    pub(super) fn reconsider_standing(&mut self, id: ExperimentId) {
+        let trials = self.experiments.get(&id).map(|experiment| experiment.trials.as_slice());
+        let sources = Sources { experiments: &self.experiments };
+        for trial in trials.unwrap_or_default() {
+            if let Some(record) = self.trials.get(trial).filter(|record| !record.has_ended()) {
+                self.index.leave(*trial, record);
+                self.index.enter(*trial, record, sources);
+            }
+        }
     }
 
     fn apply_worker_joined(&mut self, id: WorkerId, joined: Worker) {
@@ -200,23 +219,16 @@ impl State {
                 member.traits = joined.traits;
             }
             None => {
-                self.index.add_worker(id, joined.slots);
-                if self.is_barred(id) {
-                    self.index.bar(joined.slots);
-                }
+                self.index.add_worker(id, &joined);
                 self.workers.insert(id, joined);
             }
         }
     }
 
     fn apply_worker_gone(&mut self, id: WorkerId) {
-        let Some(gone) = self.workers.remove(&id) else {
-            return;
-        };
-        if self.is_barred(id) {
-            self.index.unbar(gone.slots);
+        if self.workers.remove(&id).is_some() {
+            self.index.remove_worker(id);
         }
-        self.index.remove_worker(id, gone.slots);
     }
 
     fn apply_trial_ended(&mut self, id: TrialId, outcome: &Outcome, at: Millis) {
@@ -228,6 +240,12 @@ impl State {
             record.wanted_by.clear();
             record.paused = None;
             record.workers_lost = 0;
+            // One that went on from a checkpoint took less than it takes.
+            if let (Phase::Running(running), 1, true) = (&record.phase, record.attempts, outcome.is_success())
+            {
+                let ranks = running.placement.world_size();
+                self.durations.learn(record.workload, ranks, at.since(running.started));
+            }
         }
         self.set_phase(id, Phase::Ended { outcome: outcome.clone(), at });
         self.reconsider_dependents(id);
@@ -277,6 +295,7 @@ impl State {
             self.index.count(*experiment, &phase);
         }
         record.phase = phase;
-        self.index.enter(id, record);
+        let sources = Sources { experiments: &self.experiments };
+        self.index.enter(id, record, sources);
     }
 }

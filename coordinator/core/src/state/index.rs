@@ -2,24 +2,28 @@
 //!
 //! They are derived: [`Index::of`] computes them from the records alone, and the invariant check compares.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use common::spec::TrialSpec;
+use common::plan::DEFAULT_PROJECT;
+use common::spec::{Requirements, TrialSpec, Workload};
 use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 
-use super::{Counts, Outcome, Phase, State, Trial};
+use super::{Attempt, Counts, Experiment, Outcome, Phase, State, Trial, Worker};
+use crate::Millis;
 
-/// Order of the queue: older submissions first; of one submission, evaluations before training, because they
+/// Order of one class: older submissions first; of one submission, evaluations before training, because they
 /// are short and finish rows of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey {
-    submission: ExperimentId,
-    kind: Kind,
+    pub(crate) submission: ExperimentId,
+    pub(crate) kind: Kind,
     pub(crate) trial: TrialId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(crate) enum Kind {
     Evaluate,
     Train,
 }
@@ -34,21 +38,97 @@ impl QueueKey {
     }
 }
 
+/// Trials that the scheduler need not tell apart but by their age: what fits one fits all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Class {
+    /// Highest first.
+    pub(crate) priority: Reverse<i32>,
+    pub(crate) project: String,
+    pub(crate) requires: Requirements,
+    /// Slots that each is given at most.
+    pub(crate) slots: u32,
+    /// Slots that each needs at least.
+    pub(crate) least: u32,
+    pub(crate) workload: Workload,
+}
+
+impl Class {
+    /// Of several experiments that want a trial and are not paused, the one of the highest priority, and of these
+    /// the oldest, decides its priority and whose share it is charged to.
+    fn of(trial: &Trial, experiments: &BTreeMap<ExperimentId, Experiment>) -> Self {
+        let wanting = trial.wanted_by.iter().filter_map(|id| Some((id, experiments.get(id)?)));
+        let sponsor = wanting
+            .max_by_key(|(id, experiment)| (experiment.paused.is_none(), experiment.priority, Reverse(**id)));
+        let (priority, project) = match sponsor {
+            Some((_, experiment)) => (experiment.priority, experiment.project.clone()),
+            // Its experiment follows in the same step.
+            None => (0, DEFAULT_PROJECT.to_owned()),
+        };
+        let slots = trial.slots();
+        let least = (trial.spec.min_slots()..=slots).find(|&ranks| trial.spec.allows(ranks)).unwrap_or(slots);
+        let requires = trial.policy.requires.clone();
+        Self { priority: Reverse(priority), project, slots, least, requires, workload: trial.workload }
+    }
+}
+
+/// A queued or running trial's place among the others, as it was when it got there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Standing {
+    class: Arc<Class>,
+    key: QueueKey,
+}
+
+/// When a running attempt will end: the earliest first, those of which it is not known last, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct End {
+    expected: Millis,
+    started: Millis,
+    pub(crate) attempt: AttemptId,
+}
+
+impl End {
+    pub(crate) fn new(attempt: AttemptId, started: Millis, expected: Option<Millis>) -> Self {
+        Self { expected: expected.unwrap_or(Millis(u64::MAX)), started, attempt }
+    }
+
+    pub(crate) fn expected(&self) -> Option<Millis> {
+        Some(self.expected).filter(|expected| *expected != Millis(u64::MAX))
+    }
+
+    fn of(attempt: &Attempt) -> Self {
+        Self::new(attempt.id, attempt.started, attempt.expected_end)
+    }
+}
+
+/// The records that lookups are derived from, besides a trial's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) experiments: &'a BTreeMap<ExperimentId, Experiment>,
+}
+
 /// Derived lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     pub(crate) by_key: BTreeMap<TrialKey, TrialId>,
     /// Trials that need a trial, ended or not.
     pub(crate) dependents: BTreeMap<TrialId, BTreeSet<TrialId>>,
-    /// Queued trials by width, so that those too wide for the cluster need not be looked at one by one.
-    pub(crate) queue: BTreeMap<u32, BTreeSet<QueueKey>>,
+    /// Queued trials by class, so that of a million only the first of each class need be looked at.
+    pub(crate) queue: BTreeMap<Arc<Class>, BTreeSet<QueueKey>>,
+    standing: BTreeMap<TrialId, Standing>,
     pub(crate) running: BTreeMap<AttemptId, TrialId>,
+    /// Running train attempts by priority: these can write a checkpoint and make way.
+    pub(crate) trains: BTreeMap<i32, BTreeSet<AttemptId>>,
+    pub(crate) ends: BTreeSet<End>,
+    /// Running attempts that were asked to stop at a checkpoint.
+    pub(crate) yielding: BTreeSet<AttemptId>,
     /// Current attempts on each member.
     pub(crate) on_worker: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
     /// Free slots of each member.
     pub(crate) free: BTreeMap<WorkerId, u32>,
-    /// Slots that members offer which are given work.
-    pub(crate) offered: u32,
+    /// Members that have any.
+    pub(crate) vacant: BTreeSet<WorkerId>,
+    /// Slots that each project uses.
+    pub(crate) used: BTreeMap<String, u32>,
     pub(crate) counts: BTreeMap<ExperimentId, Counts>,
     /// How many records refer to a blob.
     pub(crate) blobs: BTreeMap<Digest, u32>,
@@ -59,10 +139,7 @@ impl Index {
     pub(crate) fn of(state: &State) -> Self {
         let mut index = Self::default();
         for (&id, worker) in &state.workers {
-            index.add_worker(id, worker.slots);
-            if state.is_barred(id) {
-                index.bar(worker.slots);
-            }
+            index.add_worker(id, worker);
         }
         for &id in state.experiments.keys() {
             index.counts.insert(id, Counts::default());
@@ -76,9 +153,14 @@ impl Index {
             for experiment in &trial.experiments {
                 index.count(*experiment, &trial.phase);
             }
-            index.enter(id, trial);
+            index.enter(id, trial, Sources { experiments: &state.experiments });
         }
         index
+    }
+
+    /// The class of a queued or running trial.
+    pub(crate) fn class_of(&self, id: TrialId) -> Option<&Arc<Class>> {
+        self.standing.get(&id).map(|standing| &standing.class)
     }
 
     pub(super) fn add_needs(&mut self, id: TrialId, trial: &Trial) {
@@ -99,18 +181,35 @@ impl Index {
     }
 
     /// Takes note of what the trial's phase holds: a place in the queue, slots, or artifacts.
-    pub(super) fn enter(&mut self, id: TrialId, trial: &Trial) {
+    pub(super) fn enter(&mut self, id: TrialId, trial: &Trial, sources: Sources<'_>) {
         match &trial.phase {
             Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
-                self.queue.entry(trial.slots()).or_default().insert(QueueKey::of(id, trial));
+                let standing = self.stand(id, trial, sources);
+                self.queue.entry(standing.class).or_default().insert(standing.key);
             }
             Phase::Running(attempt) => {
+                let standing = self.stand(id, trial, sources);
                 self.running.insert(attempt.id, id);
+                self.ends.insert(End::of(attempt));
+                if attempt.yielding.is_some() {
+                    self.yielding.insert(attempt.id);
+                }
+                if standing.key.kind == Kind::Train {
+                    self.trains.entry(standing.class.priority.0).or_default().insert(attempt.id);
+                }
+                let ranks = attempt.placement.world_size();
+                match self.used.get_mut(&standing.class.project) {
+                    Some(used) => *used += ranks,
+                    None => drop(self.used.insert(standing.class.project.clone(), ranks)),
+                }
                 for share in attempt.placement.shares() {
                     self.on_worker.entry(share.worker).or_default().insert(attempt.id);
                     let free = self.free.entry(share.worker).or_default();
                     *free = free.saturating_sub(share.ranks);
+                    if *free == 0 {
+                        self.vacant.remove(&share.worker);
+                    }
                 }
             }
             Phase::Ended { outcome, .. } => {
@@ -121,26 +220,44 @@ impl Index {
         }
     }
 
+    fn stand(&mut self, id: TrialId, trial: &Trial, sources: Sources<'_>) -> Standing {
+        let class = Class::of(trial, sources.experiments);
+        // The one that the others of the class share, if there are others.
+        let shared = self.queue.get_key_value(&class).map(|(shared, _)| Arc::clone(shared));
+        let class = shared.unwrap_or_else(|| Arc::new(class));
+        let standing = Standing { class, key: QueueKey::of(id, trial) };
+        self.standing.insert(id, standing.clone());
+        standing
+    }
+
     /// Undoes [`Self::enter`].
     pub(super) fn leave(&mut self, id: TrialId, trial: &Trial) {
         match &trial.phase {
             Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
-                if let Some(queue) = self.queue.get_mut(&trial.slots()) {
-                    queue.remove(&QueueKey::of(id, trial));
+                if let Some(Standing { class, key }) = self.standing.remove(&id)
+                    && let Some(queue) = self.queue.get_mut(&class)
+                {
+                    queue.remove(&key);
                     if queue.is_empty() {
-                        self.queue.remove(&trial.slots());
+                        self.queue.remove(&class);
                     }
                 }
             }
             Phase::Running(attempt) => {
                 self.running.remove(&attempt.id);
+                self.ends.remove(&End::of(attempt));
+                self.yielding.remove(&attempt.id);
+                if let Some(Standing { class, key: _ }) = self.standing.remove(&id) {
+                    self.stop(attempt, &class);
+                }
                 for share in attempt.placement.shares() {
                     if let Some(attempts) = self.on_worker.get_mut(&share.worker) {
                         attempts.remove(&attempt.id);
                     }
                     if let Some(free) = self.free.get_mut(&share.worker) {
                         *free += share.ranks;
+                        self.vacant.insert(share.worker);
                     }
                 }
             }
@@ -152,27 +269,34 @@ impl Index {
         }
     }
 
-    pub(super) fn add_worker(&mut self, id: WorkerId, slots: u32) {
-        self.free.insert(id, slots);
+    fn stop(&mut self, attempt: &Attempt, class: &Class) {
+        if let Some(trains) = self.trains.get_mut(&class.priority.0) {
+            trains.remove(&attempt.id);
+            if trains.is_empty() {
+                self.trains.remove(&class.priority.0);
+            }
+        }
+        if let Some(used) = self.used.get_mut(&class.project) {
+            *used = used.saturating_sub(attempt.placement.world_size());
+            if *used == 0 {
+                self.used.remove(&class.project);
+            }
+        }
+    }
+
+    pub(super) fn add_worker(&mut self, id: WorkerId, worker: &Worker) {
+        self.free.insert(id, worker.slots);
         self.on_worker.insert(id, BTreeSet::new());
-        self.offered += slots;
+        if worker.slots > 0 {
+            self.vacant.insert(id);
+        }
     }
 
     /// Forgets a member that holds no attempt any more.
-    pub(super) fn remove_worker(&mut self, id: WorkerId, slots: u32) {
+    pub(super) fn remove_worker(&mut self, id: WorkerId) {
         self.free.remove(&id);
+        self.vacant.remove(&id);
         self.on_worker.remove(&id);
-        self.offered = self.offered.saturating_sub(slots);
-    }
-
-    /// Slots of a member that is given nothing new are not on offer.
-    pub(super) fn bar(&mut self, slots: u32) {
-        self.offered = self.offered.saturating_sub(slots);
-    }
-
-    /// Undoes [`Self::bar`].
-    pub(super) fn unbar(&mut self, slots: u32) {
-        self.offered += slots;
     }
 
     pub(super) fn add_blob(&mut self, digest: Digest) {

@@ -4,6 +4,7 @@
 
 mod apply;
 mod checkpoint;
+mod durations;
 mod index;
 mod outcome;
 mod record;
@@ -13,8 +14,9 @@ use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-use crate::{Drain, Quarantine};
-pub(crate) use index::{Index, QueueKey, artifacts};
+use crate::{Drain, Millis, Quarantine};
+pub(crate) use durations::Durations;
+pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts};
 pub use outcome::{Failure, Outcome};
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
 pub(crate) use standing::Doubt;
@@ -34,11 +36,19 @@ pub(crate) struct State {
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,
     pub(crate) last_attempt: u64,
+    /// How long trials take.
+    pub(crate) durations: Durations,
     /// Follows from the rest.
     pub(crate) index: Index,
 }
 
 impl State {
+    /// The id that the attempt after `others` new ones will have.
+    pub(crate) fn next_attempt(&self, others: usize) -> AttemptId {
+        let others = u64::try_from(others).unwrap_or(u64::MAX);
+        AttemptId(self.last_attempt.saturating_add(1).saturating_add(others))
+    }
+
     /// The trial whose current attempt is `attempt`.
     pub(crate) fn trial_of(&self, attempt: AttemptId) -> Option<TrialId> {
         self.index.running.get(&attempt).copied()
@@ -48,6 +58,13 @@ impl State {
     pub(crate) fn running(&self, attempt: AttemptId) -> Option<(TrialId, &Attempt)> {
         let trial = self.trial_of(attempt)?;
         Some((trial, self.trials.get(&trial)?.attempt()?))
+    }
+
+    /// When `attempt` will end, as far as is known; `None` when it does not run.
+    pub(crate) fn expected_end(&self, attempt: AttemptId) -> Option<Option<Millis>> {
+        let (_, running) = self.running(attempt)?;
+        // One that was asked to stop does so as soon as it can.
+        Some(running.yielding.map(|asked| asked.since).or(running.expected_end))
     }
 
     /// Current attempts with a share on `worker`.

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 
 use common::plan::Cell;
 use common::result::{Checkpoint, TrialResult};
-use common::spec::{RunPolicy, TrialSpec};
-use common::{AttemptId, ExperimentId, TrialId, TrialKey};
+use common::spec::{RunPolicy, TrialSpec, Workload};
+use common::{AttemptId, ExperimentId, TrialId, TrialKey, WorkerId};
 
 use super::{Failure, Outcome};
 use crate::{Millis, Placement, Traits, YieldReason};
@@ -41,6 +41,8 @@ pub struct Trial {
     pub key: TrialKey,
     /// What to compute.
     pub spec: TrialSpec,
+    /// What its run time depends on.
+    pub workload: Workload,
     /// How to run it.
     pub policy: RunPolicy,
     /// For people.
@@ -61,6 +63,8 @@ pub struct Trial {
     pub attempts: u32,
     /// Every failure, oldest first.
     pub failures: Vec<Failure>,
+    /// Workers of attempts that failed, other than by being preempted. It is placed elsewhere if it can be.
+    pub failed_on: BTreeSet<WorkerId>,
     /// Failures that count, since it was last submitted.
     pub counted_failures: u32,
     /// Attempts in a row that lost a worker, since one of them left a checkpoint.
@@ -107,6 +111,8 @@ pub struct Attempt {
     pub placement: Placement,
     /// When it was placed.
     pub started: Millis,
+    /// When it will end, going by trials like it. `None` where none has succeeded yet.
+    pub expected_end: Option<Millis>,
     /// Whether it was asked to stop at a checkpoint.
     pub yielding: Option<Yielding>,
 }

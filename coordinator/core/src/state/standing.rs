@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
 
-use super::{Failure, State, Trial};
+use super::{Failure, Phase, State, Trial};
 use crate::standing::{loses_worker, may_blame_worker};
 use crate::{Drain, Millis, Quarantine, Strike};
 
@@ -43,34 +43,22 @@ impl State {
         for trial in experiment.trials.clone() {
             self.reconsider(trial);
         }
+        self.reconsider_standing(id);
     }
 
     pub(super) fn apply_drained(&mut self, worker: WorkerId, drain: Drain) {
-        self.bar(worker);
         self.drained.insert(worker, drain);
     }
 
     pub(super) fn apply_quarantined(&mut self, worker: WorkerId, quarantine: Quarantine) {
-        self.bar(worker);
         self.quarantined.insert(worker, quarantine);
         self.doubts.remove(&worker);
     }
 
     pub(super) fn apply_undrained(&mut self, worker: WorkerId) {
-        let was_barred = self.is_barred(worker);
         self.drained.remove(&worker);
         self.quarantined.remove(&worker);
         self.doubts.remove(&worker);
-        if let (true, Some(member)) = (was_barred, self.workers.get(&worker)) {
-            self.index.unbar(member.slots);
-        }
-    }
-
-    /// Comes before the record that bars it.
-    fn bar(&mut self, worker: WorkerId) {
-        if let (false, Some(member)) = (self.is_barred(worker), self.workers.get(&worker)) {
-            self.index.bar(member.slots);
-        }
     }
 
     pub(super) fn apply_attempt_failed(
@@ -88,6 +76,10 @@ impl State {
             record.failures.push(Failure { attempt, cause: cause.clone(), worker, at });
             record.counted_failures += u32::from(cause.counts());
             record.workers_lost += u32::from(loses_worker(cause));
+            if let (Phase::Running(running), false) = (&record.phase, *cause == FailureCause::Preempted) {
+                let gang = running.placement.shares().iter().map(|share| share.worker);
+                record.failed_on.extend(gang.filter(|&other| worker.is_none_or(|worker| worker == other)));
+            }
         }
         self.open(id);
     }

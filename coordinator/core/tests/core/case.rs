@@ -9,6 +9,7 @@ use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step, Traits};
 
+use crate::support::explained::check_explanations;
 use crate::support::{network, plan_with, policy};
 
 pub const E1: ExperimentId = ExperimentId(1);
@@ -24,24 +25,25 @@ pub const W2: WorkerId = WorkerId(2);
 
 pub struct Case {
     pub now: Millis,
-    policy: Policy,
+    pub policy: Policy,
     pub cluster: Cluster,
     pub log: Vec<Event>,
 }
 
 impl Case {
     pub fn new() -> Self {
-        Self::with_policy(policy())
+        Self::with_policy(policy(), [])
     }
 
-    pub fn with_policy(policy: Policy) -> Self {
+    /// The same under other limits, with connected workers 1, 2, … that offer `slots`.
+    pub fn with_policy(policy: Policy, slots: impl IntoIterator<Item = u32>) -> Self {
         let cluster = Cluster::new(policy.clone());
-        Self { now: Millis(1_000), policy, cluster, log: Vec::new() }
+        Self { now: Millis(1_000), policy, cluster, log: Vec::new() }.joined_by(slots)
     }
 
     /// A cluster with connected workers 1, 2, … that offer `slots`.
     pub fn with_workers(slots: impl IntoIterator<Item = u32>) -> Self {
-        Self::new().joined_by(slots)
+        Self::with_policy(policy(), slots)
     }
 
     /// The same, with connected workers 1, 2, … that offer `slots`.
@@ -60,6 +62,7 @@ impl Case {
         let step = self.cluster.handle(self.now, input).unwrap();
         self.log.extend(step.events.iter().cloned());
         self.cluster.check().unwrap();
+        check_explanations(&self.cluster);
         let text = serde_json::to_string(&self.log).unwrap();
         let log: Vec<Event> = serde_json::from_str(&text).unwrap();
         let replayed = Cluster::replay(self.policy.clone(), self.now, &log);
@@ -82,6 +85,22 @@ impl Case {
 
     pub fn submit(&mut self, specs: impl IntoIterator<Item = TrialSpec>) -> Step {
         self.submit_plan(plan(specs))
+    }
+
+    /// Submits for a project at a priority.
+    pub fn submit_as(
+        &mut self,
+        project: &str,
+        priority: i32,
+        specs: impl IntoIterator<Item = TrialSpec>,
+    ) -> Step {
+        let project = project.to_owned();
+        self.submit_plan(Plan { project, priority, ..plan(specs) })
+    }
+
+    /// Why a trial waits.
+    pub fn why(&self, trial: TrialId) -> String {
+        self.cluster.explain(trial).unwrap().to_string()
     }
 
     pub fn submit_plan(&mut self, plan: Plan) -> Step {

@@ -9,7 +9,7 @@ use crate::support::policy;
 /// A trial is given up after five lost workers.
 fn training() -> Case {
     let limits = Policy { max_workers_lost: Policy::default().max_workers_lost, ..policy() };
-    let mut case = Case::with_policy(limits).joined_by([1]);
+    let mut case = Case::with_policy(limits, [1]);
     let _ = case.submit([train(1, 1)]);
     case
 }

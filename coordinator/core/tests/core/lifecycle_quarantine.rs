@@ -16,7 +16,7 @@ fn limits() -> Policy {
 /// Workers with one slot each, and a trial that may fail often for each and some more.
 fn cluster(workers: u64) -> Case {
     let slots = (0..workers).map(|_| 1);
-    let mut case = Case::with_policy(limits()).joined_by(slots);
+    let mut case = Case::with_policy(limits(), slots);
     let _ = case.submit_plan(plan_with(20, (0..workers + 8).map(|seed| train(seed, 1))));
     case
 }
@@ -100,7 +100,7 @@ fn a_success_puts_a_worker_beyond_doubt() {
 
 #[test]
 fn failures_of_one_trial_do_not_blame_the_worker() {
-    let mut case = Case::with_policy(limits()).joined_by([1, 1]);
+    let mut case = Case::with_policy(limits(), [1, 1]);
     let _ = case.submit_plan(plan_with(9, [train(1, 1), train(2, 1)]));
     save(&mut case, W2, 10);
     for _ in 0..6 {
@@ -122,7 +122,7 @@ fn causes_that_are_not_the_workers_do_not_blame_it() {
 
 #[test]
 fn a_trial_that_fails_everywhere_is_itself_to_blame() {
-    let mut case = Case::with_policy(limits()).joined_by([1, 1]);
+    let mut case = Case::with_policy(limits(), [1, 1]);
     let _ = case.submit_plan(plan_with(9, [train(1, 1), train(2, 1)]));
     // The first trial fails on the one worker, then, while that is gone, on the other.
     let (_, attempt) = running(&case, W1).unwrap();
@@ -177,7 +177,7 @@ fn half_of_the_workers_stay_in_service_whatever_fails() {
 
 #[test]
 fn a_rank_that_hangs_blames_its_own_worker() {
-    let mut case = Case::with_policy(limits()).joined_by([1, 1]);
+    let mut case = Case::with_policy(limits(), [1, 1]);
     let _ = case.submit_plan(plan_with(20, [train(1, 2)]));
     let hung = FailureCause::Hung {
         rank: 1,

@@ -5,11 +5,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod arena;
 mod attempts;
+mod bound;
 mod cancellation;
 mod case;
 mod checkpoints;
 mod dependencies;
+mod explanations;
 mod growth;
 mod lifecycle_drain;
 mod lifecycle_lost;
@@ -20,5 +23,6 @@ mod lifecycle_yield;
 mod log;
 mod membership;
 mod placement;
+mod policies;
 mod scheduling;
 mod submission;

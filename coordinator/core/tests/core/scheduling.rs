@@ -36,8 +36,10 @@ fn a_wide_trial_that_waits_for_slots_is_not_passed_by_narrow_ones() {
     let mut case = Case::with_workers([1, 1]);
     let _ = case.submit([train(1, 1)]);
     let _ = case.submit([train(2, 2), train(3, 1)]);
-    assert_eq!(why(&case, T2).unwrap(), "needs 2 slots, 1 is free");
-    assert_eq!(why(&case, T3).unwrap(), "behind t2, which needs 2 slots");
+    let reserved = "needs 2 slots, 1 is free; reserved on w1:1, w2:1; when it starts is not known yet";
+    assert_eq!(why(&case, T2).unwrap(), reserved);
+    let held = "needs 1 slot, 1 is free, kept for t2: when that one starts is not known";
+    assert_eq!(why(&case, T3).unwrap(), held);
     let step = case.finish(W1, A1, "one");
     assert_eq!(outline(&step).last().unwrap(), "a2 of t2 started on w1:1 w2:1");
     assert_eq!(why(&case, T3).unwrap(), "needs 1 slot, 0 are free");
@@ -51,7 +53,8 @@ fn a_trial_wider_than_the_whole_cluster_holds_up_nobody() {
     assert_eq!(why(&case, T1).unwrap(), "needs 4 slots, the cluster offers 2");
     let step = case.hello(common::WorkerId(3), 2, []);
     assert_eq!(outline(&step), ["w3 joined with 2"]);
-    assert_eq!(why(&case, T1).unwrap(), "needs 4 slots, 3 are free");
+    let reserved = "needs 4 slots, 3 are free; reserved on w1:1, w2:1, w3:2; when it starts is not known yet";
+    assert_eq!(why(&case, T1).unwrap(), reserved);
     assert_eq!(outline(&case.finish(W1, A1, "two")).last().unwrap(), "a2 of t1 started on w3:2 w1:1 w2:1");
 }
 

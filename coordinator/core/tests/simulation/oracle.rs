@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::spec::TrialSpec;
 use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
-use coordinator_core::{Cluster, Event, Outcome, Phase, Session, Trial, WaitReason, place};
+use coordinator_core::{Event, Outcome};
 
 /// Where a trial stands, according to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,42 +265,5 @@ impl Oracle {
         let readers = self.trials.values().filter(|story| story.needs.contains(&trial));
         let wanted_by = readers.flat_map(|story| story.wanted_by.iter().copied()).collect();
         self.trials.get_mut(&trial).unwrap().wanted_by = wanted_by;
-    }
-}
-
-/// Every waiting trial is told the truth.
-pub fn check_explanations(cluster: &Cluster) {
-    let queued = |(_, trial): &(TrialId, &Trial)| trial.phase == Phase::Queued;
-    let mut queue: Vec<(TrialId, &Trial)> = cluster.trials().filter(queued).collect();
-    queue.sort_by_key(|(id, trial)| (trial.queued_by, matches!(trial.spec, TrialSpec::Train(_)), *id));
-    let offered: u32 = cluster.workers().map(|view| view.worker.slots).sum();
-    let connected = cluster.workers().filter(|view| view.session == Session::Connected);
-    let free: BTreeMap<_, _> = connected.map(|view| (view.id, view.worker.slots - view.used)).collect();
-    let next = queue.iter().find(|(_, trial)| trial.slots() <= offered);
-    if let Some((id, trial)) = next {
-        assert_eq!(place(&free, trial.slots()), None, "{id} fits and does not run");
-    }
-    for (id, trial) in cluster.trials() {
-        let needs = trial.slots();
-        let expected = match &trial.phase {
-            Phase::Running(_) | Phase::Ended { .. } => None,
-            Phase::Waiting => {
-                let unmet = |need: &TrialId| !cluster.trial(*need).unwrap().has_succeeded();
-                let mut unmet: Vec<TrialId> = trial.needs.iter().copied().filter(unmet).collect();
-                unmet.dedup();
-                Some(WaitReason::Needs(unmet))
-            }
-            Phase::Paused => panic!("nobody pauses {id}"),
-            Phase::Queued if free.is_empty() => Some(WaitReason::NoWorker),
-            Phase::Queued if needs > offered => Some(WaitReason::TooWide { needs, offered }),
-            Phase::Queued => match next {
-                Some(&(next, _)) if next == id => {
-                    Some(WaitReason::Slots { needs, free: free.values().sum() })
-                }
-                Some(&(next, older)) => Some(WaitReason::Behind { trial: next, needs: older.slots() }),
-                None => panic!("{id} is queued and narrow enough, and nothing is next"),
-            },
-        };
-        assert_eq!(cluster.explain(id), expected, "of {id}");
     }
 }

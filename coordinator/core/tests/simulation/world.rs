@@ -14,7 +14,7 @@ use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::grid::steps;
-use crate::oracle::{self, Oracle};
+use crate::oracle::Oracle;
 use crate::support;
 use crate::worker::{Order, SimWorker};
 
@@ -188,7 +188,7 @@ impl World {
         for event in events {
             self.oracle.read(event);
         }
-        oracle::check_explanations(&self.cluster);
+        crate::support::explained::check_explanations(&self.cluster);
         for view in self.cluster.workers().filter(|view| view.session == Session::Connected) {
             let worker = &self.workers[&view.id];
             assert!(!worker.connected || worker.slots == view.worker.slots, "{} has other slots", view.id);

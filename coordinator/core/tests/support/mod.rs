@@ -1,5 +1,7 @@
 //! What the tests of the core share: small plans, and a cluster that checks itself after every input.
 
+pub mod explained;
+
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
