@@ -15,6 +15,7 @@ mod logs;
 mod numerics;
 mod placement;
 mod protocol;
+mod recovery;
 mod reuse;
 mod shutdown;
 mod storm;
