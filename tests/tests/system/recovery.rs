@@ -1,11 +1,12 @@
 //! How soon a trial trains again after one of its ranks died or hung, on one worker with two slots.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::beacon::{self, Beacon, Phase};
+use common::beacon::{self, Beacon};
 use system_tests::{Cluster, Grid, Lease, PATIENCE, TrainerProcess, until};
 
 /// Two ranks that train for long, with a checkpoint every 20 steps.
@@ -32,18 +33,25 @@ fn beacon(cluster: &Cluster, attempt: &str, rank: u32) -> Option<Beacon> {
     Beacon::decode(&fs::read(file).ok()?)
 }
 
-/// The ranks that train, once both have made steps in an attempt other than `before`.
+/// The ranks that train, once both have come to another step than the first that they were seen at, in an attempt other
+/// than `before`.
 fn wait_training(cluster: &Cluster, before: &str) -> Vec<TrainerProcess> {
     let deadline = Instant::now() + PATIENCE;
+    let mut first_steps: BTreeMap<(String, u32), u64> = BTreeMap::new();
     while Instant::now() < deadline {
         let trainers: Vec<_> =
             cluster.trainers().into_iter().filter(|trainer| trainer.attempt != before).collect();
-        let steps = |trainer: &TrainerProcess| {
-            let beacon = beacon(cluster, &trainer.attempt, trainer.rank);
-            // Only after a step does a rank wait for the images of another, or updates its weights.
-            beacon.is_some_and(|beacon| beacon.phase == Phase::Update || beacon.count > 60 && beacon.step > 1)
-        };
-        if trainers.len() == 2 && trainers.iter().all(steps) {
+        let mut trains = trainers.len() == 2;
+        for TrainerProcess { attempt, rank, .. } in &trainers {
+            // Before the first step, the beacon stands at step 0.
+            let step = beacon(cluster, attempt, *rank).map_or(0, |beacon| beacon.step);
+            let first = *first_steps.entry((attempt.clone(), *rank)).or_insert(step);
+            if first == 0 {
+                first_steps.insert((attempt.clone(), *rank), step);
+            }
+            trains &= first > 0 && step > first;
+        }
+        if trains {
             return trainers;
         }
         thread::sleep(Duration::from_millis(2));
