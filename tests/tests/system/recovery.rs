@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -123,6 +124,50 @@ fn times_of_recoveries_from_a_rank_that_is_killed() {
     );
     let after = cluster.trial(&trial);
     assert_eq!((after.attempts, after.failures), (51, 50), "{after:#?}");
+    cluster.run(&["cancel", "recovery"]).ok();
+    cluster.stop();
+}
+
+/// Processes that want a processor and do nothing with it.
+struct Busy(Vec<Child>);
+
+impl Busy {
+    fn start(count: usize) -> Self {
+        let start = |_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self((0..count).map(start).collect())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // One that ended by itself needs no signal.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// For `CREDENCE_CONTENTION_SECONDS` (60). Every 10 s the processes that compete begin or end, so that no rank can get used
+/// to its step times.
+#[test]
+#[ignore = "as long as you like; nothing is to happen"]
+fn ranks_that_have_to_wait_for_a_processor_are_not_taken_for_hung() {
+    let seconds = std::env::var("CREDENCE_CONTENTION_SECONDS").map_or(60, |text| text.parse().unwrap());
+    let cluster = cluster();
+    cluster.submit(&grid(1_000_000));
+    let trial = train_trial(&cluster);
+    wait_training(&cluster, "");
+    let begun = Instant::now();
+    let mut busy = None;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        busy = if busy.is_none() { Some(Busy::start(16)) } else { None };
+        thread::sleep(Duration::from_secs(10));
+    }
+    drop(busy);
+    let after = cluster.trial(&trial);
+    assert_eq!((after.attempts, after.failures), (1, 0), "{after:#?}");
+    eprintln!("{} steps, no rank was named", after.progress.unwrap().step);
     cluster.run(&["cancel", "recovery"]).ok();
     cluster.stop();
 }

@@ -25,6 +25,9 @@ use crate::process::{RankEvent, RankOrder, Started};
 /// How long the other ranks of a failed attempt may take to say what they saw, when what is known does not explain it.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// How long the end of a gang that hangs may wait for what is known of its ranks to be written.
+const TESTIMONY: Duration = Duration::from_millis(500);
+
 /// Most of the memory limit that may be used without a warning, in percent.
 const SAFE_MEMORY_PERCENT: u64 = 90;
 
@@ -232,7 +235,12 @@ impl<'a> Gang<'a> {
                 "all ranks here wait for one on another worker, which does not come".to_owned()
             }
         };
-        self.watcher.testify(&cause.to_string()).await;
+        // Before the end, because then there is nothing left to look at; but a disk that hangs must not delay it.
+        let why = cause.to_string();
+        let testimony = self.watcher.testify(&why);
+        if tokio::time::timeout(TESTIMONY, testimony).await.is_err() {
+            tracing::warn!("what the ranks were doing could not be written in time");
+        }
         self.condemn(cause, message).await;
     }
 

@@ -1,6 +1,8 @@
 //! Looks at the ranks of an attempt a few times a second, on a thread where that may block.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -30,7 +32,10 @@ pub struct Watcher {
 }
 
 struct Shared {
+    /// Locked while files are read, so never by the agent's own threads.
     ranks: Mutex<Vec<Rank>>,
+    /// Whether a rank still runs.
+    alive: BTreeMap<u32, AtomicBool>,
     patterns: Patterns,
 }
 
@@ -38,24 +43,25 @@ struct Rank {
     rank: u32,
     observed: Observed,
     peak: Memory,
-    alive: bool,
 }
 
 impl Watcher {
     /// Starts to look at the processes of an attempt's ranks.
     pub fn start(folder: &Path, ranks: impl Iterator<Item = (u32, u32)>, patterns: &[LogPattern]) -> Self {
-        let ranks = ranks.map(|(rank, pid)| Rank {
-            rank,
-            observed: Observed::new(folder, rank, pid),
-            peak: Memory::default(),
-            alive: true,
-        });
+        let ranks: Vec<_> = ranks
+            .map(|(rank, pid)| Rank {
+                rank,
+                observed: Observed::new(folder, rank, pid),
+                peak: Memory::default(),
+            })
+            .collect();
+        let alive = ranks.iter().map(|rank| (rank.rank, AtomicBool::new(true))).collect();
         // A configuration was validated before; what is none here finds nothing.
         let patterns = Patterns::new(patterns).unwrap_or_else(|error| {
             tracing::error!(%error, "the log patterns are not used");
             Patterns::none()
         });
-        let shared = Arc::new(Shared { ranks: Mutex::new(ranks.collect()), patterns });
+        let shared = Arc::new(Shared { ranks: Mutex::new(ranks), alive, patterns });
         let (sender, sights) = mpsc::channel(1);
         let task = tokio::spawn(look_on(Arc::clone(&shared), sender));
         Self { shared, sights, task }
@@ -71,8 +77,8 @@ impl Watcher {
 
     /// A rank's process is gone, or belongs to another attempt from now on.
     pub fn forget(&self, rank: u32) {
-        if let Some(rank) = self.shared.lock().iter_mut().find(|known| known.rank == rank) {
-            rank.alive = false;
+        if let Some(alive) = self.shared.alive.get(&rank) {
+            alive.store(false, Ordering::Release);
         }
     }
 
@@ -80,7 +86,7 @@ impl Watcher {
     pub async fn testify(&self, why: &str) {
         let why = why.to_owned();
         self.blocking(move |shared| {
-            for rank in shared.lock().iter().filter(|rank| rank.alive) {
+            for rank in shared.lock().iter().filter(|rank| shared.is_alive(rank.rank)) {
                 if let Err(error) = rank.observed.testify(&why) {
                     tracing::warn!(rank = rank.rank, %error, "cannot add to a log");
                 }
@@ -125,9 +131,13 @@ impl Shared {
         self.ranks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_alive(&self, rank: u32) -> bool {
+        self.alive.get(&rank).is_some_and(|alive| alive.load(Ordering::Acquire))
+    }
+
     fn look(&self) -> Sight {
         let (mut seen, mut matches) = (Vec::new(), Vec::new());
-        for rank in self.lock().iter_mut().filter(|rank| rank.alive) {
+        for rank in self.lock().iter_mut().filter(|rank| self.is_alive(rank.rank)) {
             if let Some(now) = rank.observed.look() {
                 rank.peak = now.memory;
                 seen.push(now);
