@@ -155,7 +155,7 @@ impl Drop for Busy {
 fn ranks_that_have_to_wait_for_a_processor_are_not_taken_for_hung() {
     let seconds = std::env::var("CREDENCE_CONTENTION_SECONDS").map_or(60, |text| text.parse().unwrap());
     let cluster = cluster();
-    cluster.submit(&grid(1_000_000));
+    cluster.submit(&grid(100_000));
     let trial = train_trial(&cluster);
     wait_training(&cluster, "");
     let begun = Instant::now();
