@@ -203,7 +203,8 @@ impl<'a> Gang<'a> {
                 self.beacons[index] = seen.sighting.beacon;
             }
         }
-        if self.suspended {
+        // Of a gang that stands still by order, or is being ended, nothing more is to be learned.
+        if self.suspended || self.outcomes.explained() {
             return;
         }
         self.measure_memory(&sight.ranks).await;

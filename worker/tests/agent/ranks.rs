@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use common::FailureCause;
+use common::report::Report;
 use common::session::{AttemptEnd, FromWorker, ToWorker};
+use common::spec::{EVALUATION_NUMERICS, EvaluateSpec, Predictor, TrialSpec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use worker::LogPattern;
@@ -114,4 +116,60 @@ async fn a_trainer_that_waited_serves_trial_after_trial_until_one_fails() {
     assert!(!is_alive(first), "what failed is not used again");
     // Another one takes its place.
     node.wait_for_warm(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_that_is_asked_to_yield_is_preempted_after_its_checkpoint_is_stored() {
+    let mut fake = Fake::start().await;
+    let script = [
+        say(&progress(4)),
+        "read -r line; case $line in *yield*) ;; *) exit 8;; esac".to_owned(),
+        "printf weights > last".to_owned(),
+        say(&Report::Checkpoint { step: 5, path: "last".into() }),
+        say(&Report::Yielded { step: 5 }),
+    ]
+    .join("\n");
+    let _node = Node::start(&fake, 1, &script).await;
+    fake.hello().await;
+    fake.tell(ToWorker::Launch(Box::new(launch(A, 0, 1, 1)))).await;
+    fake.until(|message| matches!(message, FromWorker::Progress { .. })).await;
+    fake.tell(ToWorker::Preempt { attempt: A }).await;
+    let mut stored = None;
+    let end = loop {
+        match fake.next().await {
+            FromWorker::CheckpointStored { checkpoint, .. } => stored = Some(checkpoint),
+            FromWorker::AttemptEnded { attempt: A, end } => break end,
+            _ => {}
+        }
+    };
+    assert_eq!(end, Err(FailureCause::Preempted));
+    let stored = stored.expect("the checkpoint comes before the end");
+    assert_eq!((stored.step, fake.blob(stored.digest)), (5, b"weights".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_that_is_asked_to_yield_ends_at_once() {
+    let mut fake = Fake::start().await;
+    // Does not read what it is told.
+    let script = format!("{}\nsleep 1000", say(&progress(1)));
+    let _node = Node::start_with(&fake, 1, &script, |config| config.grace = Duration::from_secs(60)).await;
+    fake.hello().await;
+    let mut order = launch(A, 0, 1, 1);
+    let TrialSpec::Train(network) = order.spec else { panic!("a launch of a train trial") };
+    order.spec = TrialSpec::Evaluate(EvaluateSpec {
+        predictor: Predictor::Direct { samples_per_member: 1 },
+        networks: vec![network],
+        ood: Vec::new(),
+        shift: None,
+        seed: 0,
+        batch_size: 10,
+        numerics: EVALUATION_NUMERICS,
+    });
+    order.key = order.spec.key();
+    fake.tell(ToWorker::Launch(Box::new(order))).await;
+    fake.until(|message| matches!(message, FromWorker::Progress { .. })).await;
+    let asked = Instant::now();
+    fake.tell(ToWorker::Preempt { attempt: A }).await;
+    assert_eq!(end_of(&mut fake, A).await, Err(FailureCause::Preempted));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
