@@ -93,6 +93,39 @@ fn a_rank_that_is_stopped_is_named_and_its_trial_trains_again() {
     cluster.stop();
 }
 
+/// The rank on the other worker loses its peer when the one that hangs is killed: an effect, which must not be taken for the
+/// cause.
+#[test]
+fn a_rank_that_is_stopped_on_one_of_two_workers_is_named_with_its_worker() {
+    let cluster = Cluster::with_workers(Lease::Long, &["alpha", "beta"]);
+    cluster.submit(&grid(100_000));
+    let trial = train_trial(&cluster);
+    let mut before = String::new();
+    for round in 0..4 {
+        let trainers = until("both ranks make steps", PATIENCE, || {
+            let trainers = cluster.trainers();
+            let trains = |trainer: &TrainerProcess| {
+                let folder = cluster.worker_dir(&trainer.worker).join("attempts").join(&trainer.attempt);
+                let file = folder.join(format!("rank-{}", trainer.rank)).join(beacon::FILE);
+                let beacon = fs::read(file).ok().and_then(|record| Beacon::decode(&record));
+                trainer.attempt != before && beacon.is_some_and(|beacon| beacon.step > 1)
+            };
+            (trainers.len() == 2 && trainers.iter().all(trains)).then_some(trainers)
+        });
+        let stopped = &trainers[round % 2];
+        before = stopped.attempt.clone();
+        cluster.freeze_trainer(stopped);
+        let named = until("the rank is named", PATIENCE, || {
+            let failure = cluster.trial(&trial).history.get(round)?.failure.clone();
+            (!failure.is_empty()).then_some(failure)
+        });
+        let expected = format!("rank {} on {} hung", stopped.rank, stopped.worker);
+        assert!(named.contains(&expected), "{named}, not: {expected}");
+    }
+    cluster.run(&["cancel", "recovery"]).ok();
+    cluster.stop();
+}
+
 #[test]
 #[ignore = "takes minutes; prints the times of 50 recoveries from SIGKILL"]
 fn times_of_recoveries_from_a_rank_that_is_killed() {
