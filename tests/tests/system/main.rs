@@ -16,6 +16,7 @@ mod numerics;
 mod operations;
 mod placement;
 mod protocol;
+mod recovery;
 mod reuse;
 mod shutdown;
 mod storm;
