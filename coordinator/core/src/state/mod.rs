@@ -6,30 +6,54 @@ mod apply;
 mod index;
 mod outcome;
 mod record;
+mod shared;
 
 use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use index::{Index, QueueKey, artifacts};
 pub use outcome::{Failure, Outcome};
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker};
+pub use shared::Shared;
 
 /// What the log says.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// A snapshot holds it: experiments and trials in parts of their own, because there are many, and the rest in
+/// its head. A field that is added gets `#[serde(default)]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct State {
-    pub(crate) experiments: BTreeMap<ExperimentId, Experiment>,
-    pub(crate) trials: BTreeMap<TrialId, Trial>,
+    #[serde(skip)]
+    pub(crate) experiments: Shared<ExperimentId, Experiment>,
+    #[serde(skip)]
+    pub(crate) trials: Shared<TrialId, Trial>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Newest ids that were given out. They are never given out again.
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,
     pub(crate) last_attempt: u64,
     /// Follows from the rest.
+    #[serde(skip)]
     pub(crate) index: Index,
 }
 
 impl State {
+    /// The records alone. Experiments and trials are shared with the original, not copied.
+    pub(crate) fn records(&self) -> Self {
+        let Self { experiments, trials, workers, last_experiment, last_trial, last_attempt, index: _ } = self;
+        Self {
+            experiments: experiments.clone(),
+            trials: trials.clone(),
+            workers: workers.clone(),
+            last_experiment: *last_experiment,
+            last_trial: *last_trial,
+            last_attempt: *last_attempt,
+            index: Index::default(),
+        }
+    }
+
     /// The trial whose current attempt is `attempt`.
     pub(crate) fn trial_of(&self, attempt: AttemptId) -> Option<TrialId> {
         self.index.running.get(&attempt).copied()

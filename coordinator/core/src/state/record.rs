@@ -6,12 +6,14 @@ use common::plan::Cell;
 use common::result::{Checkpoint, TrialResult};
 use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, ExperimentId, TrialId, TrialKey};
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Outcome};
 use crate::{Millis, Placement, Traits};
 
 /// A submitted grid file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Experiment {
     /// Name.
     pub name: String,
@@ -22,8 +24,10 @@ pub struct Experiment {
     /// Trials, in the order of the plan.
     pub trials: Vec<TrialId>,
     /// Project that it is charged to.
+    #[serde(default = "common::plan::default_project")]
     pub project: String,
     /// Priority of its trials. Higher goes first.
+    #[serde(default)]
     pub priority: i32,
     /// When it was submitted.
     pub submitted: Millis,
@@ -32,7 +36,8 @@ pub struct Experiment {
 }
 
 /// One unit of scheduling.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Trial {
     /// Name by content.
     pub key: TrialKey,
@@ -64,11 +69,13 @@ pub struct Trial {
     pub checkpoints: Vec<Checkpoint>,
     /// Whether its newest checkpoint was damaged, and none was committed since: then the newest that is kept
     /// is not where training stands.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub newest_damaged: bool,
 }
 
 /// Where a trial stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Not every trial that it needs has succeeded yet.
     Waiting,
@@ -86,7 +93,8 @@ pub enum Phase {
 }
 
 /// The current execution of a running trial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,
@@ -94,6 +102,11 @@ pub struct Attempt {
     pub placement: Placement,
     /// When it was placed.
     pub started: Millis,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Trial {
@@ -151,7 +164,8 @@ impl Trial {
 }
 
 /// A member of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Worker {
     /// Its name.
     pub name: String,
@@ -160,6 +174,7 @@ pub struct Worker {
     /// Slots that it offers.
     pub slots: u32,
     /// What they are like.
+    #[serde(default)]
     pub traits: Traits,
     /// When it joined.
     pub joined: Millis,

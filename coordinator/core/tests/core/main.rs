@@ -15,4 +15,5 @@ mod log;
 mod membership;
 mod placement;
 mod scheduling;
+mod snapshot;
 mod submission;
