@@ -17,6 +17,7 @@ pub struct Snapshot {
     state: State,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one lives at a time")]
 /// A part of a snapshot, as it is stored. Like an event, it must decode for ever.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
