@@ -10,10 +10,11 @@ use crate::support::{evaluate, network, policy};
 /// Trials of every phase: one that succeeded, one that failed once and runs again, one that waits.
 fn mixed() -> Case {
     let mut case = Case::with_workers([1]);
-    case.submit([train(1, 1), train(2, 1), evaluate([network(2, 1)])]);
-    case.handle(Input::CheckpointCommitted { worker: W1, attempt: A1, checkpoint: checkpoint(1, "one") });
-    case.handle(Input::Ended { worker: W1, attempt: A1, end: success() });
-    case.handle(Input::Ended { worker: W1, attempt: A2, end: Err(FailureCause::OutOfMemory) });
+    let _ = case.submit([train(1, 1), train(2, 1), evaluate([network(2, 1)])]);
+    let _ =
+        case.handle(Input::CheckpointCommitted { worker: W1, attempt: A1, checkpoint: checkpoint(1, "one") });
+    let _ = case.handle(Input::Ended { worker: W1, attempt: A1, end: success() });
+    let _ = case.handle(Input::Ended { worker: W1, attempt: A2, end: Err(FailureCause::OutOfMemory) });
     case
 }
 
@@ -21,7 +22,7 @@ fn mixed() -> Case {
 fn a_snapshot_is_not_changed_by_what_happens_after_it() {
     let mut case = mixed();
     let (snapshot, before) = (case.cluster.snapshot(), case.log.len());
-    case.handle(Input::CancelExperiment { experiment: E1 });
+    let _ = case.handle(Input::CancelExperiment { experiment: E1 });
     let then = Cluster::restore(policy(), case.now, snapshot.clone(), &case.log[..0]);
     assert!(then.same_durable_state(&Cluster::replay(policy(), case.now, &case.log[..before])));
     assert!(!then.same_durable_state(&case.cluster));
