@@ -92,6 +92,7 @@ impl Config {
             stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
             checkpoints: self.keep_checkpoints,
             projects: BTreeMap::new(),
+            ..Policy::default()
         };
         Limits { policy, heartbeat: self.heartbeat }
     }

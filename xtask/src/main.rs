@@ -6,6 +6,7 @@
 
 mod demo;
 mod fetch;
+mod mutants;
 mod prerequisites;
 mod process;
 mod setup;
@@ -40,6 +41,11 @@ enum Task {
     },
     /// Run every test of the workspace
     Test,
+    /// Break the coordinator's core and the agent's logic in known ways, and show which test notices each
+    Mutants {
+        /// Only those whose name holds this
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +64,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
         Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Mutants { only } => mutants::run(&workspace, only.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -38,6 +38,54 @@ pub enum Input {
         /// The trial.
         trial: TrialId,
     },
+    /// A client wants a trial to stop at a checkpoint and to wait, whoever wants it.
+    PauseTrial {
+        /// The trial.
+        trial: TrialId,
+    },
+    /// A client lets a paused trial go on.
+    ResumeTrial {
+        /// The trial.
+        trial: TrialId,
+    },
+    /// A client wants nothing of an experiment for now. Trials that another one wants go on.
+    PauseExperiment {
+        /// The experiment.
+        experiment: ExperimentId,
+    },
+    /// A client lets a paused experiment go on.
+    ResumeExperiment {
+        /// The experiment.
+        experiment: ExperimentId,
+    },
+    /// An operator takes a worker out of service: it is given nothing new.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether what runs there stops at a checkpoint, rather than runs to its end.
+        now: bool,
+        /// For people.
+        reason: String,
+    },
+    /// An operator takes a drained or quarantined worker back into service.
+    Undrain {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A client wants a checkpoint kept.
+    PinCheckpoint {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+    },
+    /// A client no longer wants a checkpoint kept.
+    UnpinCheckpoint {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+    },
     /// A worker opened a session. What it does not report is gone.
     Hello {
         /// The worker.
@@ -109,6 +157,21 @@ pub enum Input {
         attempt: AttemptId,
         /// Its digest.
         digest: Digest,
+    },
+    /// A line of a rank's log says that its worker is to blame for what becomes of the attempt.
+    Incident {
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The rank.
+        rank: u32,
+        /// Name of the pattern that the line matched.
+        pattern: String,
+        /// The line.
+        line: String,
+        /// Whether the worker is to be given nothing more.
+        quarantine: bool,
     },
     /// [`crate::Cluster::next_deadline`] has come.
     Tick,

@@ -271,6 +271,9 @@ impl Driver {
             Effect::Rendezvous { worker, attempt, address } => {
                 self.live.sessions.send(worker, ToWorker::Rendezvous { attempt, address });
             }
+            Effect::Preempt { worker, attempt } => {
+                self.live.sessions.send(worker, ToWorker::Preempt { attempt });
+            }
             Effect::DeleteBlob { digest } => self.delete(digest).await,
         }
     }
@@ -336,18 +339,31 @@ fn summary(events: &[Event]) -> Applied {
             Event::ExperimentSubmitted { experiment, .. } => applied.experiment = Some(*experiment),
             Event::TrialEnded { outcome, .. } => match outcome {
                 Outcome::Succeeded { .. } => {}
-                Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {
+                Outcome::Failed { .. }
+                | Outcome::LostWorkers { .. }
+                | Outcome::Cancelled
+                | Outcome::NeedFailed { .. } => {
                     applied.cancelled += 1;
                 }
             },
             Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
             | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::AttemptStarted { .. }
+            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::CheckpointCommitted { .. }
             | Event::CheckpointDropped { .. } => {}

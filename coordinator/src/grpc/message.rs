@@ -14,7 +14,8 @@ pub(super) fn experiment(view: &View<'_>, id: ExperimentId, record: &Experiment)
         submitted_at_ms: record.submitted.0,
         state: experiment_state(record, counts).into(),
         counts: Some(v1::Counts {
-            waiting: counts.waiting,
+            // The protocol has no word of its own for what is paused; the reason of a trial says it.
+            waiting: counts.waiting + counts.paused,
             queued: counts.queued,
             running: counts.running,
             succeeded: counts.succeeded,
@@ -42,7 +43,7 @@ pub(super) fn trial(view: &View<'_>, id: TrialId, record: &Trial) -> v1::Trial {
     let newest = view.history.attempts_of(id).next_back();
     let ended = match &record.phase {
         Phase::Ended { at, .. } => at.0,
-        Phase::Waiting | Phase::Queued | Phase::Running(_) => 0,
+        Phase::Waiting | Phase::Queued | Phase::Paused | Phase::Running(_) => 0,
     };
     v1::Trial {
         id: id.to_string(),
@@ -62,12 +63,14 @@ pub(super) fn trial(view: &View<'_>, id: TrialId, record: &Trial) -> v1::Trial {
 
 pub(super) fn trial_state(record: &Trial) -> v1::TrialState {
     match &record.phase {
-        Phase::Waiting => v1::TrialState::Waiting,
+        Phase::Waiting | Phase::Paused => v1::TrialState::Waiting,
         Phase::Queued => v1::TrialState::Queued,
         Phase::Running(_) => v1::TrialState::Running,
         Phase::Ended { outcome, .. } => match outcome {
             Outcome::Succeeded { .. } => v1::TrialState::Succeeded,
-            Outcome::Failed { .. } | Outcome::NeedFailed { .. } => v1::TrialState::Failed,
+            Outcome::Failed { .. } | Outcome::LostWorkers { .. } | Outcome::NeedFailed { .. } => {
+                v1::TrialState::Failed
+            }
             Outcome::Cancelled => v1::TrialState::Cancelled,
         },
     }
@@ -79,6 +82,7 @@ fn reason(view: &View<'_>, id: TrialId, record: &Trial) -> String {
         None => view.cluster.explain(id).map(|reason| reason.to_string()).unwrap_or_default(),
         Some(Outcome::Succeeded { .. } | Outcome::Cancelled) => String::new(),
         Some(Outcome::Failed { cause }) => cause.to_string(),
+        Some(outcome @ Outcome::LostWorkers { .. }) => outcome.to_string(),
         Some(outcome @ Outcome::NeedFailed { .. }) => failure(view, outcome),
     }
 }
@@ -95,7 +99,9 @@ pub(super) fn failure(view: &View<'_>, outcome: &Outcome) -> String {
 fn became(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Cancelled => "was cancelled".to_owned(),
-        Outcome::Succeeded { .. } | Outcome::Failed { .. } => outcome.to_string(),
+        Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::LostWorkers { .. } => {
+            outcome.to_string()
+        }
         Outcome::NeedFailed { need } => format!("needs {need}, which failed"),
     }
 }

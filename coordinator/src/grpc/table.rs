@@ -49,7 +49,7 @@ fn outcome(view: &View<'_>, cell: &Cell) -> CellOutcome {
 fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
     match &trial.phase {
         Phase::Running(_) => CellStatus::Running,
-        Phase::Waiting | Phase::Queued => {
+        Phase::Waiting | Phase::Queued | Phase::Paused => {
             let needs = trial.needs.iter().filter_map(|&need| view.cluster.trial(need));
             if needs.into_iter().any(|need| need.attempt().is_some()) {
                 CellStatus::Running
@@ -60,6 +60,7 @@ fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
         Phase::Ended { outcome, .. } => match outcome {
             Outcome::Succeeded { result } => CellStatus::Done(result.metrics.clone()),
             Outcome::Failed { cause } => CellStatus::Failed(cause.to_string()),
+            Outcome::LostWorkers { .. } => CellStatus::Failed(outcome.to_string()),
             Outcome::NeedFailed { .. } => CellStatus::Failed(message::failure(view, outcome)),
             Outcome::Cancelled => CellStatus::Cancelled,
         },

@@ -302,8 +302,5 @@ fn chunk_key(covers: u64, chunk: u32) -> [u8; 12] {
 
 fn deflate(lines: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(lines)
-        .and_then(|()| encoder.finish())
-        .expect("writing into memory does not fail")
+    encoder.write_all(lines).and_then(|()| encoder.finish()).expect("writing into memory does not fail")
 }

@@ -40,6 +40,7 @@ impl Cluster {
         for attempt in self.unreported(worker, &attempts) {
             self.fail(now, attempt, FailureCause::WorkerLost, step);
         }
+        self.ask_anew(now, worker);
         self.reports(now, worker, attempts, step);
     }
 
@@ -118,6 +119,9 @@ impl Cluster {
         if let Some(&share) = running.placement.share_of(worker).filter(|_| !ended) {
             let world_size = running.placement.world_size();
             step.effects.push(Effect::Launch { attempt, trial, share, world_size });
+            if running.yielding.is_some() {
+                step.effects.push(Effect::Preempt { worker, attempt });
+            }
         }
     }
 

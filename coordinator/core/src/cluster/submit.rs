@@ -7,7 +7,7 @@ use common::spec::RunPolicy;
 use common::{ExperimentId, FailureCause, TrialId, TrialKey};
 
 use super::Cluster;
-use crate::{DropReason, Event, Millis, Outcome, Reject, Step};
+use crate::{Event, Millis, Outcome, Reject, Step};
 
 /// A planned trial with its name and the names of those that it needs.
 struct Named {
@@ -110,9 +110,12 @@ impl Cluster {
             Outcome::Succeeded { .. } => return,
             // It would be handed the same checkpoints and fail again.
             Outcome::Failed { cause: FailureCause::CheckpointIncompatible { .. } } => {
-                self.drop_checkpoints(now, id, 0, DropReason::Incompatible, step);
+                self.drop_unreadable(now, id, step);
             }
-            Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {}
+            Outcome::Failed { .. }
+            | Outcome::LostWorkers { .. }
+            | Outcome::Cancelled
+            | Outcome::NeedFailed { .. } => {}
         }
         self.emit(Event::TrialResubmitted { trial: id, experiment, policy, at: now }, step);
     }

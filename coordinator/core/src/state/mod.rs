@@ -3,20 +3,24 @@
 //! [`State::apply`] trusts its events, because the handlers made them; [`crate::Cluster::check`] verifies.
 
 mod apply;
+mod checkpoint;
 mod index;
 mod outcome;
 mod record;
 mod shared;
+mod standing;
 
 use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 use serde::{Deserialize, Serialize};
 
+use crate::{Drain, Quarantine};
 pub(crate) use index::{Index, QueueKey, artifacts};
 pub use outcome::{Failure, Outcome};
-pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker};
+pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
 pub use shared::Shared;
+pub(crate) use standing::Doubt;
 
 /// What the log says.
 ///
@@ -30,6 +34,14 @@ pub(crate) struct State {
     #[serde(skip)]
     pub(crate) trials: Shared<TrialId, Trial>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    #[serde(default)]
+    /// Workers that are given nothing new, members or not.
+    pub(crate) drained: BTreeMap<WorkerId, Drain>,
+    #[serde(default)]
+    pub(crate) quarantined: BTreeMap<WorkerId, Quarantine>,
+    #[serde(default)]
+    /// Workers on which attempts failed since a trial last succeeded there.
+    pub(crate) doubts: BTreeMap<WorkerId, Doubt>,
     /// Newest ids that were given out. They are never given out again.
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,
@@ -42,14 +54,16 @@ pub(crate) struct State {
 impl State {
     /// The records alone. Experiments and trials are shared with the original, not copied.
     pub(crate) fn records(&self) -> Self {
-        let Self { experiments, trials, workers, last_experiment, last_trial, last_attempt, index: _ } = self;
         Self {
-            experiments: experiments.clone(),
-            trials: trials.clone(),
-            workers: workers.clone(),
-            last_experiment: *last_experiment,
-            last_trial: *last_trial,
-            last_attempt: *last_attempt,
+            experiments: self.experiments.clone(),
+            trials: self.trials.clone(),
+            workers: self.workers.clone(),
+            drained: self.drained.clone(),
+            quarantined: self.quarantined.clone(),
+            doubts: self.doubts.clone(),
+            last_experiment: self.last_experiment,
+            last_trial: self.last_trial,
+            last_attempt: self.last_attempt,
             index: Index::default(),
         }
     }

@@ -56,7 +56,7 @@ fn every_event() -> Vec<Event> {
         Event::WorkerLost { worker: W1, at },
         Event::WorkerLeft { worker: W1, at },
     ];
-    let failed = |cause| Event::AttemptFailed { trial: T1, attempt: A1, cause, at };
+    let failed = |cause| Event::AttemptFailed { trial: T1, attempt: A1, cause, worker: None, at };
     events.extend(every_cause().into_iter().map(failed));
     events
 }
@@ -169,5 +169,5 @@ fn a_score_that_is_not_a_number_survives_the_log() {
 
 #[test]
 fn an_event_that_this_build_does_not_know_is_an_error_and_not_skipped() {
-    assert!(serde_json::from_str::<Event>(r#"{"event":"trial-paused","trial":1,"at":0}"#).is_err());
+    assert!(serde_json::from_str::<Event>(r#"{"event":"trial-multiplied","trial":1,"at":0}"#).is_err());
 }

@@ -1,7 +1,7 @@
 //! What the tests of the core share: small plans, and a cluster that checks itself after every input.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use common::TrialKey;
@@ -19,6 +19,11 @@ pub fn policy() -> Policy {
         stall: Some(Duration::from_millis(400)),
         checkpoints: NonZeroUsize::MIN.saturating_add(1),
         projects: BTreeMap::new(),
+        yield_limit: Duration::from_millis(200),
+        // More often than a simulation can fail or lose a worker: tests of that have their own limits.
+        quarantine_after: NonZeroUsize::MAX,
+        max_workers_lost: NonZeroU32::MAX,
+        resize_after: Duration::from_millis(300),
     }
 }
 

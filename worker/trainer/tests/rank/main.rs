@@ -6,6 +6,7 @@ mod elastic;
 mod evaluation;
 mod failure;
 mod gang;
+mod old_formats;
 mod posteriors;
 mod pretrained;
 mod resume;

@@ -246,10 +246,20 @@ impl World {
             | Event::TrialReopened { .. }
             | Event::ExperimentSubmitted { .. }
             | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
+            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::TrialEnded { .. }
             | Event::CheckpointCommitted { .. }
