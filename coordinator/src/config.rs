@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub keep_checkpoints: NonZeroUsize,
     /// Largest blob that is accepted, in bytes.
     pub max_blob_bytes: u64,
+    /// Events after which the log is compacted, at least.
+    pub snapshot_events: NonZeroU64,
 }
 
 /// Why a configuration is refused.
@@ -94,7 +96,7 @@ impl Config {
             projects: BTreeMap::new(),
             ..Policy::default()
         };
-        Limits { policy, heartbeat: self.heartbeat }
+        Limits { policy, heartbeat: self.heartbeat, snapshot_events: self.snapshot_events.get() }
     }
 }
 

@@ -138,9 +138,8 @@ impl Kind for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Full { .. } => ErrorKind::ResourceExhausted,
-            Self::Locked { .. } | Self::Permission { .. } | Self::Database { .. } | Self::Folder { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Permission { .. } => ErrorKind::FailedPrecondition,
+            Self::Locked { .. } | Self::Database { .. } | Self::Folder { .. } => ErrorKind::Unavailable,
             Self::Closed { .. } => ErrorKind::Unavailable,
             Self::DamagedEvent { .. }
             | Self::DamagedSnapshot { .. }
@@ -155,6 +154,11 @@ impl Kind for StoreError {
 }
 
 impl StoreError {
+    /// What the operating system said about a data folder.
+    pub(crate) fn of_folder(path: &Path, source: io::Error) -> Self {
+        folder_error(path, source)
+    }
+
     /// Whether the disk may take writes again, without anybody having to mend what is stored.
     pub fn may_pass(&self) -> bool {
         match self {

@@ -34,6 +34,11 @@ impl Reader {
         *self.trees.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
     fn trees(&self) -> Result<Trees, StoreError> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.clone().ok_or_else(|| StoreError::Closed { path: self.path.clone() })

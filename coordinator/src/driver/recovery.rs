@@ -1,0 +1,173 @@
+//! From the disk to the state, and back: the newest snapshot that is whole, the events after it, and the next
+//! snapshot when enough events followed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coordinator_core::{Cluster, Millis, Part, Policy, Snapshot};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::History;
+use super::history::HistoryPart;
+use crate::store::{Store, StoreError};
+
+#[expect(clippy::large_enum_variant, reason = "one lives at a time")]
+/// One line of a stored snapshot.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line<'a> {
+    Cluster(Part<'a>),
+    History(HistoryPart<'a>),
+}
+
+/// The state that a store holds.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) cluster: Cluster,
+    pub(crate) history: History,
+    /// Events that the snapshot stood for; 0 without one.
+    pub(crate) covered: u64,
+    /// Events that were replayed after it.
+    pub(crate) replayed: u64,
+    /// Snapshots that were passed over because they are damaged.
+    pub(crate) damaged: Vec<StoreError>,
+}
+
+/// Reads the state.
+///
+/// A damaged snapshot is passed over only where an older one, or none, and every event since are there.
+pub(crate) fn recover(store: &Store, policy: &Policy, now: Millis) -> Result<Recovered, StoreError> {
+    let mut damaged = Vec::new();
+    for stored in store.snapshots()? {
+        let (mut snapshot, mut history) = (Snapshot::default(), History::default());
+        let read = stored.read(|line| match line {
+            Line::Cluster(part) => snapshot.push(part),
+            Line::History(part) => history.push(part),
+        });
+        match read {
+            Ok(()) if follows(store, stored.covers())? => {
+                return replay((snapshot, history), stored.covers(), store, policy, now, damaged);
+            }
+            // The events after it are gone: whatever newer snapshot there was is all that could be used.
+            Ok(()) => break,
+            Err(error @ StoreError::DamagedSnapshot { .. }) => damaged.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if !damaged.is_empty() && !follows(store, 0)? {
+        return Err(damaged.remove(0));
+    }
+    replay((Snapshot::default(), History::default()), 0, store, policy, now, damaged)
+}
+
+/// Whether the log goes on right after the first `covered` events.
+fn follows(store: &Store, covered: u64) -> Result<bool, StoreError> {
+    if store.newest_event() == covered {
+        return Ok(true);
+    }
+    Ok(store.oldest_event()?.is_some_and(|oldest| oldest <= covered + 1))
+}
+
+fn replay(
+    (snapshot, mut history): (Snapshot, History),
+    covered: u64,
+    store: &Store,
+    policy: &Policy,
+    now: Millis,
+    damaged: Vec<StoreError>,
+) -> Result<Recovered, StoreError> {
+    let mut failed = None;
+    let mut replayed = 0_u64;
+    let log = store.events_after(covered).map_while(|event| match event {
+        Ok(event) => {
+            history.apply(&event);
+            replayed += 1;
+            Some(event)
+        }
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    let cluster = Cluster::restore(policy.clone(), now, snapshot, log);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Recovered { cluster, history, covered, replayed, damaged }),
+    }
+}
+
+/// When the next snapshot is due, and the one that is being written.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// Events between two snapshots, at least.
+    every: u64,
+    /// Number of the event that makes the next one due.
+    due: u64,
+    writing: Option<Writing>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // Nobody may hold the database open for longer than the driver does.
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Snapshots {
+    pub(super) fn new(every: u64, covered: u64, cluster: &Cluster) -> Self {
+        let due = covered + every.max(cluster.records() as u64);
+        Self { every, due, writing: None }
+    }
+
+    /// Begins a snapshot of the state after all events of `store`, if one is due.
+    ///
+    /// The records are shared with the live state, so this takes milliseconds; they are written by a thread of
+    /// its own. There are at least as many events between two snapshots as the state has records, so writing
+    /// them never costs more than writing the events did.
+    pub(super) fn consider(&mut self, store: &Store, cluster: &Cluster, history: &History) {
+        let newest = store.newest_event();
+        let busy = self.writing.as_ref().is_some_and(|writing| !writing.task.is_finished());
+        if newest < self.due || busy {
+            return;
+        }
+        self.due = newest + self.every.max(cluster.records() as u64);
+        let compactor = match store.compactor() {
+            Ok(compactor) => compactor,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "no snapshot is written");
+                return;
+            }
+        };
+        let (cluster, history) = (cluster.snapshot(), history.copy());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let cluster = cluster.parts().map(Line::Cluster);
+            let lines = cluster.chain(history.parts().map(Line::History));
+            let written = compactor.compact_while(newest, lines, |_| !stopped.load(Ordering::Relaxed));
+            match written {
+                Ok(()) => info!(events = newest, "the log is compacted"),
+                // The next commit meets the same trouble, and the driver answers it.
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "the log is not compacted"),
+            }
+        });
+        self.writing = Some(Writing { stop, task });
+    }
+
+    /// Waits until nothing is written any more.
+    pub(super) async fn stop(&mut self) {
+        if let Some(mut writing) = self.writing.take() {
+            writing.stop.store(true, Ordering::Relaxed);
+            // A panic was logged where it happened.
+            let _ = (&mut writing.task).await;
+        }
+    }
+}
