@@ -14,10 +14,12 @@ mod error;
 mod frame;
 mod mark;
 mod parts;
+mod portable;
 mod reader;
 mod records;
 mod rows;
 mod snapshots;
+mod transfer;
 mod trees;
 
 use std::fs::File;
@@ -31,9 +33,11 @@ use error::folder_error;
 pub use error::{Holder, StoreError};
 pub use frame::FrameError;
 use mark::{Acknowledged, Mark};
+pub use portable::PortableError;
 pub use reader::Reader;
 pub use records::{Batch, MetricReport, StoredLog, Warning};
 pub use snapshots::{Compactor, Stage, StoredSnapshot};
+pub use transfer::{TornTail, TransferError, Transferred, export, import};
 use trees::{EVENTS, META, Trees};
 
 /// Folder of the database below the data folder.

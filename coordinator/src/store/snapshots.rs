@@ -289,7 +289,7 @@ fn heads(trees: &Trees) -> Result<Vec<(u64, Head)>, StoreError> {
     heads.collect()
 }
 
-fn head_key(covers: u64) -> Vec<u8> {
+pub(super) fn head_key(covers: u64) -> Vec<u8> {
     [HEAD, &covers.to_be_bytes()].concat()
 }
 

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use super::*;
 
 mod compaction;
+mod hostile;
+mod transfer;
 
 fn event(worker: u64) -> Event {
     Event::WorkerLost { worker: WorkerId(worker), at: Millis(worker) }
