@@ -10,6 +10,7 @@
 //! disk's cache nor writes the file's metadata. That survives the death of this process, and not a loss of
 //! power. So a commit syncs the database's file itself, too; and see `parts` for what sled would put elsewhere.
 
+mod check;
 mod error;
 mod frame;
 mod mark;
@@ -29,6 +30,7 @@ use common::{AttemptId, Digest};
 use coordinator_core::Event;
 use serde::Serialize;
 
+pub use check::Counts;
 use error::folder_error;
 pub use error::{Holder, StoreError};
 pub use frame::FrameError;
@@ -37,6 +39,7 @@ pub use portable::PortableError;
 pub use reader::Reader;
 pub use records::{Batch, MetricReport, StoredLog, Warning};
 pub use snapshots::{Compactor, Stage, StoredSnapshot};
+pub(crate) use transfer::is_store;
 pub use transfer::{TornTail, TransferError, Transferred, export, import};
 use trees::{EVENTS, META, Trees};
 

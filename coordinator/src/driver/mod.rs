@@ -30,6 +30,7 @@ use crate::store::{Store, StoreError};
 
 use command::Command;
 pub use history::{AttemptEnd, AttemptOutcome, AttemptRecord, History};
+pub(crate) use recovery::{recover, recover_from};
 pub(crate) use sessions::OUTGOING;
 pub use sessions::{Outgoing, SessionEnd, SessionId, Sessions};
 

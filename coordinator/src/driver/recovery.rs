@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::History;
 use super::history::HistoryPart;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoredSnapshot};
 
 #[expect(clippy::large_enum_variant, reason = "one lives at a time")]
 /// One line of a stored snapshot.
@@ -41,17 +41,12 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(store: &Store, policy: &Policy, now: Millis) -> Result<Recovered, StoreError> {
     let mut damaged = Vec::new();
     for stored in store.snapshots()? {
-        let (mut snapshot, mut history) = (Snapshot::default(), History::default());
-        let read = stored.read(|line| match line {
-            Line::Cluster(part) => snapshot.push(part),
-            Line::History(part) => history.push(part),
-        });
-        match read {
-            Ok(()) if follows(store, stored.covers())? => {
-                return replay((snapshot, history), stored.covers(), store, policy, now, damaged);
-            }
-            // The events after it are gone: whatever newer snapshot there was is all that could be used.
-            Ok(()) => break,
+        if !damaged.is_empty() && !follows(store, stored.covers())? {
+            // The events after it are gone, so it cannot take the place of the damaged one.
+            break;
+        }
+        match recover_from(store, &stored, policy, now) {
+            Ok(recovered) => return Ok(Recovered { damaged, ..recovered }),
             Err(error @ StoreError::DamagedSnapshot { .. }) => damaged.push(error),
             Err(error) => return Err(error),
         }
@@ -59,7 +54,23 @@ pub(crate) fn recover(store: &Store, policy: &Policy, now: Millis) -> Result<Rec
     if !damaged.is_empty() && !follows(store, 0)? {
         return Err(damaged.remove(0));
     }
-    replay((Snapshot::default(), History::default()), 0, store, policy, now, damaged)
+    let recovered = replay((Snapshot::default(), History::default()), 0, store, policy, now)?;
+    Ok(Recovered { damaged, ..recovered })
+}
+
+/// Reads the state from one snapshot and the events after it.
+pub(crate) fn recover_from(
+    store: &Store,
+    stored: &StoredSnapshot,
+    policy: &Policy,
+    now: Millis,
+) -> Result<Recovered, StoreError> {
+    let (mut snapshot, mut history) = (Snapshot::default(), History::default());
+    stored.read(|line| match line {
+        Line::Cluster(part) => snapshot.push(part),
+        Line::History(part) => history.push(part),
+    })?;
+    replay((snapshot, history), stored.covers(), store, policy, now)
 }
 
 /// Whether the log goes on right after the first `covered` events.
@@ -76,7 +87,6 @@ fn replay(
     store: &Store,
     policy: &Policy,
     now: Millis,
-    damaged: Vec<StoreError>,
 ) -> Result<Recovered, StoreError> {
     let mut failed = None;
     let mut replayed = 0_u64;
@@ -94,7 +104,7 @@ fn replay(
     let cluster = Cluster::restore(policy.clone(), now, snapshot, log);
     match failed {
         Some(error) => Err(error),
-        None => Ok(Recovered { cluster, history, covered, replayed, damaged }),
+        None => Ok(Recovered { cluster, history, covered, replayed, damaged: Vec::new() }),
     }
 }
 
