@@ -78,9 +78,11 @@ impl Driver {
             FromWorker::Metrics { attempt, sequence, rows } => {
                 self.metrics(worker, attempt, sequence, rows, turn);
             }
-            FromWorker::Incident { attempt, rank, pattern, line, quarantine: _ } => {
+            FromWorker::Incident { attempt, rank, pattern, line, quarantine } => {
                 let message = format!("rank {rank}: a line of its log matches `{pattern}`: {line}");
                 self.warning(worker, attempt, message, turn);
+                let incident = Input::Incident { worker, attempt, rank, pattern, line, quarantine };
+                self.decide_or_note(incident, turn);
             }
             FromWorker::Warning { attempt, message } => self.warning(worker, attempt, message, turn),
             FromWorker::LogStored { attempt, rank, digest, bytes } => {

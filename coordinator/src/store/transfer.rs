@@ -46,6 +46,13 @@ pub enum TransferError {
     },
 }
 
+impl TransferError {
+    /// Whether the file was cut, so that its whole records could be taken.
+    pub fn is_torn(&self) -> bool {
+        matches!(self, Self::Portable { source: PortableError::Torn { whole: 1.. }, .. })
+    }
+}
+
 /// What to do with a file whose end was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TornTail {

@@ -7,6 +7,8 @@ mod files;
 mod full_disk;
 mod killed;
 mod lifecycle;
+mod operations;
 mod support;
+mod verify;
 mod watch;
 mod workers;

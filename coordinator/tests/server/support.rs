@@ -54,6 +54,7 @@ pub fn config(data_dir: &Path) -> Config {
         keep_checkpoints: 2.try_into().unwrap(),
         max_blob_bytes: 64 << 20,
         snapshot_events: 200.try_into().unwrap(),
+        projects: std::collections::BTreeMap::new(),
     }
 }
 

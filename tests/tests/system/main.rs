@@ -13,6 +13,7 @@ mod folders;
 mod grid_to_table;
 mod logs;
 mod numerics;
+mod operations;
 mod placement;
 mod protocol;
 mod reuse;
