@@ -117,6 +117,13 @@ impl WorkerSession for Service {
         blobs::upload(&self.blobs, request.into_inner()).await.map(Response::new)
     }
 
+    async fn probe_blob(
+        &self,
+        request: Request<v1::ProbeBlobRequest>,
+    ) -> Result<Response<v1::ProbeBlobResponse>, Status> {
+        blobs::probe(&self.blobs, &request.into_inner()).await.map(Response::new)
+    }
+
     async fn download_blob(
         &self,
         request: Request<v1::DownloadBlobRequest>,

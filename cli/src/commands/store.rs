@@ -23,10 +23,10 @@ fn perform(command: StoreCommand) -> Result<ExitCode, Failure> {
             let folder = arguments.folder;
             let found = coordinator::verify(&folder.data_dir).map_err(|error| failure(&error))?;
             if folder.json {
-                out::json(&found)?
+                out::json(&found)?;
             } else {
-                report(&folder.data_dir, &found)?
-            };
+                report(&folder.data_dir, &found)?;
+            }
             Ok(if found.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         StoreCommand::Export(arguments) => {
