@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use coordinator_core::{Cluster, Millis, Part, Policy, Snapshot};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::History;
 use super::history::HistoryPart;
@@ -156,7 +157,9 @@ impl Snapshots {
                 return;
             }
         };
+        let begun = Instant::now();
         let (cluster, history) = (cluster.snapshot(), history.copy());
+        debug!(took = ?begun.elapsed(), "the state is copied for a snapshot");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::task::spawn_blocking(move || {
