@@ -52,6 +52,10 @@ const DATABASE_FILE: &str = "db";
 /// File beside the database that says what was acknowledged.
 const MARK_FILE: &str = "acknowledged";
 
+/// Last byte of the last event of a commit. JSON does not mind it, and a file that was cut can be cut back to it:
+/// between two events of a step the state is none that ever was.
+const END_OF_COMMIT: u8 = b'\n';
+
 /// Key of the number of commits.
 const COMMITS: &[u8] = b"commits";
 
@@ -215,7 +219,11 @@ impl Store {
         let mut entries = sled::Batch::default();
         for (event, sequence) in events.iter().zip(self.next_event..) {
             let key = sequence.to_be_bytes();
-            let record = frame::seal(&key, &to_json(event));
+            let mut body = to_json(event);
+            if sequence + 1 == self.next_event + events.len() as u64 {
+                body.push(END_OF_COMMIT);
+            }
+            let record = frame::seal(&key, &body);
             parts::cut(&key, &record).for_each(|(key, part)| entries.insert(key, part));
         }
         self.trees.events.apply_batch(entries).map_err(|source| self.trees.error(source))?;

@@ -55,7 +55,7 @@ pub struct ImportArguments {
     pub file: PathBuf,
     #[command(flatten)]
     pub folder: FolderArguments,
-    /// Take the whole records of a file whose end was cut
+    /// Take a file whose end was cut up to its last whole commit
     #[arg(long)]
     pub accept_torn_tail: bool,
 }

@@ -52,7 +52,7 @@ fn failure(error: &(dyn std::error::Error + 'static)) -> Failure {
 
 fn import_failure(error: &TransferError) -> Failure {
     let hint = if error.is_torn() {
-        "; give --accept-torn-tail to import the whole records, which are a state that once was"
+        "; give --accept-torn-tail to import what it holds up to the last whole commit, a state that once was"
     } else {
         ""
     };
@@ -75,7 +75,7 @@ fn say(done: &Transferred, json: bool, verb: &str, target: &Path) -> Result<(), 
         target.display()
     );
     if torn {
-        text += "\nthe end of the file was cut: what came after the last whole record is lost";
+        text += "\nthe end of the file was cut: what came after the last whole commit is lost";
     }
     out::line(&text)
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::portable::{PortableError, Record, Scan, Section, Writer};
 use super::trees::{EVENTS, LOGS, META, METRICS, SNAPSHOTS, Trees, WARNINGS};
-use super::{COMMITS, DATABASE, MARK_FILE, Store, StoreError, StoredSnapshot, frame, snapshots, to_json};
+use super::{
+    COMMITS, DATABASE, END_OF_COMMIT, MARK_FILE, Store, StoreError, StoredSnapshot, frame, snapshots, to_json,
+};
 
 /// Folder of an import that is not complete.
 const PART: &str = "import.part";
@@ -58,7 +60,7 @@ impl TransferError {
 pub enum TornTail {
     /// Refuse it.
     Refuse,
-    /// Take its whole records.
+    /// Take it up to the last commit that is whole.
     Accept,
 }
 
@@ -175,14 +177,27 @@ pub fn import(file: &Path, data_dir: &Path, torn: TornTail) -> Result<Transferre
     placed
 }
 
-/// Reads the file to its end. Returns how many records of it are whole, and whether its end was cut.
+/// Reads the file to its end. Returns how many records of it are taken, and whether its end was cut: then those
+/// are given up, too, that became durable only together with what is lost.
 fn survey(file: &Path, torn: TornTail) -> Result<(u64, bool), TransferError> {
-    let mut whole = 0;
+    let (mut whole, mut complete, mut has_ends) = (0, 0, false);
     for record in scan(file)? {
         match record {
-            Ok(_) => whole += 1,
-            Err(PortableError::Torn { .. }) if torn == TornTail::Accept && whole > 0 => {
-                return Ok((whole, true));
+            Ok(Record { section, body, .. }) => {
+                whole += 1;
+                let ends = section == Section::Events && body.last() == Some(&END_OF_COMMIT);
+                has_ends |= ends;
+                if ends || section != Section::Events {
+                    complete = whole;
+                }
+            }
+            Err(source @ PortableError::Torn { .. }) => {
+                // Builds that marked no ends wrote all of these events.
+                let taken = if has_ends || complete > 0 { complete } else { whole };
+                if torn == TornTail::Accept && taken > 0 {
+                    return Ok((taken, true));
+                }
+                return Err(TransferError::Portable { path: file.to_owned(), source });
             }
             Err(source) => return Err(TransferError::Portable { path: file.to_owned(), source }),
         }
