@@ -184,3 +184,32 @@ impl Snapshots {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as the first version of the format wrote them. Never edited.
+    const V1: [&str; 3] = [
+        r#"{"cluster":{"head":{"workers":{},"last-experiment":1,"last-trial":3,"last-attempt":3}}}"#,
+        r#"{"history":{"attempt":[2,{"trial":1,"placement":[{"worker":1,"first_rank":0,"ranks":1}],"started":5,"end":{"at":7,"how":{"failed":{"kind":"out-of-memory"}}}}]}}"#,
+        r#"{"history":{"worker":[1,"node-1"]}}"#,
+    ];
+
+    #[test]
+    fn a_snapshot_of_version_1_decodes_and_is_written_the_same_way() {
+        let (mut snapshot, mut history) = (Snapshot::default(), History::default());
+        for line in V1 {
+            match serde_json::from_str(line).unwrap() {
+                Line::Cluster(part) => snapshot.push(part),
+                Line::History(part) => history.push(part),
+            }
+        }
+        let attempts: Vec<_> = history.attempts_of(common::TrialId(1)).map(|(id, _)| id.0).collect();
+        assert_eq!(attempts, [2]);
+        let written: Vec<_> =
+            history.parts().map(|part| serde_json::to_string(&Line::History(part)).unwrap()).collect();
+        assert_eq!(written, V1[1..]);
+        assert_eq!(snapshot.parts().count(), 1);
+    }
+}
