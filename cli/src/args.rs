@@ -1,6 +1,7 @@
 //! The command line.
 
 mod operations;
+mod store;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use operations::{
     DrainArguments, ExplainArguments, PinArguments, PriorityArguments, TargetArguments, UndrainArguments,
 };
+pub use store::{StoreArguments, StoreCommand};
 
 /// Run grids of uncertainty-quantification experiments on many machines, and read their tables.
 #[derive(Debug, Parser)]
@@ -99,6 +101,8 @@ pub enum Command {
     Drain(DrainArguments),
     /// Use a drained worker, or one in quarantine, again
     Undrain(UndrainArguments),
+    /// Check, export and import what a coordinator stores; needs no coordinator
+    Store(StoreArguments),
     /// List, check and fetch data sets; needs no coordinator
     Data(DataArguments),
 }

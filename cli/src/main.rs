@@ -57,6 +57,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Curves(arguments) => commands::curves::run(&client, arguments).await,
         Command::Artifacts(arguments) => commands::artifacts::run(&client, arguments).await,
         Command::Metrics(arguments) => commands::metrics::run(&client, arguments).await,
+        Command::Store(arguments) => commands::store::run(arguments.command).await,
         Command::Data(arguments) => commands::data::run(arguments.command).await,
         Command::Workers(arguments) => commands::workers::run(&client, arguments).await,
     }

@@ -1,8 +1,8 @@
 //! Checkpoints, artifacts and logs, stored under the digest of their content.
 //!
-//! A blob becomes visible whole or not at all. object_store's local store writes to a staging file beside the
-//! final name; nothing is renamed before size and digest were found right, and with `with_fsync` the file is
-//! synced before the rename and its folder after it. So [`Upload::finish`] returns when the blob is durable,
+//! A blob becomes visible whole or not at all. Its bytes come into a file beside the others (see `upload`);
+//! nothing is renamed before size and digest were found right, and the file is synced before the rename and
+//! its folder after it. So [`Upload::finish`] returns when the blob is durable,
 //! and a manifest that is written after it names whole bytes. Whether bytes stay whole is checked on every
 //! way out: a download that does not hash to its name ends in an error, never in a quiet end.
 //!
@@ -10,6 +10,7 @@
 //! until somebody says what refers to it, so that it is not deleted between its upload and its manifest.
 
 mod sweep;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,15 +25,14 @@ use common::Digest;
 use futures::{Stream, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 use proto::status::{ErrorKind, Kind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 pub use sweep::Stored;
-
-/// Bytes of one part of an upload: above the least that S3 accepts (5 MiB).
-const PART_BYTES: usize = 8 << 20;
+use upload::Parts;
+pub use upload::Upload;
 
 /// Bytes of one read of a download. Each is a call to the blocking pool, or to a remote store.
 const READ_BYTES: u64 = 1 << 20;
@@ -75,9 +75,27 @@ pub enum BlobError {
     /// Not stored.
     #[error("blob {0} is not stored")]
     Missing(Digest),
+    /// The bytes that came do not begin where those that are here end.
+    #[error("blob {} goes on at byte {received}, not {offset}: ask again", digest.short())]
+    Offset {
+        /// The blob.
+        digest: Digest,
+        /// Where the sender began.
+        offset: u64,
+        /// Where it should have.
+        received: u64,
+    },
+    /// Somebody else sends the same blob.
+    #[error("somebody else goes on with blob {}: ask again", .0.short())]
+    Superseded(Digest),
     /// The disk is full.
-    #[error("no space is left for blobs: free some below the data-dir")]
-    Full(#[source] object_store::Error),
+    #[error("no space is left in `{}`: free some", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The store failed.
     #[error("cannot use the blob store")]
     Store(#[source] object_store::Error),
@@ -97,8 +115,10 @@ impl Kind for BlobError {
             Self::TooLarge { .. } => ErrorKind::InvalidArgument,
             Self::Size { .. } | Self::Mismatch { .. } | Self::Damaged(_) => ErrorKind::DataLoss,
             Self::Missing(_) => ErrorKind::NotFound,
-            Self::Full(_) => ErrorKind::ResourceExhausted,
-            Self::Store(_) | Self::Folder { .. } => ErrorKind::Unavailable,
+            Self::Full { .. } => ErrorKind::ResourceExhausted,
+            Self::Offset { .. } | Self::Superseded(_) | Self::Store(_) | Self::Folder { .. } => {
+                ErrorKind::Unavailable
+            }
         }
     }
 }
@@ -107,7 +127,9 @@ impl Kind for BlobError {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    folder: PathBuf,
     limit: u64,
+    parts: Parts,
     /// Held while a blob is deleted, so that none is called known at the same time.
     pins: Arc<Mutex<BTreeMap<Digest, Instant>>>,
 }
@@ -121,19 +143,6 @@ pub enum Announced {
     Wanted(Box<Upload>),
 }
 
-/// An upload under way. Dropped before [`Upload::finish`], it leaves nothing behind.
-#[derive(Debug)]
-pub struct Upload {
-    blobs: Blobs,
-    digest: Digest,
-    announced: u64,
-    received: u64,
-    hasher: Hasher,
-    part: Vec<Bytes>,
-    part_bytes: usize,
-    parts: Box<dyn MultipartUpload>,
-}
-
 impl Blobs {
     /// Opens the store in a local folder, makes it if it is not there, and removes what interrupted uploads left.
     ///
@@ -145,37 +154,48 @@ impl Blobs {
         fs::create_dir_all(folder).map_err(failed)?;
         sweep::remove_staged(folder).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(BlobError::Store)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), limit, pins: Arc::default() })
+        let folder = folder.to_owned();
+        Ok(Self { store: Arc::new(store), folder, limit, parts: Arc::default(), pins: Arc::default() })
     }
 
-    /// Begins an upload.
+    /// Begins an upload at its first byte.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::resume`].
+    pub async fn announce(&self, digest: Digest, bytes: u64) -> Result<Announced, BlobError> {
+        self.resume(digest, bytes, 0).await
+    }
+
+    /// Whether a blob of this size is stored and whole. If so, it stays for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError::TooLarge`], or what the store said.
+    pub async fn is_known(&self, digest: Digest, bytes: u64) -> Result<bool, BlobError> {
+        if bytes > self.limit {
+            return Err(BlobError::TooLarge { bytes, limit: self.limit });
+        }
+        // Before the look, so that it is not deleted between the look and the answer.
+        self.pin(digest).await;
+        Ok(self.size(digest).await? == Some(bytes) && self.is_whole(digest).await?)
+    }
+
+    /// Goes on with an upload behind its first `offset` bytes; see [`Self::received`].
     ///
     /// A blob that is stored is read once before it is called known: taking a damaged copy for whole would
     /// make the damage last for ever.
     ///
     /// # Errors
     ///
-    /// [`BlobError::TooLarge`], or what the store said.
-    pub async fn announce(&self, digest: Digest, bytes: u64) -> Result<Announced, BlobError> {
-        if bytes > self.limit {
-            return Err(BlobError::TooLarge { bytes, limit: self.limit });
-        }
-        // Before the look, so that it is not deleted between the look and the answer.
-        self.pin(digest).await;
-        if self.size(digest).await? == Some(bytes) && self.is_whole(digest).await? {
+    /// [`BlobError::TooLarge`], [`BlobError::Offset`], or what the store said.
+    pub async fn resume(&self, digest: Digest, bytes: u64, offset: u64) -> Result<Announced, BlobError> {
+        // Who goes on was told that it is not stored.
+        if (offset == 0 || bytes > self.limit) && self.is_known(digest, bytes).await? {
             return Ok(Announced::Known);
         }
-        let parts = self.store.put_multipart(&location(digest)).await.map_err(store_error)?;
-        Ok(Announced::Wanted(Box::new(Upload {
-            blobs: self.clone(),
-            digest,
-            announced: bytes,
-            received: 0,
-            hasher: Hasher::new(),
-            part: Vec::new(),
-            part_bytes: 0,
-            parts,
-        })))
+        self.pin(digest).await;
+        Ok(Announced::Wanted(Box::new(self.go_on(digest, bytes, offset).await?)))
     }
 
     /// Size of a blob, if it is stored.
@@ -201,7 +221,25 @@ impl Blobs {
         digest: Digest,
     ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + use<>, BlobError> {
         let size = self.size(digest).await?.ok_or(BlobError::Missing(digest))?;
-        let start = Download { store: self.store.clone(), digest, size, offset: 0, hasher: Hasher::new() };
+        let hasher = Some(Hasher::new());
+        let start = Download { store: self.store.clone(), digest, size, offset: 0, hasher };
+        Ok(stream::try_unfold(start, Download::next))
+    }
+
+    /// The bytes of a blob behind its first `offset` ones. Whether the whole is what was stored is for whoever has
+    /// the first ones to say.
+    ///
+    /// # Errors
+    ///
+    /// [`BlobError::Missing`], or what the store said.
+    pub async fn download_from(
+        &self,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + use<>, BlobError> {
+        let size = self.size(digest).await?.ok_or(BlobError::Missing(digest))?;
+        let (offset, hasher) = (offset.min(size), (offset == 0).then(Hasher::new));
+        let start = Download { store: self.store.clone(), digest, size, offset, hasher };
         Ok(stream::try_unfold(start, Download::next))
     }
 
@@ -262,72 +300,19 @@ impl Blobs {
     }
 }
 
-impl Upload {
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`BlobError::Size`] when more come than were announced; else what the store said.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.received += bytes.len() as u64;
-        if self.received > self.announced {
-            return Err(self.wrong_size());
-        }
-        self.hasher.update(&bytes);
-        self.part_bytes += bytes.len();
-        self.part.push(bytes);
-        if self.part_bytes >= PART_BYTES {
-            self.send_part().await?;
-        }
-        Ok(())
-    }
-
-    /// Checks size and digest, and makes the blob durable and visible.
-    ///
-    /// # Errors
-    ///
-    /// [`BlobError::Size`] or [`BlobError::Mismatch`], and then nothing is stored; else what the store said.
-    pub async fn finish(mut self) -> Result<(), BlobError> {
-        if self.received != self.announced {
-            return Err(self.wrong_size());
-        }
-        let found = Digest(*self.hasher.finalize().as_bytes());
-        if found != self.digest {
-            return Err(BlobError::Mismatch { expected: self.digest, found });
-        }
-        // A store may refuse an upload without parts, and an empty blob has none yet.
-        if !self.part.is_empty() || self.announced == 0 {
-            self.send_part().await?;
-        }
-        self.parts.complete().await.map_err(store_error)?;
-        // The time of an upload does not count.
-        self.blobs.pin(self.digest).await;
-        Ok(())
-    }
-
-    async fn send_part(&mut self) -> Result<(), BlobError> {
-        let part = PutPayload::from_iter(self.part.drain(..));
-        self.part_bytes = 0;
-        self.parts.put_part(part).await.map_err(store_error)
-    }
-
-    fn wrong_size(&self) -> BlobError {
-        BlobError::Size { digest: self.digest, announced: self.announced, received: self.received }
-    }
-}
-
 struct Download {
     store: Arc<dyn ObjectStore>,
     digest: Digest,
     size: u64,
     offset: u64,
-    hasher: Hasher,
+    /// `None` when the first bytes were not read.
+    hasher: Option<Hasher>,
 }
 
 impl Download {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, BlobError> {
         if self.offset == self.size {
-            let whole = self.hasher.finalize().as_bytes() == &self.digest.0;
+            let whole = self.hasher.is_none_or(|hasher| hasher.finalize().as_bytes() == &self.digest.0);
             return if whole { Ok(None) } else { Err(BlobError::Damaged(self.digest)) };
         }
         let end = self.size.min(self.offset + READ_BYTES);
@@ -340,7 +325,9 @@ impl Download {
         if piece.len() as u64 != end - self.offset {
             return Err(BlobError::Damaged(self.digest));
         }
-        self.hasher.update(&piece);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&piece);
+        }
         self.offset = end;
         Ok(Some((piece, self)))
     }
@@ -353,19 +340,15 @@ fn location(digest: Digest) -> Path {
 }
 
 fn store_error(error: object_store::Error) -> BlobError {
-    if is_full(&error) { BlobError::Full(error) } else { BlobError::Store(error) }
+    BlobError::Store(error)
 }
 
-fn is_full(error: &object_store::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        if let Some(Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge) = kind {
-            return true;
-        }
-        source = cause.source();
+fn file_error(path: &FsPath, source: io::Error) -> BlobError {
+    let path = path.to_owned();
+    match source.kind() {
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => BlobError::Full { path, source },
+        _ => BlobError::Folder { path, source },
     }
-    false
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub keep_checkpoints: NonZeroUsize,
     /// Largest blob that is accepted, in bytes.
     pub max_blob_bytes: u64,
+    /// Events after which the log is compacted, at least.
+    pub snapshot_events: NonZeroU64,
     /// What each project may use.
     pub projects: BTreeMap<String, Project>,
 }
@@ -118,7 +120,7 @@ impl Config {
             projects: self.projects.iter().map(|(name, project)| (name.clone(), project.into())).collect(),
             ..Policy::default()
         };
-        Limits { policy, heartbeat: self.heartbeat }
+        Limits { policy, heartbeat: self.heartbeat, snapshot_events: self.snapshot_events.get() }
     }
 }
 

@@ -11,6 +11,8 @@ mod grpc;
 mod serve;
 mod session;
 pub mod store;
+mod verify;
 
 pub use config::{Config, ConfigError, DEFAULT};
 pub use serve::{ServeError, serve};
+pub use verify::{Files, Verified, VerifyError, verify};

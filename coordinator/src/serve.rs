@@ -209,6 +209,7 @@ async fn sweep(driver: Handle, blobs: Blobs) {
             }
             Err(error) => warn!(error = &error as &dyn Error, "cannot list the blobs"),
         }
+        blobs.expire_uploads().await;
         tokio::time::sleep(SWEEP).await;
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::WorkerId;
 use common::session::{FromWorker, Hello, PROTOCOL, ToWorker};
 use futures::stream::{self, BoxStream, StreamExt};
-use proto::status::{ErrorKind, Kind, to_status};
+use proto::status::{ErrorKind, Kind, chain, to_status};
 use proto::v1;
 use proto::v1::worker_session_server::{WorkerSession, WorkerSessionServer};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use crate::blobs::Blobs;
-use crate::driver::{Handle, OUTGOING, Outgoing, SessionEnd, SessionId};
+use crate::driver::{DriverError, Handle, OUTGOING, Outgoing, SessionEnd, SessionId};
 
 pub(crate) use blobs::to_chunks;
 pub(crate) use logs::{LiveLogs, LogError};
@@ -57,7 +57,7 @@ impl Kind for SessionEnd {
         match self {
             Self::Superseded(_) => ErrorKind::Aborted,
             Self::SecondHello => ErrorKind::InvalidArgument,
-            Self::LeaseEnded(_) | Self::Goodbye | Self::Stopping => ErrorKind::Unavailable,
+            Self::LeaseEnded(_) | Self::Goodbye | Self::Paused(_) | Self::Stopping => ErrorKind::Unavailable,
         }
     }
 }
@@ -94,11 +94,16 @@ impl WorkerSession for Service {
         let (messages, outgoing) = mpsc::channel(OUTGOING);
         let (end, ended) = oneshot::channel();
         let gone = messages.clone();
-        let session = self
-            .driver
-            .open_session(hello, Outgoing { messages, end })
-            .await
-            .map_err(|error| to_status(&error))?;
+        let session =
+            self.driver.open_session(hello, Outgoing { messages, end }).await.map_err(
+                |error| match &error {
+                    // A worker is never refused for good because of a disk that is full now.
+                    DriverError::Paused(cause) => to_status(&SessionEnd::Paused(chain(cause.as_ref()))),
+                    DriverError::Rejected(_) | DriverError::Store(_) | DriverError::Stopping => {
+                        to_status(&error)
+                    }
+                },
+            )?;
         info!(%worker, ?session, "session opened");
         let reader = Reader { driver: self.driver.clone(), logs: self.logs.clone(), worker, session };
         tokio::spawn(reader.run(incoming, gone.downgrade()));
@@ -110,6 +115,13 @@ impl WorkerSession for Service {
         request: Request<Streaming<v1::UploadChunk>>,
     ) -> Result<Response<v1::UploadBlobResponse>, Status> {
         blobs::upload(&self.blobs, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn probe_blob(
+        &self,
+        request: Request<v1::ProbeBlobRequest>,
+    ) -> Result<Response<v1::ProbeBlobResponse>, Status> {
+        blobs::probe(&self.blobs, &request.into_inner()).await.map(Response::new)
     }
 
     async fn download_blob(

@@ -10,39 +10,38 @@
 //! disk's cache nor writes the file's metadata. That survives the death of this process, and not a loss of
 //! power. So a commit syncs the database's file itself, too; and see `parts` for what sled would put elsewhere.
 
+mod check;
+mod error;
 mod frame;
+mod mark;
 mod parts;
+mod portable;
+mod reader;
 mod records;
 mod rows;
+mod snapshots;
+mod transfer;
+mod trees;
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind as Io};
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs::File;
+use std::path::Path;
 
-use common::result::MetricRow;
-use common::{AttemptId, Digest, TrialId};
+use common::{AttemptId, Digest};
 use coordinator_core::Event;
-use proto::status::{ErrorKind, Kind};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+pub use check::Counts;
+use error::folder_error;
+pub use error::{Holder, StoreError};
 pub use frame::FrameError;
-use parts::Records;
+use mark::{Acknowledged, Mark};
+pub use portable::PortableError;
+pub use reader::Reader;
 pub use records::{Batch, MetricReport, StoredLog, Warning};
-
-/// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more.
-const CACHE_BYTES: u64 = 64 << 20;
-
-/// How long to wait for whoever had the folder before.
-const HANDOVER: Duration = Duration::from_secs(1);
-
-/// Trees of the database.
-const EVENTS: &str = "events";
-const METRICS: &str = "metrics";
-const WARNINGS: &str = "warnings";
-const LOGS: &str = "logs";
+pub use snapshots::{Compactor, Stage, StoredSnapshot};
+pub(crate) use transfer::is_store;
+pub use transfer::{TornTail, TransferError, Transferred, export, import};
+use trees::{EVENTS, META, Trees};
 
 /// Folder of the database below the data folder.
 const DATABASE: &str = "state";
@@ -50,121 +49,18 @@ const DATABASE: &str = "state";
 /// The database's file within its folder.
 const DATABASE_FILE: &str = "db";
 
+/// File beside the database that says what was acknowledged.
+const MARK_FILE: &str = "acknowledged";
+
+/// Last byte of the last event of a commit. JSON does not mind it, and a file that was cut can be cut back to it:
+/// between two events of a step the state is none that ever was.
+const END_OF_COMMIT: u8 = b'\n';
+
+/// Key of the number of commits.
+const COMMITS: &[u8] = b"commits";
+
 /// File that names the process that holds the data folder. The lock itself is sled's.
 const PID_FILE: &str = "coordinator.pid";
-
-/// Why the store refuses, or can no longer go on.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has the folder.
-    #[error("`{}` is in use by {holder}: stop it, or give this coordinator another data-dir", path.display())]
-    Locked {
-        /// The data folder.
-        path: PathBuf,
-        /// Who has it, as far as is known.
-        holder: Holder,
-    },
-    /// Not allowed to read or write.
-    #[error("no permission for `{}`: let the coordinator's user own the folder", path.display())]
-    Permission {
-        /// The data folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// No space is left.
-    #[error("no space is left for `{}`: free some, then start the coordinator again", path.display())]
-    Full {
-        /// The data folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Reading or writing failed.
-    #[error("cannot use the database in `{}`", path.display())]
-    Database {
-        /// The data folder.
-        path: PathBuf,
-        /// What the database said.
-        source: sled::Error,
-    },
-    /// The folder cannot be made or read.
-    #[error("cannot use the folder `{}`", path.display())]
-    Folder {
-        /// The data folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A record is not what was written.
-    #[error("record {sequence} of the event log is damaged: restore `{DATABASE}` from a copy")]
-    DamagedEvent {
-        /// Its sequence number.
-        sequence: u64,
-        /// What is wrong with it.
-        source: FrameError,
-    },
-    /// Records are missing in the middle of the log.
-    #[error(
-        "record {expected} of the event log is missing, {found} follows: restore `{DATABASE}` from a copy"
-    )]
-    Gap {
-        /// The first number that is missing.
-        expected: u64,
-        /// The number that was found.
-        found: u64,
-    },
-    /// A key that this program never writes.
-    #[error("`{tree}` holds a key that no coordinator writes")]
-    ForeignKey {
-        /// The tree.
-        tree: &'static str,
-    },
-    /// A record beside the log is not what was written.
-    #[error("a record of `{tree}` is damaged")]
-    Damaged {
-        /// The tree.
-        tree: &'static str,
-        /// What is wrong with it.
-        source: FrameError,
-    },
-    /// The database gave up in a way that it should not.
-    #[error("the database ended abnormally while it wrote")]
-    Abnormal,
-}
-
-impl Kind for StoreError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Full { .. } => ErrorKind::ResourceExhausted,
-            Self::Locked { .. } | Self::Permission { .. } | Self::Database { .. } | Self::Folder { .. } => {
-                ErrorKind::Unavailable
-            }
-            Self::DamagedEvent { .. } | Self::Gap { .. } | Self::ForeignKey { .. } | Self::Damaged { .. } => {
-                ErrorKind::DataLoss
-            }
-            Self::Abnormal => ErrorKind::Internal,
-        }
-    }
-}
-
-/// Who holds a data folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// The process of this id.
-    Process(u32),
-    /// A process that left no id.
-    Unknown,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Process(pid) => write!(f, "the coordinator with process id {pid}"),
-            Self::Unknown => f.write_str("another coordinator"),
-        }
-    }
-}
 
 /// The open database. There is one writer; see [`Store::reader`] for the others.
 #[derive(Debug)]
@@ -173,22 +69,9 @@ pub struct Store {
     /// The database's file, to sync it.
     file: File,
     next_event: u64,
-}
-
-/// Reads what is beside the log, while the store writes.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    trees: Trees,
-}
-
-#[derive(Clone, Debug)]
-struct Trees {
-    path: PathBuf,
-    db: sled::Db,
-    events: sled::Tree,
-    metrics: sled::Tree,
-    warnings: sled::Tree,
-    logs: sled::Tree,
+    commits: u64,
+    mark: Mark,
+    reader: Reader,
 }
 
 impl Store {
@@ -196,42 +79,70 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] when another process has it; else what the folder or the database said.
+    /// [`StoreError::Locked`] when another process has it; [`StoreError::Lost`] when it holds less than was
+    /// acknowledged; else what the folder or the database said.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let folder = |source| folder_error(data_dir, source);
-        fs::create_dir_all(data_dir).map_err(folder)?;
-        let failed = |source| database_error(data_dir, source);
-        let db = open_database(data_dir)?;
-        fs::write(data_dir.join(PID_FILE), std::process::id().to_string()).map_err(folder)?;
-        let tree = |name| db.open_tree(name).map_err(failed);
-        let trees = Trees {
-            path: data_dir.to_owned(),
-            events: tree(EVENTS)?,
-            metrics: tree(METRICS)?,
-            warnings: tree(WARNINGS)?,
-            logs: tree(LOGS)?,
-            db,
-        };
-        let next_event = match trees.events.last().map_err(failed)? {
-            Some((part, _)) => sequence_of(parts::record_key(&part, EVENTS)?)? + 1,
-            None => 1,
-        };
-        let database = data_dir.join(DATABASE);
-        let file = File::open(database.join(DATABASE_FILE)).map_err(folder)?;
-        // The names of what was just made.
-        for made in [&database, data_dir] {
-            File::open(made).and_then(|made| made.sync_all()).map_err(folder)?;
-        }
-        Ok(Self { trees, file, next_event })
+        Self::open_for(Reader::closed(data_dir), data_dir)
     }
 
-    /// Every event, oldest first.
+    /// Opens the database again after it was closed. Readers of the earlier one read this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_for(reader: Reader, data_dir: &Path) -> Result<Self, StoreError> {
+        let (trees, file) = Trees::open(data_dir)?;
+        let (mark, acknowledged) = Mark::open(data_dir)?;
+        let next_event = 1 + newest_event(&trees)?.max(snapshots::newest_covered(&trees)?);
+        let commits = commits(&trees)?;
+        let mut store = Self { trees, file, next_event, commits, mark, reader };
+        match acknowledged {
+            Some(acknowledged) => store.compare(acknowledged)?,
+            // Made by a build that kept no mark, or just now.
+            None => store.acknowledge()?,
+        }
+        store.reader.open(store.trees.clone());
+        Ok(store)
+    }
+
+    /// Refuses a database that is older than what was acknowledged.
+    fn compare(&self, acknowledged: Acknowledged) -> Result<(), StoreError> {
+        let (commits, events) = (self.commits, self.newest_event());
+        if commits >= acknowledged.commits && events >= acknowledged.events {
+            return Ok(());
+        }
+        Err(StoreError::Lost {
+            path: self.trees.path.clone(),
+            commits,
+            events,
+            acknowledged_commits: acknowledged.commits,
+            acknowledged_events: acknowledged.events,
+        })
+    }
+
+    fn acknowledge(&mut self) -> Result<(), StoreError> {
+        let what = Acknowledged { commits: self.commits, events: self.newest_event() };
+        self.mark.note(what).map_err(|source| folder_error(&self.trees.path, source))
+    }
+
+    /// Number of the newest event; 0 when there is none.
+    pub fn newest_event(&self) -> u64 {
+        self.next_event - 1
+    }
+
+    /// Every event after the first `covered`, oldest first.
     ///
     /// # Errors
     ///
     /// The first record that is missing or not what was written ends the replay: what follows rests on it.
-    pub fn events(&self) -> impl Iterator<Item = Result<Event, StoreError>> + '_ {
-        self.trees.records(EVENTS, self.trees.events.iter()).zip(1..).map(|(entry, expected)| {
+    pub fn events_after(&self, covered: u64) -> impl Iterator<Item = Result<Event, StoreError>> + '_ {
+        let first = covered + 1;
+        let entries = self.trees.events.range(first.to_be_bytes()..);
+        // A database without its newest events is not whole either.
+        let last = self.newest_event();
+        let mut records = self.trees.records(EVENTS, entries);
+        (first..=last).map(move |expected| {
+            let entry = records.next().unwrap_or(Err(StoreError::Gap { expected, found: last + 1 }));
             let (key, record) = entry?;
             let found = sequence_of(&key)?;
             if found != expected {
@@ -264,20 +175,55 @@ impl Store {
         for (attempt, rank, log) in &batch.logs {
             self.trees.put_once(&self.trees.logs, &log_key(*attempt, *rank), || to_json(log))?;
         }
-        self.trees.db.flush().map_err(|source| self.trees.error(source))?;
-        self.file.sync_data().map_err(|source| folder_error(&self.trees.path, source))
+        // Last, so that where it is, all before it is.
+        self.commits += 1;
+        self.trees.put(&self.trees.meta, COMMITS, &frame::seal(COMMITS, &to_json(&self.commits)))?;
+        self.trees.flush(&self.file)?;
+        self.acknowledge()
+    }
+
+    /// Snapshots of the state, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn snapshots(&self) -> Result<Vec<StoredSnapshot>, StoreError> {
+        StoredSnapshot::all(&self.trees)
+    }
+
+    /// A handle to write snapshots with, while this one writes events.
+    ///
+    /// # Errors
+    ///
+    /// When the database's file cannot be opened once more.
+    pub fn compactor(&self) -> Result<Compactor, StoreError> {
+        Compactor::new(&self.trees, &self.file)
+    }
+
+    /// Number of the oldest event that is there; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub fn oldest_event(&self) -> Result<Option<u64>, StoreError> {
+        let oldest = self.trees.events.first().map_err(|source| self.trees.error(source))?;
+        oldest.map(|(part, _)| sequence_of(parts::record_key(&part, EVENTS)?)).transpose()
     }
 
     /// A handle for everybody who only reads.
     pub fn reader(&self) -> Reader {
-        Reader { trees: self.trees.clone() }
+        self.reader.clone()
     }
 
     fn append(&mut self, events: &[Event]) -> Result<(), StoreError> {
         let mut entries = sled::Batch::default();
         for (event, sequence) in events.iter().zip(self.next_event..) {
             let key = sequence.to_be_bytes();
-            let record = frame::seal(&key, &to_json(event));
+            let mut body = to_json(event);
+            if sequence + 1 == self.next_event + events.len() as u64 {
+                body.push(END_OF_COMMIT);
+            }
+            let record = frame::seal(&key, &body);
             parts::cut(&key, &record).for_each(|(key, part)| entries.insert(key, part));
         }
         self.trees.events.apply_batch(entries).map_err(|source| self.trees.error(source))?;
@@ -286,98 +232,25 @@ impl Store {
     }
 }
 
-impl Reader {
-    /// Rows of a trial, by attempt and in the order in which each reported them.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read, or a record is not what was written.
-    pub fn metrics(&self, trial: TrialId) -> Result<Vec<(AttemptId, Vec<MetricRow>)>, StoreError> {
-        let entries = self.trees.metrics.scan_prefix(trial.0.to_be_bytes());
-        let records = self.trees.records(METRICS, entries).map(|entry| {
-            let (key, record) = entry?;
-            let attempt = attempt_of(&key).ok_or(StoreError::ForeignKey { tree: METRICS })?;
-            let rows = frame::open(&key, &record).and_then(rows::decode);
-            Ok((attempt, rows.map_err(|source| StoreError::Damaged { tree: METRICS, source })?))
-        });
-        records.collect()
-    }
-
-    /// Warnings of a trial, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read, or a record is not what was written.
-    pub fn warnings(&self, trial: TrialId) -> Result<Vec<Warning>, StoreError> {
-        let entries = self.trees.warnings.scan_prefix(trial.0.to_be_bytes());
-        let mut warnings: Vec<Warning> = self.trees.json(WARNINGS, entries).collect::<Result<_, _>>()?;
-        warnings.sort_by_key(|warning| warning.at);
-        Ok(warnings)
-    }
-
-    /// The stored log of a rank, if it was stored.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read, or the record is not what was written.
-    pub fn log(&self, attempt: AttemptId, rank: u32) -> Result<Option<StoredLog>, StoreError> {
-        let entries = self.trees.logs.scan_prefix(log_key(attempt, rank));
-        self.trees.json(LOGS, entries).next().transpose()
-    }
-
-    /// Blobs of every stored log.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read, or a record is not what was written.
-    pub fn log_blobs(&self) -> Result<Vec<Digest>, StoreError> {
-        let logs = self.trees.json(LOGS, self.trees.logs.iter());
-        logs.map(|log| log.map(|log: StoredLog| log.digest)).collect()
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Whoever holds the database open keeps it from being opened again.
+        self.reader.close();
     }
 }
 
-impl Trees {
-    fn error(&self, source: sled::Error) -> StoreError {
-        database_error(&self.path, source)
+/// Number of the newest event in the log; 0 when there is none.
+fn newest_event(trees: &Trees) -> Result<u64, StoreError> {
+    match trees.events.last().map_err(|source| trees.error(source))? {
+        Some((part, _)) => sequence_of(parts::record_key(&part, EVENTS)?),
+        None => Ok(0),
     }
+}
 
-    /// Writes a record, unless one with its key is there.
-    fn put_once(
-        &self,
-        tree: &sled::Tree,
-        key: &[u8],
-        body: impl FnOnce() -> Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let failed = |source| self.error(source);
-        if tree.contains_key(parts::part_key(key, 0)).map_err(failed)? {
-            return Ok(());
-        }
-        let record = frame::seal(key, &body());
-        let mut entries = sled::Batch::default();
-        parts::cut(key, &record).for_each(|(key, part)| entries.insert(key, part));
-        tree.apply_batch(entries).map_err(failed)
-    }
-
-    fn records(
-        &self,
-        tree: &'static str,
-        entries: sled::Iter,
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
-        Records::new(entries.map(|entry| entry.map_err(|source| self.error(source))), tree)
-    }
-
-    fn json<T: DeserializeOwned>(
-        &self,
-        tree: &'static str,
-        entries: sled::Iter,
-    ) -> impl Iterator<Item = Result<T, StoreError>> {
-        self.records(tree, entries).map(move |entry| {
-            let (key, record) = entry?;
-            frame::open(&key, &record)
-                .and_then(frame::json)
-                .map_err(|source| StoreError::Damaged { tree, source })
-        })
-    }
+/// How many commits the database holds; 0 in one of a build that did not count them.
+fn commits(trees: &Trees) -> Result<u64, StoreError> {
+    let count = trees.json(META, trees.meta.scan_prefix(COMMITS)).next();
+    Ok(count.transpose()?.unwrap_or(0))
 }
 
 fn log_key(attempt: AttemptId, rank: u32) -> [u8; 12] {
@@ -385,22 +258,6 @@ fn log_key(attempt: AttemptId, rank: u32) -> [u8; 12] {
     key[..8].copy_from_slice(&attempt.0.to_be_bytes());
     key[8..].copy_from_slice(&rank.to_be_bytes());
     key
-}
-
-/// A database that was closed lets go of its lock a moment later, from a thread of its own.
-fn open_database(data_dir: &Path) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(data_dir.join(DATABASE))
-        .cache_capacity(CACHE_BYTES)
-        // Durability is decided by `commit` alone.
-        .flush_every_ms(None);
-    let start = Instant::now();
-    loop {
-        match config.open().map_err(|source| database_error(data_dir, source)) {
-            Err(StoreError::Locked { .. }) if start.elapsed() < HANDOVER => thread::sleep(HANDOVER / 50),
-            opened => return opened,
-        }
-    }
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
@@ -424,31 +281,6 @@ fn sequence_of(key: &[u8]) -> Result<u64, StoreError> {
 fn attempt_of(key: &[u8]) -> Option<AttemptId> {
     let bytes = key.get(8..16)?.try_into().ok()?;
     Some(AttemptId(u64::from_be_bytes(bytes)))
-}
-
-fn folder_error(path: &Path, source: io::Error) -> StoreError {
-    let path = path.to_owned();
-    match source.kind() {
-        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => StoreError::Full { path, source },
-        Io::PermissionDenied | Io::ReadOnlyFilesystem => StoreError::Permission { path, source },
-        _ => StoreError::Folder { path, source },
-    }
-}
-
-fn database_error(path: &Path, source: sled::Error) -> StoreError {
-    match source {
-        // sled 0.34 has no variant for it.
-        sled::Error::Io(source) if source.to_string().starts_with("could not acquire lock") => {
-            StoreError::Locked { path: path.to_owned(), holder: holder(path) }
-        }
-        sled::Error::Io(source) => folder_error(path, source),
-        source => StoreError::Database { path: path.to_owned(), source },
-    }
-}
-
-fn holder(data_dir: &Path) -> Holder {
-    let pid = fs::read_to_string(data_dir.join(PID_FILE)).ok().and_then(|text| text.trim().parse().ok());
-    pid.map_or(Holder::Unknown, Holder::Process)
 }
 
 #[cfg(test)]

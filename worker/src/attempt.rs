@@ -174,9 +174,8 @@ impl Attempt {
     /// Makes the folder and fetches every checkpoint that the ranks will read.
     async fn prepare(&self) -> Result<Files, FailureCause> {
         let folder = self.context.folder(self.launch.attempt);
-        let cannot = |path: &Path, error: std::io::Error| FailureCause::LaunchFailed {
-            message: format!("cannot write `{}`: {error}", path.display()),
-        };
+        let cannot =
+            |path: &Path, source: std::io::Error| BlobError::File { path: path.to_owned(), source }.cause();
         tokio::fs::create_dir_all(&folder).await.map_err(|error| cannot(&folder, error))?;
         let mut files = Files::default();
         for checkpoint in &self.launch.restore {
@@ -192,18 +191,22 @@ impl Attempt {
                     );
                     self.tell(AttemptEvent::Damaged(digest, message)).await;
                 }
-                Err(error) => return Err(FailureCause::LaunchFailed { message: chain(&error) }),
+                Err(error) => return Err(error.cause()),
             }
         }
         for (index, (key, checkpoint)) in self.launch.networks.iter().enumerate() {
             let target = folder.join(format!("network-{index}.safetensors"));
             if let Err(error) = self.fetch(checkpoint.digest, &target).await {
+                let full = matches!(error.cause(), FailureCause::StorageFull { .. });
                 let message = format!("the network of trial {key}: {}", chain(&error));
                 if let BlobError::Damaged { digest, message } = error {
                     // No other copy exists. Who is told can have the network trained again.
                     self.tell(AttemptEvent::Damaged(digest, message)).await;
                 }
-                return Err(FailureCause::LaunchFailed { message });
+                return Err(match full {
+                    true => FailureCause::StorageFull { message },
+                    false => FailureCause::LaunchFailed { message },
+                });
             }
             files.networks.push(target);
         }

@@ -70,6 +70,16 @@ impl Cache {
         self.prune()
     }
 
+    /// Links a file whose digest is known to be `digest` to `target`, then [adopts](Self::adopt) it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be linked.
+    pub fn adopt_for(&self, file: &Path, digest: &Digest, target: &Path) -> io::Result<()> {
+        link(file, target)?;
+        self.adopt(file, digest)
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.folder.join(digest.to_string())
     }

@@ -14,6 +14,7 @@ pub mod pause;
 pub mod pin;
 pub mod priority;
 pub mod status;
+pub mod store;
 pub mod submit;
 pub mod table;
 pub mod watch;

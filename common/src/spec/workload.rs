@@ -7,7 +7,7 @@ use crate::Digest;
 
 /// Trials of one workload take about as long on as many ranks: seeds, learning rates and priorities differ,
 /// the kind, the data, the model, the method and the length of the recipe do not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Workload(pub u64);
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::Millis;
 
 /// A worker that an operator took out of service. It outlives the worker's membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Drain {
     /// What the operator said.
     pub reason: String,
@@ -17,7 +18,8 @@ pub struct Drain {
 }
 
 /// A worker that was taken out of service because of what happened there. It outlives the worker's membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Quarantine {
     /// What happened.
     pub reason: QuarantineReason,

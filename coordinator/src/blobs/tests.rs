@@ -68,7 +68,7 @@ async fn read(blobs: &Blobs, digest: Digest) -> Result<Vec<u8>, BlobError> {
 #[tokio::test]
 async fn what_is_stored_reads_back_whatever_its_size() {
     let Folder { dir: _dir, blobs } = &Folder::new();
-    for count in [0, 1, READ_BYTES - 1, READ_BYTES, PART_BYTES as u64, 2 * PART_BYTES as u64 + 12_345] {
+    for count in [0, 1, READ_BYTES - 1, READ_BYTES, 8 << 20, (16 << 20) + 12_345] {
         let bytes = bytes(count);
         let digest = store(blobs, &bytes).await;
         assert_eq!(blobs.size(digest).await.unwrap(), Some(count));
@@ -195,4 +195,69 @@ async fn the_list_names_every_blob_and_no_other_file() {
     stored.sort();
     assert_eq!(names, stored);
     assert!(listed.iter().all(|blob| blob.bytes == 1 && !blob.is_settled()));
+}
+
+#[tokio::test]
+async fn an_upload_that_was_cut_goes_on_behind_what_came() {
+    let folder = Folder::new();
+    let bytes = bytes(3 * READ_BYTES + 77);
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    let mut blobs = folder.blobs.clone();
+    let mut sent = 0;
+    for cut in [0, 1, 4096, 1_000_000, bytes.len()] {
+        let received = blobs.received(digest).await.unwrap();
+        assert!(received <= sent as u64, "{received} of {sent}");
+        let offset = usize::try_from(received).unwrap();
+        let Announced::Wanted(mut upload) = blobs.resume(digest, size, received).await.unwrap() else {
+            panic!("it is not stored")
+        };
+        for chunk in bytes[offset..cut].chunks(10_000) {
+            upload.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+        }
+        sent = cut;
+        if cut == bytes.len() {
+            upload.finish().await.unwrap();
+        } else if cut > 4096 {
+            // Also after a restart, as far as the bytes came to the disk.
+            drop(upload);
+            blobs = Blobs::open_local(folder.dir.path(), LIMIT).unwrap();
+        }
+    }
+    assert!(read(&blobs, digest).await.unwrap() == bytes);
+    assert_eq!(folder.files(), [folder.file(digest)], "nothing else is left");
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_elsewhere_is_told_where() {
+    let folder = Folder::new();
+    let digest = Digest::of(b"bytes");
+    let Announced::Wanted(mut first) = folder.blobs.announce(digest, 5).await.unwrap() else { panic!() };
+    first.write(Bytes::from_static(b"byt")).await.unwrap();
+    let wrong = folder.blobs.resume(digest, 5, 2).await.unwrap_err();
+    assert!(matches!(wrong, BlobError::Offset { received: 3, .. }), "{wrong}");
+    assert_eq!(wrong.kind(), ErrorKind::Unavailable);
+
+    let Announced::Wanted(mut second) = folder.blobs.resume(digest, 5, 3).await.unwrap() else { panic!() };
+    let superseded = first.write(Bytes::from_static(b"es")).await.unwrap_err();
+    assert!(matches!(superseded, BlobError::Superseded(_)), "{superseded}");
+    second.write(Bytes::from_static(b"es")).await.unwrap();
+    second.finish().await.unwrap();
+    assert_eq!(read(&folder.blobs, digest).await.unwrap(), b"bytes");
+}
+
+#[tokio::test]
+async fn what_nobody_goes_on_with_is_removed_in_time() {
+    let folder = Folder::new();
+    let digest = Digest::of(b"bytes");
+    let Announced::Wanted(mut upload) = folder.blobs.announce(digest, 5).await.unwrap() else { panic!() };
+    upload.write(Bytes::from_static(b"byt")).await.unwrap();
+    drop(upload);
+    folder.blobs.expire_uploads().await;
+    assert_eq!(folder.blobs.received(digest).await.unwrap(), 3);
+    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+    let file = folder.blobs.part_file(digest);
+    fs::File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    folder.blobs.expire_uploads().await;
+    assert_eq!(folder.blobs.received(digest).await.unwrap(), 0);
+    assert!(!file.exists());
 }

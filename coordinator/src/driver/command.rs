@@ -6,7 +6,7 @@ use coordinator_core::{Effect, Input};
 use tokio::sync::oneshot;
 
 use super::{Applied, DriverError, Outgoing, SessionId, View};
-use crate::store::{Batch, StoreError};
+use crate::store::Batch;
 
 /// A look at the state.
 pub(super) type Look = Box<dyn FnOnce(&View<'_>) + Send>;
@@ -61,9 +61,9 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Answers everybody who waits that nothing is durable.
-    pub(super) fn fail(self, error: &std::sync::Arc<StoreError>) {
+    pub(super) fn fail(self, failure: &DriverError) {
         for deferred in self.deferred {
-            let failure = DriverError::Store(error.clone());
+            let failure = failure.clone();
             match deferred {
                 Deferred::Answer { reply, .. } => drop(reply.send(Err(failure))),
                 Deferred::Welcome { reply, .. } => drop(reply.send(Err(failure))),

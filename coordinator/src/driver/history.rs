@@ -3,13 +3,16 @@
 //! The core forgets an attempt that is over. Who asks where it ran, when, and what became of it is answered
 //! from here. It is built from the same events, live and on replay.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use common::{AttemptId, FailureCause, TrialId, WorkerId};
-use coordinator_core::{Event, Millis, Outcome, Placement};
+use coordinator_core::{Event, Millis, Outcome, Placement, Shared};
+use serde::{Deserialize, Serialize};
 
 /// One execution of a trial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct AttemptRecord {
     /// Its trial.
     pub trial: TrialId,
@@ -22,7 +25,8 @@ pub struct AttemptRecord {
 }
 
 /// What became of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct AttemptEnd {
     /// When.
     pub at: Millis,
@@ -31,7 +35,8 @@ pub struct AttemptEnd {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AttemptOutcome {
     /// Its trial succeeded.
     Succeeded,
@@ -44,12 +49,47 @@ pub enum AttemptOutcome {
 /// Every attempt that ever was.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    attempts: BTreeMap<AttemptId, AttemptRecord>,
+    attempts: Shared<AttemptId, AttemptRecord>,
     by_trial: BTreeMap<TrialId, Vec<AttemptId>>,
     names: BTreeMap<WorkerId, String>,
 }
 
+/// A part of a history, as a snapshot stores it. Like an event, it must decode for ever.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HistoryPart<'a> {
+    Attempt(AttemptId, Cow<'a, AttemptRecord>),
+    Worker(WorkerId, Cow<'a, str>),
+}
+
 impl History {
+    /// The records alone, for a snapshot. Attempts are shared with the original, not copied.
+    pub(super) fn copy(&self) -> Self {
+        let Self { attempts, by_trial: _, names } = self;
+        Self { attempts: attempts.clone(), by_trial: BTreeMap::new(), names: names.clone() }
+    }
+
+    /// Its parts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = HistoryPart<'_>> {
+        let attempts = self.attempts.iter();
+        let attempts = attempts.map(|(&id, record)| HistoryPart::Attempt(id, Cow::Borrowed(record)));
+        let names = self.names.iter().map(|(&id, name)| HistoryPart::Worker(id, Cow::Borrowed(name)));
+        attempts.chain(names)
+    }
+
+    /// Takes the next part. Attempts come in their order.
+    pub(super) fn push(&mut self, part: HistoryPart<'_>) {
+        match part {
+            HistoryPart::Attempt(id, record) => {
+                self.by_trial.entry(record.trial).or_default().push(id);
+                self.attempts.insert(id, record.into_owned());
+            }
+            HistoryPart::Worker(id, name) => {
+                self.names.insert(id, name.into_owned());
+            }
+        }
+    }
+
     /// An attempt.
     pub fn attempt(&self, id: AttemptId) -> Option<&AttemptRecord> {
         self.attempts.get(&id)

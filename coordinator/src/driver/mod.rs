@@ -8,6 +8,8 @@ mod clock;
 mod command;
 mod history;
 mod journal;
+mod pause;
+mod recovery;
 mod sessions;
 mod task;
 mod worker;
@@ -28,6 +30,7 @@ use crate::store::{Store, StoreError};
 
 use command::Command;
 pub use history::{AttemptEnd, AttemptOutcome, AttemptRecord, History};
+pub(crate) use recovery::{recover, recover_from};
 pub(crate) use sessions::OUTGOING;
 pub use sessions::{Outgoing, SessionEnd, SessionId, Sessions};
 
@@ -40,6 +43,12 @@ pub enum DriverError {
     /// The core refused.
     #[error(transparent)]
     Rejected(#[from] Reject),
+    /// The disk takes no writes now.
+    #[error(
+        "the coordinator is paused, because it cannot write its log; it goes on by itself when it can, and trainers go on \
+         meanwhile"
+    )]
+    Paused(#[source] Arc<StoreError>),
     /// The state could not be made durable. The coordinator stops.
     #[error("the coordinator cannot write its log, and stops")]
     Store(#[source] Arc<StoreError>),
@@ -64,7 +73,7 @@ impl Kind for DriverError {
                 Reject::TrialEnded(_) | Reject::UnknownWorker(_) => ErrorKind::FailedPrecondition,
                 Reject::StaleAttempt(_) | Reject::StaleCheckpoint { .. } => ErrorKind::Aborted,
             },
-            Self::Store(error) => error.kind(),
+            Self::Paused(error) | Self::Store(error) => error.kind(),
             Self::Stopping => ErrorKind::Unavailable,
         }
     }
@@ -77,6 +86,8 @@ pub struct Limits {
     pub policy: Policy,
     /// Time between heartbeats that workers are asked for.
     pub heartbeat: Duration,
+    /// Events between two snapshots of the state, at least.
+    pub snapshot_events: u64,
 }
 
 /// What an input came to.
@@ -117,6 +128,7 @@ pub struct View<'a> {
 pub struct Handle {
     inbox: mpsc::Sender<Command>,
     changes: watch::Receiver<u64>,
+    paused: watch::Receiver<Option<Arc<StoreError>>>,
 }
 
 /// The driver's task.
@@ -124,8 +136,8 @@ pub type Running = JoinHandle<Result<(), Arc<StoreError>>>;
 
 /// Replays the log and starts the driver.
 ///
-/// The task ends when it is stopped or nobody can speak to it any more, or with an error when the log cannot
-/// be written: what it holds in memory is then ahead of the disk, and must not be acted upon.
+/// The task ends when it is stopped or nobody can speak to it any more, or with an error when the database gave
+/// up. While the disk takes no writes it is paused, and answers everybody why.
 ///
 /// # Errors
 ///
@@ -133,9 +145,10 @@ pub type Running = JoinHandle<Result<(), Arc<StoreError>>>;
 pub fn start(store: Store, blobs: Blobs, limits: Limits) -> Result<(Handle, Running), StoreError> {
     let (inbox, commands) = mpsc::channel(INBOX);
     let (notify, changes) = watch::channel(0);
-    let driver = task::Driver::replay(&store, blobs, limits, notify)?;
+    let (pauses, paused) = watch::channel(None);
+    let driver = task::Driver::replay(&store, blobs, limits, task::News { notify, pauses })?;
     let task = tokio::spawn(driver.run(store, commands));
-    Ok((Handle { inbox, changes }, task))
+    Ok((Handle { inbox, changes, paused }, task))
 }
 
 impl Handle {
@@ -234,7 +247,10 @@ impl Handle {
     async fn ask<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> Result<R, DriverError> {
         let (reply, answer) = oneshot::channel();
         self.tell(command(reply)).await?;
-        answer.await.map_err(|_| DriverError::Stopping)
+        answer.await.map_err(|_| match &*self.paused.borrow() {
+            Some(cause) => DriverError::Paused(cause.clone()),
+            None => DriverError::Stopping,
+        })
     }
 }
 

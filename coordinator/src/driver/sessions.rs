@@ -31,6 +31,9 @@ pub enum SessionEnd {
     /// The worker said goodbye.
     #[error("goodbye")]
     Goodbye,
+    /// The coordinator cannot write its log now.
+    #[error("the coordinator is paused: {0}")]
+    Paused(String),
     /// The coordinator stops.
     #[error("the coordinator is stopping: connect again when it is back")]
     Stopping,

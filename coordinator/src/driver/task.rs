@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::clock::Clock;
 use super::command::{Command, Deferred, Turn};
+use super::recovery::{Recovered, Snapshots, recover};
 use super::{Applied, DriverError, History, Limits, Live, SessionEnd, View, journal};
 use crate::blobs::Blobs;
 use crate::store::{Batch, Store, StoreError};
@@ -27,11 +28,20 @@ pub(super) struct Driver {
     pub(super) blobs: Blobs,
     /// Blobs that hold logs. The core does not know them.
     pub(super) logs: BTreeSet<Digest>,
-    limits: Limits,
+    pub(super) limits: Limits,
     clock: Clock,
     /// Until then nobody's silence is judged.
-    lenient_until: Millis,
-    notify: watch::Sender<u64>,
+    pub(super) lenient_until: Millis,
+    pub(super) news: News,
+    pub(super) snapshots: Snapshots,
+}
+
+/// What everybody can watch.
+pub(super) struct News {
+    /// Counts changes of what readers see.
+    pub(super) notify: watch::Sender<u64>,
+    /// Why the driver is paused, while it is.
+    pub(super) pauses: watch::Sender<Option<Arc<StoreError>>>,
 }
 
 enum Wake {
@@ -45,36 +55,37 @@ impl Driver {
         store: &Store,
         blobs: Blobs,
         limits: Limits,
-        notify: watch::Sender<u64>,
+        news: News,
     ) -> Result<Self, StoreError> {
         let clock = Clock::start();
-        let mut history = History::default();
-        let mut damage = None;
-        let mut replayed = 0_u64;
-        let log = store.events().map_while(|event| match event {
-            Ok(event) => {
-                history.apply(&event);
-                replayed += 1;
-                Some(event)
-            }
-            Err(error) => {
-                damage = Some(error);
-                None
-            }
-        });
-        let cluster = Cluster::replay(limits.policy.clone(), clock.now(), log);
-        if let Some(damage) = damage {
-            return Err(damage);
+        let recovered = recover(store, &limits.policy, clock.now())?;
+        let logs = store.reader().log_blobs()?.into_iter().collect();
+        let live = Live::default();
+        let lenient_until = Millis(0);
+        let snapshots = Snapshots::new(limits.snapshot_events, 0, &recovered.cluster);
+        let (cluster, history) = (Cluster::new(limits.policy.clone()), History::default());
+        let mut driver =
+            Self { cluster, history, live, blobs, logs, limits, clock, lenient_until, news, snapshots };
+        driver.take_over(recovered);
+        info!(took = ?clock.elapsed(), "state read");
+        Ok(driver)
+    }
+
+    /// Makes what the disk says the state.
+    pub(super) fn take_over(&mut self, recovered: Recovered) {
+        let Recovered { cluster, history, covered, replayed, damaged } = recovered;
+        for damage in damaged {
+            let error = &damage as &dyn std::error::Error;
+            warn!(error, "a snapshot is damaged; an older one and the events since took its place");
         }
         if let Err(violation) = cluster.check() {
             // A bug, here or in the build that wrote the log. To stop would not undo it, and what runs is worth more.
             error!(%violation, "the log leads to a state that should not exist: please report it");
         }
-        info!(events = replayed, took = ?clock.elapsed(), "log replayed");
-        let logs = store.reader().log_blobs()?.into_iter().collect();
-        let live = Live::default();
-        let lenient_until = Millis(0);
-        Ok(Self { cluster, history, live, blobs, logs, limits, clock, lenient_until, notify })
+        info!(snapshot = covered, events = replayed, "log replayed");
+        self.snapshots = Snapshots::new(self.limits.snapshot_events, covered, &cluster);
+        self.cluster = cluster;
+        self.history = history;
     }
 
     pub(super) async fn run(
@@ -82,6 +93,7 @@ impl Driver {
         mut store: Store,
         mut inbox: mpsc::Receiver<Command>,
     ) -> Result<(), Arc<StoreError>> {
+        let reader = store.reader();
         loop {
             let mut turn = Turn::default();
             match self.wait(&mut inbox).await {
@@ -99,6 +111,13 @@ impl Driver {
                     events.iter().for_each(journal::log);
                     store
                 }
+                Err(failure) if failure.may_pass() => {
+                    match self.pause(turn, failure, &reader, &mut inbox).await? {
+                        Some(again) => store = again,
+                        None => break,
+                    }
+                    continue;
+                }
                 Err(failure) => return Err(self.give_up(turn, failure)),
             };
             let stop = turn.stop;
@@ -106,17 +125,19 @@ impl Driver {
             if stop {
                 break;
             }
+            self.snapshots.consider(&store, &self.cluster, &self.history);
         }
+        self.snapshots.stop().await;
         self.live.sessions.end_all(&SessionEnd::Stopping);
         info!("the driver stops: everything it answered is durable");
         Ok(())
     }
 
-    fn give_up(&mut self, turn: Turn, failure: StoreError) -> Arc<StoreError> {
+    pub(super) fn give_up(&mut self, turn: Turn, failure: StoreError) -> Arc<StoreError> {
         error!(error = &failure as &dyn std::error::Error, "cannot write the log: the coordinator stops");
         self.live.sessions.end_all(&SessionEnd::Stopping);
         let failure = Arc::new(failure);
-        turn.fail(&failure);
+        turn.fail(&DriverError::Store(failure.clone()));
         failure
     }
 
@@ -237,7 +258,7 @@ impl Driver {
                 Deferred::Perform(effect) => self.perform_effect(effect).await,
                 Deferred::Answer { reply, answer } => drop(reply.send(answer)),
                 Deferred::Welcome { worker, session, reply } => {
-                    let Limits { policy, heartbeat } = &self.limits;
+                    let Limits { policy, heartbeat, snapshot_events: _ } = &self.limits;
                     let version = env!("CARGO_PKG_VERSION").to_owned();
                     let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat: *heartbeat, version };
                     self.live.sessions.welcome(worker, session, welcome);
@@ -256,7 +277,7 @@ impl Driver {
         if turn.changed {
             let cluster = &self.cluster;
             self.live.progress.retain(|&attempt, _| cluster.trial_of(attempt).is_some());
-            self.notify.send_modify(|version| *version += 1);
+            self.news.notify.send_modify(|version| *version += 1);
         }
     }
 

@@ -5,7 +5,9 @@ use common::Digest;
 use futures::stream::{self, BoxStream, StreamExt};
 use futures::{Stream, TryStreamExt};
 use proto::status::{ErrorKind, Kind, to_status};
-use proto::v1::{Chunk, DownloadBlobRequest, UploadBlobResponse, UploadChunk};
+use proto::v1::{
+    Chunk, DownloadBlobRequest, ProbeBlobRequest, ProbeBlobResponse, UploadBlobResponse, UploadChunk,
+};
 use tonic::{Status, Streaming};
 
 use crate::blobs::{Announced, BlobError, Blobs};
@@ -34,7 +36,7 @@ pub(super) async fn upload(
     let refused = |error: BlobError| to_status(&error);
     let first = chunks.message().await?.ok_or_else(|| to_status(&RequestError::Empty))?;
     let digest = digest(&first.digest)?;
-    let mut upload = match blobs.announce(digest, first.bytes).await.map_err(refused)? {
+    let mut upload = match blobs.resume(digest, first.bytes, first.offset).await.map_err(refused)? {
         // The rest of the stream is not read: the answer ends it.
         Announced::Known => return Ok(UploadBlobResponse { known: true }),
         Announced::Wanted(upload) => upload,
@@ -51,12 +53,24 @@ pub(super) async fn upload(
     Ok(UploadBlobResponse { known: false })
 }
 
+pub(super) async fn probe(blobs: &Blobs, request: &ProbeBlobRequest) -> Result<ProbeBlobResponse, Status> {
+    let digest = digest(&request.digest)?;
+    let refused = |error: BlobError| to_status(&error);
+    if blobs.is_known(digest, request.bytes).await.map_err(refused)? {
+        return Ok(ProbeBlobResponse { known: true, received: request.bytes });
+    }
+    let received = blobs.received(digest).await.map_err(refused)?;
+    // More than there is to come was never part of it.
+    let received = if received > request.bytes { 0 } else { received };
+    Ok(ProbeBlobResponse { known: false, received })
+}
+
 pub(super) async fn download(
     blobs: &Blobs,
     request: &DownloadBlobRequest,
 ) -> Result<BoxStream<'static, Result<Chunk, Status>>, Status> {
     let digest = digest(&request.digest)?;
-    let bytes = blobs.download(digest).await.map_err(|error| to_status(&error))?;
+    let bytes = blobs.download_from(digest, request.offset).await.map_err(|error| to_status(&error))?;
     Ok(to_chunks(bytes).boxed())
 }
 

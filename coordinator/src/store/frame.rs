@@ -32,6 +32,12 @@ pub enum FrameError {
     /// Whole, but not understood.
     #[error("its content is not understood")]
     Json(#[from] serde_json::Error),
+    /// A part of it is not there.
+    #[error("a part of it is missing")]
+    Missing,
+    /// Whole, but it does not decompress.
+    #[error("it does not decompress")]
+    Inflate,
     /// Whole, but not metric rows.
     #[error("its content ends in the middle of a row")]
     Rows,

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use common::result::MetricRow;
-use common::{AttemptId, TrialId, WorkerId};
+use common::result::{Checkpoint, MetricRow};
+use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 use coordinator::store::{Batch, MetricReport, Store};
-use coordinator_core::{Event, Millis};
+use coordinator_core::{DropReason, Event, Millis, Outcome, Placement};
 use proto::v1;
 use tempfile::TempDir;
 
@@ -98,4 +98,80 @@ fn metric_reports_do_not_outgrow_the_disk() {
     assert_eq!(store.reader().metrics(TrialId(1)).unwrap().len() as u64, reports);
     eprintln!("read in {:?}", read.elapsed());
     assert!(size < 16 << 10, "{size}");
+}
+
+/// A hundred thousand trials with ten events each.
+fn a_million_events(folder: &std::path::Path) {
+    let mut store = Store::open(folder).unwrap();
+    let text = grid(1, 2);
+    let planned = common::grid::parse(&text).unwrap().trials;
+    let trials = 100_000;
+    for first in (1..=trials).step_by(100) {
+        let events = (first..first + 100).flat_map(|id| life(id, &planned[0])).collect();
+        store.commit(&Batch { events, ..Batch::default() }).unwrap();
+    }
+    assert_eq!(store.newest_event(), 10 * trials);
+}
+
+fn life(id: u64, planned: &common::plan::PlannedTrial) -> Vec<Event> {
+    let (trial, attempt, at) = (TrialId(id), AttemptId(id), Millis(id));
+    let checkpoint =
+        |step| Checkpoint { step, digest: Digest::of(&(id * 10 + step).to_le_bytes()), bytes: 1 };
+    let committed = |step| Event::CheckpointCommitted { trial, attempt, checkpoint: checkpoint(step), at };
+    let dropped = |step| Event::CheckpointDropped {
+        trial,
+        digest: checkpoint(step).digest,
+        reason: DropReason::Superseded,
+        at,
+    };
+    let submitted = Event::TrialSubmitted {
+        trial,
+        experiment: ExperimentId(1),
+        key: TrialKey(Digest::of(&id.to_le_bytes())),
+        needs: Vec::new(),
+        spec: Box::new(planned.spec.clone()),
+        policy: planned.policy.clone(),
+        label: planned.label.clone(),
+        at,
+    };
+    let placement = Placement::new([(WorkerId(1), 1)]);
+    let mut events = vec![submitted, Event::AttemptStarted { trial, attempt, placement, at }];
+    events.extend((1..=4).map(committed));
+    events.extend((1..=3).map(dropped));
+    events.push(Event::TrialEnded { trial, outcome: Outcome::Succeeded { result: Default::default() }, at });
+    events
+}
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn a_million_events_are_read_in_seconds() {
+    let dir = std::sync::Arc::new(TempDir::new().unwrap());
+    let folder = dir.path().to_owned();
+    let start = Instant::now();
+    tokio::task::spawn_blocking(move || a_million_events(&folder)).await.unwrap();
+    eprintln!("1,000,000 events of 100,000 trials written in {:?}", start.elapsed());
+    let start = Instant::now();
+    let server = Server::start_in(dir).await;
+    let replayed = start.elapsed();
+    // The first commit makes the snapshot due; those after it meet what it costs.
+    let mut slowest = Duration::ZERO;
+    let mut answers = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(20) {
+        let asked = Instant::now();
+        server.submit(&GRID.replace("seeds = [0, 1]", &format!("seeds = [{answers}]"))).await.unwrap();
+        slowest = slowest.max(asked.elapsed());
+        answers += 1;
+    }
+    eprintln!("started by replay in {replayed:?}; then {answers} submissions, the slowest took {slowest:?}");
+    let dir = server.stop().await;
+    let start = Instant::now();
+    let server = Server::start_in(dir).await;
+    eprintln!("started from a snapshot in {:?}", start.elapsed());
+    let size = std::fs::metadata(server.folder.join("state/db")).unwrap().len();
+    eprintln!("{} MB on disk", size >> 20);
+    let dir = server.stop().await;
+    let found = coordinator::verify(dir.path()).unwrap();
+    assert!(found.records.snapshots > 0, "{found:?}");
+    assert!(replayed < Duration::from_secs(120) && slowest < Duration::from_secs(5), "{slowest:?}");
 }

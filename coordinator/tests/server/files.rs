@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use crate::support::{GRID, Server, Worker, assert_refused, read_all};
 
 async fn download(server: &Server, digest: Digest) -> Result<Vec<u8>, Status> {
-    let request = v1::DownloadBlobRequest { digest: digest.to_string() };
+    let request = v1::DownloadBlobRequest { digest: digest.to_string(), offset: 0 };
     read_all(server.worker_client().download_blob(request).await?.into_inner()).await
 }
 

@@ -4,7 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 
+use common::WorkerId;
+use coordinator::store::{Batch, Store};
+use coordinator_core::{Event, Millis};
 use proto::v1;
 use tempfile::TempDir;
 
@@ -45,8 +49,13 @@ async fn a_coordinator_that_is_killed_loses_nothing_that_it_answered() {
 
 /// Number of the newest experiment that was answered.
 fn kill_after(folder: &std::path::Path, answers: usize) -> usize {
+    kill_test_after(TEST, folder, answers)
+}
+
+/// The same of any test that answers with numbers.
+fn kill_test_after(test: &str, folder: &std::path::Path, answers: usize) -> usize {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -72,5 +81,60 @@ async fn submit_for_ever(folder: PathBuf) {
         let response = server.submit(&grid).await.unwrap();
         assert_eq!(response.new_trials, 2);
         eprintln!("answered {}", response.experiment_id);
+    }
+}
+
+const COMPACTING: &str = "killed::a_store_that_is_killed_while_it_compacts_loses_nothing";
+
+/// Answers after which the process is killed in each round; a compaction is always under way.
+const COMPACTIONS: [usize; 10] = [3, 7, 12, 18, 25, 5, 9, 31, 14, 21];
+
+#[test]
+fn a_store_that_is_killed_while_it_compacts_loses_nothing() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return compact_for_ever(&PathBuf::from(folder));
+    }
+    let dir = TempDir::new().unwrap();
+    let mut compacted = 0;
+    for answers in COMPACTIONS {
+        let newest = kill_test_after(COMPACTING, dir.path(), answers) as u64;
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.newest_event() >= newest, "{} of {newest}", store.newest_event());
+        let expected: Vec<u64> = (1..=store.newest_event()).collect();
+        assert!(state(&store) == expected, "after {answers} answers");
+        compacted += store.snapshots().unwrap().len();
+    }
+    assert!(compacted > COMPACTIONS.len(), "{compacted}");
+}
+
+/// The newest snapshot and the events since: numbers from 1 on.
+fn state(store: &Store) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let mut covered = 0;
+    if let Some(snapshot) = store.snapshots().unwrap().first() {
+        snapshot.read(|number: u64| numbers.push(number)).unwrap();
+        covered = snapshot.covers();
+    }
+    numbers.extend(store.events_after(covered).map(|event| match event.unwrap() {
+        Event::WorkerLost { worker, .. } => worker.0,
+        other => panic!("{other:?}"),
+    }));
+    numbers
+}
+
+fn compact_for_ever(folder: &std::path::Path) {
+    let mut store = Store::open(folder).unwrap();
+    let mut compaction: Option<thread::JoinHandle<()>> = None;
+    loop {
+        let newest = store.newest_event();
+        let lost = |number| Event::WorkerLost { worker: WorkerId(number), at: Millis(number) };
+        let events = (newest + 1..=newest + 500).map(lost).collect();
+        store.commit(&Batch { events, ..Batch::default() }).unwrap();
+        let newest = store.newest_event();
+        eprintln!("answered e{newest}");
+        if compaction.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+            let compactor = store.compactor().unwrap();
+            compaction = Some(thread::spawn(move || compactor.compact(newest, 1..=newest).unwrap()));
+        }
     }
 }

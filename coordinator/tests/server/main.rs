@@ -9,5 +9,6 @@ mod killed;
 mod lifecycle;
 mod operations;
 mod support;
+mod verify;
 mod watch;
 mod workers;

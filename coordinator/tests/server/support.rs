@@ -53,6 +53,7 @@ pub fn config(data_dir: &Path) -> Config {
         stall_limit: Duration::from_secs(1800),
         keep_checkpoints: 2.try_into().unwrap(),
         max_blob_bytes: 64 << 20,
+        snapshot_events: 20.try_into().unwrap(),
         projects: std::collections::BTreeMap::new(),
     }
 }
@@ -87,10 +88,11 @@ impl Server {
         Self { dir: None, folder, channel, stop, served }
     }
 
-    /// Waits until it stops on its own.
-    pub async fn failed(self) -> ServeError {
+    /// Stops it in good order, wherever its folder is.
+    pub async fn stop_anywhere(self) {
         drop(self.channel);
-        self.served.await.unwrap().unwrap_err()
+        self.stop.send(()).unwrap();
+        timeout(LIMIT, self.served).await.expect("it stops").unwrap().unwrap();
     }
 
     /// Stops it in good order and hands over its folder, which is free again.

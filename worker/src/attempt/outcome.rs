@@ -105,8 +105,7 @@ impl Outcomes {
         if self.yielded {
             return Err(FailureCause::Preempted);
         }
-        let artifacts =
-            artifacts.map_err(|failed| FailureCause::LaunchFailed { message: failed.to_string() })?;
+        let artifacts = artifacts.map_err(UploadFailed::cause)?;
         match (holds_rank_0, self.metrics) {
             (true, Some(metrics)) => Ok(Some(TrialResult { metrics, artifacts })),
             // Status 0 without scores: something other than our trainer, or one that was cut short.

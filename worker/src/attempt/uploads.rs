@@ -1,16 +1,23 @@
 //! What trainers leave, brought to the blob store one after the other, while they train on.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use common::AttemptId;
 use common::result::{Artifact, Checkpoint};
+use common::{AttemptId, FailureCause};
 use proto::status::chain;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use super::{AttemptEvent, Context};
+
+/// Time between two looks whether what is being stored is stuck.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A file to store.
 #[derive(Debug)]
@@ -40,10 +47,23 @@ pub enum Upload {
 
 /// A file that the trial's result needs cannot be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot store {what}: {why}")]
+#[error("cannot store {what}: {cause}")]
 pub struct UploadFailed {
     what: String,
-    why: String,
+    cause: FailureCause,
+}
+
+impl UploadFailed {
+    /// What the attempt fails with.
+    pub fn cause(self) -> FailureCause {
+        match self.cause {
+            FailureCause::StorageFull { message } => {
+                FailureCause::StorageFull { message: format!("{}: {message}", self.what) }
+            }
+            // Whatever else a blob fails with says that it could not be stored.
+            cause => FailureCause::LaunchFailed { message: format!("cannot store {}: {cause}", self.what) },
+        }
+    }
 }
 
 /// The queue of an attempt's uploads.
@@ -57,7 +77,8 @@ impl Uploads {
     /// Starts the task that stores what is pushed.
     pub fn spawn(context: Arc<Context>, attempt: AttemptId) -> Self {
         let (queue, inbox) = mpsc::unbounded_channel();
-        let task = Task { context, attempt, artifacts: Vec::new(), failed: None };
+        let stuck = Arc::default();
+        let task = Task { context, attempt, artifacts: Vec::new(), failed: None, stuck };
         Self { queue, worker: tokio::spawn(task.run(inbox).in_current_span()) }
     }
 
@@ -76,7 +97,7 @@ impl Uploads {
         drop(self.queue);
         self.worker.await.map_err(|error| UploadFailed {
             what: "what the trial left".to_owned(),
-            why: error.to_string(),
+            cause: FailureCause::LaunchFailed { message: error.to_string() },
         })?
     }
 }
@@ -86,6 +107,12 @@ struct Task {
     attempt: AttemptId,
     artifacts: Vec<Artifact>,
     failed: Option<UploadFailed>,
+    /// Whether what is being stored was refused, and waits for the next try.
+    stuck: Arc<AtomicBool>,
+}
+
+fn is_checkpoint(upload: &Upload) -> bool {
+    matches!(upload, Upload::Checkpoint { .. })
 }
 
 impl Task {
@@ -93,7 +120,7 @@ impl Task {
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Upload>,
     ) -> Result<Vec<Artifact>, UploadFailed> {
-        let mut waiting = std::collections::VecDeque::new();
+        let mut waiting = VecDeque::new();
         loop {
             while let Ok(upload) = inbox.try_recv() {
                 waiting.push_back(upload);
@@ -107,11 +134,14 @@ impl Task {
                     None => break,
                 }
             };
-            let superseded = matches!(upload, Upload::Checkpoint { .. })
-                && waiting.iter().any(|later| matches!(later, Upload::Checkpoint { .. }));
-            if !superseded {
+            let Upload::Checkpoint { path, .. } = &upload else {
                 self.store(upload).await;
-            } else if let Upload::Checkpoint { path, .. } = upload {
+                continue;
+            };
+            let path = path.clone();
+            let superseded = waiting.iter().any(is_checkpoint)
+                || self.store_unless_newer(upload, &mut inbox, &mut waiting).await;
+            if superseded {
                 drop(tokio::fs::remove_file(path).await);
             }
         }
@@ -121,14 +151,67 @@ impl Task {
         }
     }
 
+    /// Stores a checkpoint. True when a newer one came while it could not be stored: then it is given up. One
+    /// that is on its way is not, or frequent checkpoints would keep each other from being stored.
+    async fn store_unless_newer(
+        &mut self,
+        upload: Upload,
+        inbox: &mut mpsc::UnboundedReceiver<Upload>,
+        waiting: &mut VecDeque<Upload>,
+    ) -> bool {
+        let stuck = self.stuck.clone();
+        stuck.store(false, Ordering::Relaxed);
+        let store = self.store(upload);
+        tokio::pin!(store);
+        let mut open = true;
+        loop {
+            tokio::select! {
+                () = &mut store => return false,
+                next = inbox.recv(), if open => match next {
+                    Some(next) => waiting.push_back(next),
+                    None => open = false,
+                },
+                () = tokio::time::sleep(LOOK), if waiting.iter().any(is_checkpoint) => {}
+            }
+            if stuck.load(Ordering::Relaxed) && waiting.iter().any(is_checkpoint) {
+                return true;
+            }
+        }
+    }
+
+    /// What hears why a file is not stored yet: the user, once for each reason.
+    fn trouble(&self, what: String) -> impl Fn(&Status) + use<> {
+        let (context, attempt, stuck) = (self.context.clone(), self.attempt, self.stuck.clone());
+        let said = std::sync::Mutex::new(None);
+        move |status| {
+            stuck.store(true, Ordering::Relaxed);
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            // A coordinator that is away is told of nothing, and a full disk is what somebody can mend.
+            if status.code() == Code::ResourceExhausted && said.replace(status.code()) != Some(status.code())
+            {
+                let message = format!(
+                    "{what} is not stored yet, and is tried again while the trial goes on: {}",
+                    status.message()
+                );
+                // A warning that finds no room is in the log of this worker.
+                drop(context.events.try_send((attempt, AttemptEvent::Warning(message))));
+            }
+        }
+    }
+
     async fn store(&mut self, upload: Upload) {
         let path = match &upload {
             Upload::Checkpoint { path, .. } | Upload::Artifact { path, .. } | Upload::Log { path, .. } => {
                 path
             }
         };
-        let stored = self.context.blobs.store(path).await;
-        let (what, event) = match (upload, stored) {
+        let what = match &upload {
+            Upload::Checkpoint { step, .. } => format!("the checkpoint of step {step}"),
+            Upload::Artifact { name, .. } => format!("`{name}`"),
+            Upload::Log { rank, .. } => format!("the log of rank {rank}"),
+        };
+        let stored = self.context.blobs.store_watched(path, self.trouble(what.clone())).await;
+        let error = match (upload, stored) {
             (Upload::Checkpoint { step, .. }, Ok((digest, bytes))) => {
                 self.failed = None;
                 tracing::debug!(step, bytes, "stored a checkpoint");
@@ -149,12 +232,9 @@ impl Task {
                 tracing::warn!(rank, error = chain(&error), "cannot store a log");
                 return;
             }
-            (Upload::Checkpoint { step, .. }, Err(error)) => {
-                (format!("the checkpoint of step {step}"), error)
-            }
-            (Upload::Artifact { name, .. }, Err(error)) => (format!("`{name}`"), error),
+            (Upload::Checkpoint { .. } | Upload::Artifact { .. }, Err(error)) => error,
         };
-        let failed = UploadFailed { what, why: chain(&event) };
+        let failed = UploadFailed { what, cause: error.cause() };
         tracing::error!("{failed}");
         self.failed = Some(failed);
     }

@@ -155,13 +155,24 @@ impl WorkerSession for Service {
         Ok(Response::new(v1::UploadBlobResponse { known: false }))
     }
 
+    async fn probe_blob(
+        &self,
+        request: Request<v1::ProbeBlobRequest>,
+    ) -> Result<Response<v1::ProbeBlobResponse>, Status> {
+        let digest = request.into_inner().digest.parse().unwrap();
+        let known = self.blobs.lock().unwrap().contains_key(&digest);
+        Ok(Response::new(v1::ProbeBlobResponse { known, received: 0 }))
+    }
+
     async fn download_blob(
         &self,
         request: Request<v1::DownloadBlobRequest>,
     ) -> Result<Response<Self::DownloadBlobStream>, Status> {
-        let digest = request.into_inner().digest.parse().unwrap();
+        let v1::DownloadBlobRequest { digest, offset } = request.into_inner();
+        let digest = digest.parse().unwrap();
         let blobs = self.blobs.lock().unwrap();
         let content = blobs.get(&digest).ok_or_else(|| Status::not_found("no such blob"))?;
+        let content = &content[usize::try_from(offset).unwrap()..];
         let chunks: Vec<_> = content.chunks(4).map(|data| Ok(v1::Chunk { data: data.to_vec() })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }

@@ -145,6 +145,7 @@ impl TrainerError {
             Self::NonFiniteLoss { step } => FailureCause::NonFiniteLoss { step: *step },
             Self::Group(error) => group_cause(error, rank),
             Self::Torch(error) => torch_cause(error),
+            Self::Storage(error) if error.is_full() => FailureCause::StorageFull { message: chain(error) },
             Self::Storage(_) | Self::Predictions(_) | Self::Gaussian(_) => FAILED,
         }
     }

@@ -48,6 +48,20 @@ pub enum StorageError {
     },
 }
 
+impl StorageError {
+    /// Whether the disk has no space, or takes no writes: it may have some later.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind as Kind;
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem
+            ),
+            Self::Format { .. } | Self::Kind { .. } | Self::Torch { .. } => false,
+        }
+    }
+}
+
 /// A tensor on the host that nobody changes any more, ready to be written.
 pub struct HostTensor {
     name: String,
@@ -167,14 +181,29 @@ pub fn tensor_of(name: &str, view: &TensorView<'_>) -> Result<Tensor, StorageErr
 ///
 /// # Errors
 ///
-/// [`StorageError::Io`] when the file system refuses; a partial file keeps its temporary name.
+/// [`StorageError::Io`] when the file system refuses; nothing is left then.
 pub fn write(
     folder: &Path,
     name: &str,
     tensors: &[HostTensor],
-    (key, value): (&str, String),
+    metadata: (&str, String),
 ) -> Result<PathBuf, StorageError> {
     let partial = folder.join(format!(".{name}.partial"));
+    let written = write_whole(folder, name, &partial, tensors, metadata);
+    if written.is_err() {
+        // What is half written takes the space that others wait for. It may not be there at all.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+fn write_whole(
+    folder: &Path,
+    name: &str,
+    partial: &Path,
+    tensors: &[HostTensor],
+    (key, value): (&str, String),
+) -> Result<PathBuf, StorageError> {
     let path = folder.join(name);
     let io = |action, path: &Path| {
         let path = path.to_owned();
@@ -182,12 +211,12 @@ pub fn write(
     };
     let metadata = HashMap::from([(key.to_owned(), value)]);
     let entries = tensors.iter().map(|tensor| (tensor.name(), tensor));
-    safetensors::serialize_to_file(entries, Some(metadata), &partial).map_err(|error| match error {
-        SafeTensorError::IoError(source) => io("write", &partial)(source),
-        source => StorageError::Format { path: partial.clone(), source },
+    safetensors::serialize_to_file(entries, Some(metadata), partial).map_err(|error| match error {
+        SafeTensorError::IoError(source) => io("write", partial)(source),
+        source => StorageError::Format { path: partial.to_owned(), source },
     })?;
-    File::open(&partial).and_then(|file| file.sync_all()).map_err(io("sync", &partial))?;
-    fs::rename(&partial, &path).map_err(io("rename", &partial))?;
+    File::open(partial).and_then(|file| file.sync_all()).map_err(io("sync", partial))?;
+    fs::rename(partial, &path).map_err(io("rename", partial))?;
     File::open(folder).and_then(|file| file.sync_all()).map_err(io("sync", folder))?;
     Ok(path)
 }

@@ -25,7 +25,7 @@ pub use live::Session;
 pub use view::WorkerView;
 
 use crate::state::State;
-use crate::{Effect, Event, Input, Millis, Outcome, Policy, Reject, Step};
+use crate::{Effect, Event, Input, Millis, Outcome, Policy, Reject, Snapshot, Step};
 use live::Live;
 
 /// The coordinator's state machine.
@@ -46,8 +46,18 @@ impl Cluster {
     ///
     /// Every member gets a full lease: while the coordinator was away nobody could extend one.
     pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
+        Self::restore(policy, now, Snapshot::default(), log)
+    }
+
+    /// Rebuilds a cluster from a snapshot and the events that followed it.
+    pub fn restore(
+        policy: Policy,
+        now: Millis,
+        snapshot: Snapshot,
+        log: impl IntoIterator<Item: Borrow<Event>>,
+    ) -> Self {
         let lease_ends = now + policy.lease;
-        let mut cluster = Self::new(policy);
+        let mut cluster = Self { policy, state: snapshot.into_state(), live: Live::default() };
         cluster.live.now = now;
         for event in log {
             cluster.state.apply(event.borrow());
@@ -56,6 +66,11 @@ impl Cluster {
             cluster.live.await_session(worker, lease_ends);
         }
         cluster
+    }
+
+    /// The durable state, as it is now. Cheap: its records are shared with this cluster until one changes.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.state)
     }
 
     /// Takes one input at time `now`.

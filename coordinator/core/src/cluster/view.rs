@@ -51,6 +51,11 @@ impl Cluster {
         self.state.index.counts.get(&id).copied()
     }
 
+    /// How many experiments and trials there are.
+    pub fn records(&self) -> usize {
+        self.state.experiments.len() + self.state.trials.len()
+    }
+
     /// Every trial, oldest first.
     pub fn trials(&self) -> impl DoubleEndedIterator<Item = (TrialId, &Trial)> {
         self.state.trials.iter().map(|(&id, trial)| (id, trial))

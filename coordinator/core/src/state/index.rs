@@ -10,7 +10,7 @@ use common::plan::DEFAULT_PROJECT;
 use common::spec::{Requirements, TrialSpec, Workload};
 use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 
-use super::{Attempt, Counts, Experiment, Outcome, Phase, State, Trial, Worker};
+use super::{Attempt, Counts, Experiment, Outcome, Phase, Shared, State, Trial, Worker};
 use crate::Millis;
 
 /// Order of one class: older submissions first; of one submission, evaluations before training, because they
@@ -55,7 +55,7 @@ pub(crate) struct Class {
 impl Class {
     /// Of several experiments that want a trial and are not paused, the one of the highest priority, and of these
     /// the oldest, decides its priority and whose share it is charged to.
-    fn of(trial: &Trial, experiments: &BTreeMap<ExperimentId, Experiment>) -> Self {
+    fn of(trial: &Trial, experiments: &Shared<ExperimentId, Experiment>) -> Self {
         let wanting = trial.wanted_by.iter().filter_map(|id| Some((id, experiments.get(id)?)));
         let sponsor = wanting
             .max_by_key(|(id, experiment)| (experiment.paused.is_none(), experiment.priority, Reverse(**id)));
@@ -103,7 +103,7 @@ impl End {
 /// The records that lookups are derived from, besides a trial's own.
 #[derive(Clone, Copy)]
 pub(crate) struct Sources<'a> {
-    pub(crate) experiments: &'a BTreeMap<ExperimentId, Experiment>,
+    pub(crate) experiments: &'a Shared<ExperimentId, Experiment>,
 }
 
 /// Derived lookups.

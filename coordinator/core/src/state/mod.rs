@@ -8,28 +8,40 @@ mod durations;
 mod index;
 mod outcome;
 mod record;
+mod shared;
 mod standing;
 
 use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use serde::{Deserialize, Serialize};
 
 use crate::{Drain, Millis, Quarantine};
 pub(crate) use durations::Durations;
 pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts};
 pub use outcome::{Failure, Outcome};
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
+pub use shared::Shared;
 pub(crate) use standing::Doubt;
 
 /// What the log says.
-#[derive(Clone, Debug, Default, PartialEq)]
+///
+/// A snapshot holds it: experiments and trials in parts of their own, because there are many, and the rest in
+/// its head. A field that is added gets `#[serde(default)]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct State {
-    pub(crate) experiments: BTreeMap<ExperimentId, Experiment>,
-    pub(crate) trials: BTreeMap<TrialId, Trial>,
+    #[serde(skip)]
+    pub(crate) experiments: Shared<ExperimentId, Experiment>,
+    #[serde(skip)]
+    pub(crate) trials: Shared<TrialId, Trial>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    #[serde(default)]
     /// Workers that are given nothing new, members or not.
     pub(crate) drained: BTreeMap<WorkerId, Drain>,
+    #[serde(default)]
     pub(crate) quarantined: BTreeMap<WorkerId, Quarantine>,
+    #[serde(default)]
     /// Workers on which attempts failed since a trial last succeeded there.
     pub(crate) doubts: BTreeMap<WorkerId, Doubt>,
     /// Newest ids that were given out. They are never given out again.
@@ -37,8 +49,10 @@ pub(crate) struct State {
     pub(crate) last_trial: u64,
     pub(crate) last_attempt: u64,
     /// How long trials take.
+    #[serde(default)]
     pub(crate) durations: Durations,
     /// Follows from the rest.
+    #[serde(skip)]
     pub(crate) index: Index,
 }
 
@@ -47,6 +61,23 @@ impl State {
     pub(crate) fn next_attempt(&self, others: usize) -> AttemptId {
         let others = u64::try_from(others).unwrap_or(u64::MAX);
         AttemptId(self.last_attempt.saturating_add(1).saturating_add(others))
+    }
+
+    /// The records alone. Experiments and trials are shared with the original, not copied.
+    pub(crate) fn records(&self) -> Self {
+        Self {
+            experiments: self.experiments.clone(),
+            trials: self.trials.clone(),
+            workers: self.workers.clone(),
+            drained: self.drained.clone(),
+            quarantined: self.quarantined.clone(),
+            doubts: self.doubts.clone(),
+            last_experiment: self.last_experiment,
+            last_trial: self.last_trial,
+            last_attempt: self.last_attempt,
+            durations: self.durations.clone(),
+            index: Index::default(),
+        }
     }
 
     /// The trial whose current attempt is `attempt`.

@@ -64,7 +64,8 @@ impl fmt::Display for Outcome {
 }
 
 /// A failed attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Failure {
     /// The attempt.
     pub attempt: AttemptId,

@@ -7,12 +7,14 @@ use common::plan::Cell;
 use common::result::{Checkpoint, TrialResult};
 use common::spec::{RunPolicy, TrialSpec, Workload};
 use common::{AttemptId, ExperimentId, TrialId, TrialKey, WorkerId};
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Outcome};
 use crate::{Millis, Placement, Traits, YieldReason};
 
 /// A submitted grid file.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Experiment {
     /// Name.
     pub name: String,
@@ -23,25 +25,30 @@ pub struct Experiment {
     /// Trials, in the order of the plan.
     pub trials: Vec<TrialId>,
     /// Project that it is charged to.
+    #[serde(default = "common::plan::default_project")]
     pub project: String,
     /// Priority of its trials. Higher goes first.
+    #[serde(default)]
     pub priority: i32,
     /// When it was submitted.
     pub submitted: Millis,
     /// When it was cancelled, if it was.
     pub cancelled: Option<Millis>,
     /// Since when it is paused, if it is.
+    #[serde(default)]
     pub paused: Option<Millis>,
 }
 
 /// One unit of scheduling.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Trial {
     /// Name by content.
     pub key: TrialKey,
     /// What to compute.
     pub spec: TrialSpec,
     /// What its run time depends on.
+    #[serde(skip)]
     pub workload: Workload,
     /// How to run it.
     pub policy: RunPolicy,
@@ -68,22 +75,28 @@ pub struct Trial {
     /// Failures that count, since it was last submitted.
     pub counted_failures: u32,
     /// Attempts in a row that lost a worker, since one of them left a checkpoint.
+    #[serde(default)]
     pub workers_lost: u32,
     /// Since when it is paused by its name, if it is.
+    #[serde(default)]
     pub paused: Option<Millis>,
     /// Checkpoints that are kept, oldest first.
     pub checkpoints: Vec<Checkpoint>,
     /// Whether its newest checkpoint was damaged, and none was committed since: then the newest that is kept
     /// is not where training stands.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub newest_damaged: bool,
     /// Steps of checkpoints that users want kept.
+    #[serde(default)]
     pub pins: BTreeSet<u64>,
     /// Numbers of ranks that its training took, in order. A number that left no checkpoint is not among them.
+    #[serde(default)]
     pub world_sizes: Vec<u32>,
 }
 
 /// Where a trial stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Not every trial that it needs has succeeded yet.
     Waiting,
@@ -103,7 +116,8 @@ pub enum Phase {
 }
 
 /// The current execution of a running trial.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Attempt {
     /// Its id.
     pub id: AttemptId,
@@ -112,18 +126,26 @@ pub struct Attempt {
     /// When it was placed.
     pub started: Millis,
     /// When it will end, going by trials like it. `None` where none has succeeded yet.
+    #[serde(default)]
     pub expected_end: Option<Millis>,
     /// Whether it was asked to stop at a checkpoint.
+    #[serde(default)]
     pub yielding: Option<Yielding>,
 }
 
 /// A request to stop at a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Yielding {
     /// Why.
     pub reason: YieldReason,
     /// When it was asked for that reason.
     pub since: Millis,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Trial {
@@ -205,7 +227,8 @@ impl Trial {
 }
 
 /// A member of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Worker {
     /// Its name.
     pub name: String,
@@ -214,6 +237,7 @@ pub struct Worker {
     /// Slots that it offers.
     pub slots: u32,
     /// What they are like.
+    #[serde(default)]
     pub traits: Traits,
     /// When it joined.
     pub joined: Millis,

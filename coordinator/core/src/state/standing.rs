@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Phase, State, Trial};
 use crate::standing::{loses_worker, may_blame_worker};
 use crate::{Drain, Millis, Quarantine, Strike};
 
 /// Failures on a worker that may be its fault, since a trial last succeeded there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct Doubt {
     pub(crate) strikes: Vec<Strike>,
     /// Whether an attempt elsewhere left a checkpoint or a result since the first of them.

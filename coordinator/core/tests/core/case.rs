@@ -7,7 +7,7 @@ use common::result::{Checkpoint, TrialResult};
 use common::session::{AttemptEnd, AttemptReport, AttemptState};
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Step, Traits};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Snapshot, Step, Traits};
 
 use crate::support::explained::check_explanations;
 use crate::support::{network, plan_with, policy};
@@ -28,6 +28,16 @@ pub struct Case {
     pub policy: Policy,
     pub cluster: Cluster,
     pub log: Vec<Event>,
+}
+
+/// A snapshot as it comes back from the disk.
+pub fn stored(cluster: &Cluster) -> Snapshot {
+    let mut read = Snapshot::default();
+    for part in cluster.snapshot().parts() {
+        let text = serde_json::to_string(&part).unwrap();
+        read.push(serde_json::from_str(&text).unwrap());
+    }
+    read
 }
 
 impl Case {
@@ -68,6 +78,12 @@ impl Case {
         let replayed = Cluster::replay(self.policy.clone(), self.now, &log);
         replayed.check().unwrap();
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state: {text}");
+        for covered in [log.len() / 2, log.len()] {
+            let older = Cluster::replay(self.policy.clone(), self.now, &log[..covered]);
+            let restored = Cluster::restore(self.policy.clone(), self.now, stored(&older), &log[covered..]);
+            restored.check().unwrap();
+            assert!(restored.same_durable_state(&self.cluster), "a snapshot of {covered} events: {text}");
+        }
         step
     }
 

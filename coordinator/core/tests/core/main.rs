@@ -25,4 +25,5 @@ mod membership;
 mod placement;
 mod policies;
 mod scheduling;
+mod snapshot;
 mod submission;

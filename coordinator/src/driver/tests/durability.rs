@@ -106,3 +106,25 @@ async fn stopping_ends_sessions_and_answers_nobody_afterwards() {
     let error = coordinator.driver.read(|_| ()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+/// What refers to blobs comes out of the snapshot, too: a collection after a restart takes only what nobody needs.
+#[tokio::test]
+async fn what_a_record_refers_to_is_never_collected() {
+    let coordinator = Coordinator::start();
+    coordinator.submit().await;
+    let mut worker = coordinator.connect(1, &[]).await;
+    let attempt = worker.hear_launch().await.attempt;
+    let held = coordinator.checkpoint(&worker, attempt, 10).await.digest;
+    let log = coordinator.upload(b"step 1\n").await;
+    let stored = common::session::FromWorker::LogStored { attempt, rank: 0, digest: log, bytes: 7 };
+    worker.say(stored).await;
+    let stray = coordinator.upload(b"nobody wants it").await;
+    coordinator.settle().await;
+
+    let coordinator = Coordinator::start_in(coordinator.kill().await);
+    coordinator.driver.collect(vec![held, log, stray]).await.unwrap();
+    coordinator.settle().await;
+    for (digest, kept) in [(held, true), (log, true), (stray, false)] {
+        assert_eq!(coordinator.blobs.size(digest).await.unwrap().is_some(), kept, "{digest}");
+    }
+}

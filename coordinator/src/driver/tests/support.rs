@@ -57,7 +57,7 @@ impl Coordinator {
         let store = Store::open(dir.path()).unwrap();
         let blobs = Blobs::open_local(&dir.path().join("blobs"), 1 << 20).unwrap();
         let policy = Policy { lease: LEASE, ..Policy::default() };
-        let limits = Limits { policy, heartbeat: Duration::from_secs(5) };
+        let limits = Limits { policy, heartbeat: Duration::from_secs(5), snapshot_events: 2 };
         let reader = store.reader();
         let (driver, running) = start(store, blobs.clone(), limits).unwrap();
         Self { dir, driver, blobs, reader, running }

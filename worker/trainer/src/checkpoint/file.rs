@@ -93,3 +93,69 @@ fn digest<'a, V: View>(header: &str, tensors: impl Iterator<Item = (&'a str, V)>
     }
     Digest(*hasher.finalize().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Kind, Tensor};
+
+    use super::*;
+    use crate::storage::HostTensor;
+
+    fn snapshot() -> Snapshot {
+        let header = Header {
+            format: FORMAT,
+            trial: common::TrialKey(Digest::of(b"trial")),
+            numerics: 1,
+            step: 10,
+            epoch: 1,
+            step_in_epoch: 2,
+            train_seconds: 1.5,
+            computed_on: "cpu".to_owned(),
+            final_loss: None,
+        };
+        let values: Vec<f32> = (0..256_u16).map(|value| f32::from(value) / 7.0).collect();
+        let weight = Tensor::from_slice(&values).reshape([16, 16]);
+        let steps = Tensor::from_slice(&[1_i64, 2, 3]);
+        let tensors = [("weight", weight), ("steps", steps)];
+        let host = |(name, tensor): (&str, Tensor)| HostTensor::copy_of(name.to_owned(), &tensor).unwrap();
+        Snapshot { header, tensors: tensors.into_iter().map(host).collect() }
+    }
+
+    fn number(seed: u64, below: usize) -> usize {
+        let [a, b, c, d, ..] = Digest::of(&seed.to_le_bytes()).0;
+        u32::from_le_bytes([a, b, c, d]) as usize % below
+    }
+
+    /// The agent checks the digest of the file before the trainer sees it; this is the second line.
+    #[test]
+    fn ten_thousand_cut_or_flipped_checkpoints_load_nothing_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &snapshot()).unwrap();
+        let whole = read(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for seed in 0..10_000 {
+            let mut damaged = bytes.clone();
+            if seed % 2 == 0 {
+                damaged.truncate(number(seed, bytes.len()));
+            } else {
+                damaged[number(seed, bytes.len())] ^= 1 << (seed / 2 % 8);
+            }
+            std::fs::write(&path, damaged).unwrap();
+            // A bit of the file's own padding may change nothing that is read.
+            let Ok(read) = read(&path) else {
+                refused += 1;
+                continue;
+            };
+            assert_eq!(read.header, whole.header, "case {seed}");
+            assert_eq!(read.tensors.len(), whole.tensors.len(), "case {seed}");
+            for (name, tensor) in &whole.tensors {
+                let found = &read.tensors[name];
+                assert_eq!(found.kind(), tensor.kind(), "case {seed}: {name}");
+                let equal = found.to_kind(Kind::Double).equal(&tensor.to_kind(Kind::Double));
+                assert!(equal && found.size() == tensor.size(), "case {seed}: {name}");
+            }
+        }
+        assert!(refused > 9_900, "{refused}");
+    }
+}

@@ -5,12 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use common::report::Report;
 
 use super::{Snapshot, write};
 use crate::agent::Reporter;
 use crate::storage::StorageError;
+
+/// How long the last checkpoint waits for space.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Time before the second try.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest time between two tries.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The thread that writes checkpoints.
 pub struct Saver {
@@ -55,7 +65,7 @@ impl Saver {
         let _ = self.sender.send(snapshot);
     }
 
-    /// Waits for the thread, then writes `last`.
+    /// Waits for the thread, then writes `last`, and waits for space if there is none.
     ///
     /// # Errors
     ///
@@ -64,7 +74,7 @@ impl Saver {
         drop(self.sender);
         // A panic of the thread has ended the process by the panic hook.
         let _ = self.thread.join();
-        self.target.save(last)
+        self.target.save_patiently(last, PATIENCE)
     }
 
     /// Waits for the thread, then writes `last`, unless the thread wrote the checkpoint of that step: the agent takes a
@@ -93,9 +103,11 @@ impl Target {
             }
             if let Err(error) = saved {
                 let message = format!(
-                    "the checkpoint of step {} was not written ({error}); training goes on without it: \
-                     check the space left in the worker's folder",
-                    snapshot.step()
+                    "the checkpoint of step {} was not written, and training goes on without it: {}; check the space \
+                     left in `{}`",
+                    snapshot.step(),
+                    crate::error::chain(&error),
+                    self.folder.display()
                 );
                 tracing::error!(error = %crate::error::chain(&error), "checkpoint not written");
                 self.reporter.send(&Report::Warning { message });
@@ -103,6 +115,29 @@ impl Target {
             busy.store(false, Ordering::Release);
         }
         written
+    }
+
+    /// All of training is in this one, so a full disk does not end the trial at once.
+    fn save_patiently(&self, last: &Snapshot, patience: Duration) -> Result<(), StorageError> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.save(last) {
+                Err(error) if error.is_full() && begun.elapsed() < patience => {
+                    if pause == FIRST_PAUSE {
+                        let message = format!(
+                            "the last checkpoint is not written yet, and is tried again for {patience:?}: {}",
+                            crate::error::chain(&error)
+                        );
+                        tracing::error!("{message}");
+                        self.reporter.send(&Report::Warning { message });
+                    }
+                    thread::sleep(pause);
+                    pause = LAST_PAUSE.min(pause * 2);
+                }
+                saved => return saved,
+            }
+        }
     }
 
     fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {

@@ -1,8 +1,16 @@
-use common::WorkerId;
+use std::fs;
+
+use common::result::MetricRow;
+use common::{TrialId, WorkerId};
 use coordinator_core::Millis;
+use proto::status::{ErrorKind, Kind as _};
 use tempfile::TempDir;
 
 use super::*;
+
+mod compaction;
+mod hostile;
+mod transfer;
 
 fn event(worker: u64) -> Event {
     Event::WorkerLost { worker: WorkerId(worker), at: Millis(worker) }
@@ -23,7 +31,7 @@ fn part(sequence: u64) -> Vec<u8> {
 }
 
 fn replay(store: &Store) -> Result<Vec<Event>, StoreError> {
-    store.events().collect()
+    store.events_after(0).collect()
 }
 
 #[test]
@@ -76,7 +84,7 @@ fn a_damaged_record_is_refused_by_its_number() {
     record[last] ^= 1;
     store.trees.events.insert(part(3), record).unwrap();
 
-    let replayed: Vec<_> = store.events().take_while(Result::is_ok).collect();
+    let replayed: Vec<_> = store.events_after(0).take_while(Result::is_ok).collect();
     assert_eq!(replayed.len(), 2);
     let error = replay(&store).unwrap_err();
     assert!(matches!(error, StoreError::DamagedEvent { sequence: 3, .. }), "{error}");
@@ -126,7 +134,8 @@ fn a_metric_report_that_is_sent_again_is_kept_once() {
     store.commit(&Batch { metrics: vec![report(2, 1, 9.0)], ..Batch::default() }).unwrap();
     drop(store);
 
-    let reader = Store::open(dir.path()).unwrap().reader();
+    let store = Store::open(dir.path()).unwrap();
+    let reader = store.reader();
     let rows = reader.metrics(TrialId(1)).unwrap();
     let values: Vec<_> =
         rows.iter().map(|(attempt, rows)| (attempt.0, rows[0].step, rows[0].value.to_bits())).collect();
@@ -172,4 +181,35 @@ fn a_folder_that_cannot_be_made_is_named() {
     let error = Store::open(&file.join("data")).unwrap_err();
     assert!(matches!(error, StoreError::Folder { .. }), "{error}");
     assert!(error.to_string().contains("file/data"), "{error}");
+}
+
+#[test]
+fn a_database_that_is_older_than_what_was_acknowledged_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let copy = TempDir::new().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.commit(&events(1..=5)).unwrap();
+    drop(store);
+    let copied = copy.path().join(DATABASE);
+    fs::create_dir(&copied).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    for entry in fs::read_dir(dir.path().join(DATABASE)).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), copied.join(entry.file_name())).unwrap();
+        }
+    }
+    let mut store = Store::open(dir.path()).unwrap();
+    store.commit(&Batch { metrics: vec![report(1, 1, 0.5)], ..Batch::default() }).unwrap();
+    drop(store);
+    fs::copy(dir.path().join(MARK_FILE), copy.path().join(MARK_FILE)).unwrap();
+    let error = Store::open(copy.path()).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Lost { commits: 1, acknowledged_commits: 2, events: 5, .. }),
+        "{error}"
+    );
+    // The way out that it names.
+    fs::remove_file(copy.path().join(MARK_FILE)).unwrap();
+    let store = Store::open(copy.path()).unwrap();
+    assert_eq!(replay(&store).unwrap().len(), 5);
 }
