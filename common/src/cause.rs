@@ -34,6 +34,29 @@ pub enum FailureCause {
     OutOfMemory,
     /// No rank made a step for longer than its own step times make plausible.
     Stalled,
+    /// A rank went silent for longer than its own step times make plausible, and does not compute.
+    Hung {
+        /// The rank that the others wait for.
+        rank: u32,
+        /// Name of its worker.
+        worker: String,
+        /// Last step that it began.
+        step: u64,
+        /// What it was doing.
+        phase: String,
+        /// How long it had been silent, in milliseconds.
+        silent_ms: u64,
+    },
+    /// No space was left for what the trial writes.
+    StorageFull {
+        /// Which folder, and what the operating system said.
+        message: String,
+    },
+    /// The worker is to blame: a line of a log or a health check says so.
+    Unhealthy {
+        /// What says so.
+        message: String,
+    },
     /// A collective operation did not end within its limit, or lost a peer.
     CollectiveFailed {
         /// Rank that reported it.
@@ -72,6 +95,9 @@ impl FailureCause {
             | Self::LaunchFailed { .. }
             | Self::OutOfMemory
             | Self::Stalled
+            | Self::Hung { .. }
+            | Self::StorageFull { .. }
+            | Self::Unhealthy { .. }
             | Self::CollectiveFailed { .. } => true,
             Self::NonFiniteLoss { .. }
             | Self::SpecRejected { .. }
@@ -83,12 +109,13 @@ impl FailureCause {
     /// Whether the trial, not the cluster, is to blame.
     pub fn counts(&self) -> bool {
         match self {
-            Self::WorkerLost | Self::Preempted => false,
+            Self::WorkerLost | Self::Preempted | Self::StorageFull { .. } | Self::Unhealthy { .. } => false,
             Self::TrainerExit { .. }
             | Self::TrainerSignal { .. }
             | Self::LaunchFailed { .. }
             | Self::OutOfMemory
             | Self::Stalled
+            | Self::Hung { .. }
             | Self::CollectiveFailed { .. }
             | Self::NonFiniteLoss { .. }
             | Self::SpecRejected { .. }
@@ -108,6 +135,13 @@ impl fmt::Display for FailureCause {
             Self::LaunchFailed { message } => write!(f, "a trainer could not be started: {message}"),
             Self::OutOfMemory => write!(f, "out of memory"),
             Self::Stalled => write!(f, "no progress"),
+            Self::Hung { rank, worker, step, phase, silent_ms } => write!(
+                f,
+                "rank {rank} on {worker} hung: silent for {:.1} s at step {step}, {phase}",
+                std::time::Duration::from_millis(*silent_ms).as_secs_f64()
+            ),
+            Self::StorageFull { message } => write!(f, "no space left: {message}"),
+            Self::Unhealthy { message } => write!(f, "the worker is unhealthy: {message}"),
             Self::CollectiveFailed { rank } => write!(f, "a collective failed on rank {rank}"),
             Self::NonFiniteLoss { step } => write!(f, "the loss was not finite at step {step}"),
             Self::SpecRejected { message } => write!(f, "specification rejected: {message}"),

@@ -59,6 +59,8 @@ pub enum Command {
     },
     /// Write a checkpoint after the current step.
     Checkpoint,
+    /// Write a checkpoint after the current step, then end with [`Report::Yielded`].
+    Yield,
 }
 
 /// From trainer to agent.
@@ -111,6 +113,12 @@ pub enum Report {
         path: PathBuf,
         /// Why.
         message: String,
+    },
+    /// The rank ends because it was asked to, before the trial is done. The last report of a rank that yields; that of
+    /// rank 0 comes after its checkpoint.
+    Yielded {
+        /// Steps done.
+        step: u64,
     },
     /// The rank cannot go on. The last report of a rank that fails.
     Failed {

@@ -3,12 +3,14 @@
 //! The agent repeats the state of every attempt it holds in each heartbeat and at the start of each session, so a
 //! message that is lost is made good by the next one.
 
+use std::collections::BTreeMap;
+
 use crate::result::{Checkpoint, MetricRow, TrialResult};
 use crate::spec::{RunPolicy, TrialSpec};
 use crate::{AttemptId, Digest, FailureCause, TrialKey, WorkerId};
 
 /// Version of the session protocol. Both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// How the ranks of an attempt on one worker ended. The worker that holds rank 0 has the result.
 pub type AttemptEnd = Result<Option<TrialResult>, FailureCause>;
@@ -49,6 +51,12 @@ pub struct Hello {
     pub host: String,
     /// Slots it offers.
     pub slots: u32,
+    /// What a trial may ask for, and what says which workers are near each other.
+    pub labels: BTreeMap<String, String>,
+    /// Kind of device of its slots, like `cpu` or `cuda`.
+    pub device: String,
+    /// Memory that a rank on one slot may use, if it is limited.
+    pub slot_memory_mib: Option<u64>,
     /// Version of its build.
     pub version: String,
     /// Attempts alive, or ended and not yet released.
@@ -74,7 +82,12 @@ pub enum FromWorker {
     /// Opens the session.
     Hello(Hello),
     /// The worker is alive, and this is what it holds.
-    Heartbeat(Vec<AttemptReport>),
+    Heartbeat {
+        /// Counts the heartbeats of a session from 1.
+        sequence: u64,
+        /// Attempts alive, or ended and not yet released.
+        attempts: Vec<AttemptReport>,
+    },
     /// Rank 0 hosts the rendezvous store.
     RendezvousOpened {
         /// The attempt.
@@ -127,6 +140,19 @@ pub enum FromWorker {
         attempt: AttemptId,
         /// One sentence.
         message: String,
+    },
+    /// A line of a rank's log matched a pattern of the worker's configuration.
+    Incident {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The rank.
+        rank: u32,
+        /// Name of the pattern.
+        pattern: String,
+        /// The line.
+        line: String,
+        /// Whether the worker should be given nothing more.
+        quarantine: bool,
     },
     /// The log of a rank that ended is in the blob store.
     LogStored {
@@ -204,6 +230,16 @@ pub enum ToWorker {
     Release {
         /// The attempt.
         attempt: AttemptId,
+    },
+    /// Write a checkpoint after the current step, then end: the slots are wanted, the work is not lost.
+    Preempt {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The heartbeat extended the lease.
+    HeartbeatAck {
+        /// Its sequence number.
+        sequence: u64,
     },
     /// Where rank 0 hosts the rendezvous store.
     Rendezvous {

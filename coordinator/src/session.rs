@@ -133,7 +133,7 @@ async fn hello(incoming: &mut Streaming<v1::FromWorker>) -> Result<Hello, Status
     }
     match FromWorker::try_from(first).map_err(|error| to_status(&error))? {
         FromWorker::Hello(hello) => Ok(hello),
-        FromWorker::Heartbeat(_)
+        FromWorker::Heartbeat { .. }
         | FromWorker::RendezvousOpened { .. }
         | FromWorker::AttemptEnded { .. }
         | FromWorker::CheckpointStored { .. }
@@ -141,6 +141,7 @@ async fn hello(incoming: &mut Streaming<v1::FromWorker>) -> Result<Hello, Status
         | FromWorker::Progress { .. }
         | FromWorker::Metrics { .. }
         | FromWorker::Warning { .. }
+        | FromWorker::Incident { .. }
         | FromWorker::LogStored { .. }
         | FromWorker::LogData { .. }
         | FromWorker::Goodbye => Err(refused(HelloError::NotHello)),

@@ -128,6 +128,7 @@ impl TryFrom<v1::TrialResult> for TrialResult {
 impl From<FailureCause> for v1::FailureCause {
     fn from(cause: FailureCause) -> Self {
         use v1::FailureKind as Wire;
+        let mut wire = Self::default();
         let (kind, number, message) = match cause {
             FailureCause::WorkerLost => (Wire::WorkerLost, 0, String::new()),
             FailureCause::Preempted => (Wire::Preempted, 0, String::new()),
@@ -136,6 +137,12 @@ impl From<FailureCause> for v1::FailureCause {
             FailureCause::LaunchFailed { message } => (Wire::LaunchFailed, 0, message),
             FailureCause::OutOfMemory => (Wire::OutOfMemory, 0, String::new()),
             FailureCause::Stalled => (Wire::Stalled, 0, String::new()),
+            FailureCause::Hung { rank, worker, step, phase, silent_ms } => {
+                (wire.worker, wire.step, wire.silent_ms) = (worker, step, silent_ms);
+                (Wire::Hung, rank.into(), phase)
+            }
+            FailureCause::StorageFull { message } => (Wire::StorageFull, 0, message),
+            FailureCause::Unhealthy { message } => (Wire::Unhealthy, 0, message),
             FailureCause::CollectiveFailed { rank } => (Wire::CollectiveFailed, rank.into(), String::new()),
             FailureCause::NonFiniteLoss { step } => {
                 (Wire::NonFiniteLoss, i64::try_from(step).unwrap_or(i64::MAX), String::new())
@@ -144,7 +151,7 @@ impl From<FailureCause> for v1::FailureCause {
             FailureCause::DataMissing { message } => (Wire::DataMissing, 0, message),
             FailureCause::CheckpointIncompatible { message } => (Wire::CheckpointIncompatible, 0, message),
         };
-        Self { kind: kind.into(), number, message }
+        Self { kind: kind.into(), number, message, ..wire }
     }
 }
 
@@ -154,7 +161,7 @@ impl TryFrom<v1::FailureCause> for FailureCause {
     fn try_from(wire: v1::FailureCause) -> Converted<Self> {
         use v1::FailureKind as Wire;
         let unknown = ConvertError::UnknownEnum { field: "failure.kind", value: wire.kind };
-        let v1::FailureCause { kind, number, message } = wire;
+        let v1::FailureCause { kind, number, message, worker, step, silent_ms } = wire;
         let kind = Wire::try_from(kind)
             .map_err(|_| ConvertError::UnknownEnum { field: "failure.kind", value: kind })?;
         Ok(match kind {
@@ -166,6 +173,12 @@ impl TryFrom<v1::FailureCause> for FailureCause {
             Wire::LaunchFailed => Self::LaunchFailed { message },
             Wire::OutOfMemory => Self::OutOfMemory,
             Wire::Stalled => Self::Stalled,
+            Wire::Hung => {
+                let rank = narrow(number, "failure.number")?;
+                Self::Hung { rank, worker, step, phase: message, silent_ms }
+            }
+            Wire::StorageFull => Self::StorageFull { message },
+            Wire::Unhealthy => Self::Unhealthy { message },
             Wire::CollectiveFailed => Self::CollectiveFailed { rank: narrow(number, "failure.number")? },
             Wire::NonFiniteLoss => Self::NonFiniteLoss { step: narrow(number, "failure.number")? },
             Wire::SpecRejected => Self::SpecRejected { message },
@@ -239,6 +252,9 @@ impl From<Hello> for v1::Hello {
             slots: hello.slots,
             version: hello.version,
             attempts: hello.attempts.into_iter().map(report_to_wire).collect(),
+            labels: hello.labels.into_iter().collect(),
+            device: hello.device,
+            slot_memory_mib: hello.slot_memory_mib,
         }
     }
 }
@@ -253,6 +269,9 @@ impl TryFrom<v1::Hello> for Hello {
             name: wire.name,
             host: wire.host,
             slots: wire.slots,
+            labels: wire.labels.into_iter().collect(),
+            device: wire.device,
+            slot_memory_mib: wire.slot_memory_mib,
             version: wire.version,
             attempts: wire.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
         })
@@ -264,7 +283,8 @@ impl From<FromWorker> for v1::FromWorker {
         use v1::from_worker::Message as Wire;
         let message = match message {
             FromWorker::Hello(hello) => Wire::Hello(hello.into()),
-            FromWorker::Heartbeat(attempts) => Wire::Heartbeat(v1::Heartbeat {
+            FromWorker::Heartbeat { sequence, attempts } => Wire::Heartbeat(v1::Heartbeat {
+                sequence,
                 attempts: attempts.into_iter().map(report_to_wire).collect(),
             }),
             FromWorker::RendezvousOpened { attempt, address } => {
@@ -294,6 +314,9 @@ impl From<FromWorker> for v1::FromWorker {
             FromWorker::Warning { attempt, message } => {
                 Wire::Warning(v1::AttemptWarning { attempt_id: attempt.0, message })
             }
+            FromWorker::Incident { attempt, rank, pattern, line, quarantine } => {
+                Wire::Incident(v1::Incident { attempt_id: attempt.0, rank, pattern, line, quarantine })
+            }
             FromWorker::LogStored { attempt, rank, digest, bytes } => {
                 let digest = digest.to_string();
                 Wire::LogStored(v1::LogStored { attempt_id: attempt.0, rank, digest, bytes })
@@ -312,9 +335,10 @@ impl TryFrom<v1::FromWorker> for FromWorker {
         use v1::from_worker::Message as Wire;
         Ok(match required(wire.message, "message")? {
             Wire::Hello(hello) => Self::Hello(hello.try_into()?),
-            Wire::Heartbeat(heartbeat) => Self::Heartbeat(
-                heartbeat.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
-            ),
+            Wire::Heartbeat(heartbeat) => Self::Heartbeat {
+                sequence: heartbeat.sequence,
+                attempts: heartbeat.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
+            },
             Wire::RendezvousOpened(opened) => {
                 Self::RendezvousOpened { attempt: AttemptId(opened.attempt_id), address: opened.address }
             }
@@ -342,6 +366,9 @@ impl TryFrom<v1::FromWorker> for FromWorker {
             },
             Wire::Warning(warning) => {
                 Self::Warning { attempt: AttemptId(warning.attempt_id), message: warning.message }
+            }
+            Wire::Incident(v1::Incident { attempt_id, rank, pattern, line, quarantine }) => {
+                Self::Incident { attempt: AttemptId(attempt_id), rank, pattern, line, quarantine }
             }
             Wire::LogStored(stored) => Self::LogStored {
                 attempt: AttemptId(stored.attempt_id),
@@ -456,6 +483,8 @@ impl From<ToWorker> for v1::ToWorker {
             ToWorker::Rendezvous { attempt, address } => {
                 Wire::Rendezvous(v1::Rendezvous { attempt_id: attempt.0, address })
             }
+            ToWorker::Preempt { attempt } => Wire::Preempt(v1::Preempt { attempt_id: attempt.0 }),
+            ToWorker::HeartbeatAck { sequence } => Wire::HeartbeatAck(v1::HeartbeatAck { sequence }),
             ToWorker::MetricAck { attempt, sequence } => {
                 Wire::MetricAck(v1::MetricAck { attempt_id: attempt.0, sequence })
             }
@@ -486,6 +515,8 @@ impl TryFrom<v1::ToWorker> for ToWorker {
             Wire::Rendezvous(rendezvous) => {
                 Self::Rendezvous { attempt: AttemptId(rendezvous.attempt_id), address: rendezvous.address }
             }
+            Wire::Preempt(preempt) => Self::Preempt { attempt: AttemptId(preempt.attempt_id) },
+            Wire::HeartbeatAck(ack) => Self::HeartbeatAck { sequence: ack.sequence },
             Wire::MetricAck(ack) => {
                 Self::MetricAck { attempt: AttemptId(ack.attempt_id), sequence: ack.sequence }
             }

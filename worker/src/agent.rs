@@ -79,6 +79,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         orders: BTreeMap::new(),
         waiting: VecDeque::new(),
         heartbeat: Duration::from_secs(1),
+        beats: 0,
         stopping: false,
     };
     agent.salvage(remains);
@@ -103,6 +104,8 @@ struct Agent {
     /// Launches whose slots are still held by processes of older attempts.
     waiting: VecDeque<Launch>,
     heartbeat: Duration,
+    /// Heartbeats of this agent so far.
+    beats: u64,
     stopping: bool,
 }
 
@@ -146,7 +149,9 @@ impl Agent {
                 () = tokio::time::sleep_until(beat) => {
                     beat = Instant::now() + self.heartbeat;
                     if let Link::Up(session) = &link {
-                        session.tell(FromWorker::Heartbeat(self.ledger.reports()));
+                        self.beats += 1;
+                        let attempts = self.ledger.reports();
+                        session.tell(FromWorker::Heartbeat { sequence: self.beats, attempts });
                     }
                 }
             }
@@ -194,6 +199,9 @@ impl Agent {
             name: config.name.clone(),
             host: config.host.clone(),
             slots: config.slots,
+            labels: config.labels.clone(),
+            device: config.device.clone(),
+            slot_memory_mib: (config.slot_memory_mib > 0).then_some(config.slot_memory_mib),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             attempts: self.ledger.begin_session(),
         }
@@ -214,6 +222,8 @@ impl Agent {
             ToWorker::Rendezvous { attempt, address } => {
                 self.order(attempt, AttemptOrder::Rendezvous(address));
             }
+            ToWorker::Preempt { attempt } => self.order(attempt, AttemptOrder::Yield),
+            ToWorker::HeartbeatAck { .. } => {}
             ToWorker::MetricAck { attempt, sequence } => self.ledger.acknowledge(attempt, sequence),
             ToWorker::FetchLog { request, attempt, rank, tail } => {
                 if let Link::Up(session) = link {

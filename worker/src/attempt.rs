@@ -35,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 pub enum AttemptOrder {
     /// Where rank 0, on another worker, hosts the rendezvous store.
     Rendezvous(String),
+    /// Write a checkpoint, then end: the slots are wanted, the work is not to be lost.
+    Yield,
     /// End, whatever it does.
     Stop,
 }
@@ -124,7 +126,10 @@ impl Attempt {
                     files = &mut prepare => break files,
                     order = orders.recv() => match order {
                         Some(AttemptOrder::Rendezvous(address)) => rendezvous = Some(address),
-                        Some(AttemptOrder::Stop) | None => break Err(FailureCause::Preempted),
+                        // Nothing has begun.
+                        Some(AttemptOrder::Yield | AttemptOrder::Stop) | None => {
+                            break Err(FailureCause::Preempted);
+                        }
                     },
                 }
             }
@@ -226,7 +231,7 @@ impl Attempt {
             tokio::select! {
                 artifacts = &mut stored => break artifacts,
                 order = orders.recv() => match order {
-                    Some(AttemptOrder::Rendezvous(_)) => {}
+                    Some(AttemptOrder::Rendezvous(_) | AttemptOrder::Yield) => {}
                     // What it left is wanted no more; its logs are, but not at any price.
                     Some(AttemptOrder::Stop) | None => {
                         drop(tokio::time::timeout(self.context.config.grace, &mut stored).await);
@@ -284,6 +289,7 @@ impl Gang<'_> {
                 },
                 order = orders.recv(), if open => match order {
                     Some(AttemptOrder::Rendezvous(address)) => self.introduce(&address).await,
+                    Some(AttemptOrder::Yield) => self.tell_all(&Command::Yield).await,
                     Some(AttemptOrder::Stop) => {
                         self.outcomes.stopped();
                         self.stop().await;
@@ -305,6 +311,12 @@ impl Gang<'_> {
         for (_, orders) in &self.ranks {
             // A rank that is gone takes no orders.
             drop(orders.send(RankOrder::Stop).await);
+        }
+    }
+
+    async fn tell_all(&self, command: &Command) {
+        for (_, orders) in &self.ranks {
+            drop(orders.send(RankOrder::Tell(command.clone())).await);
         }
     }
 
@@ -351,6 +363,7 @@ impl Gang<'_> {
                     self.attempt.tell(AttemptEvent::Damaged(digest, message)).await;
                 }
             }
+            Report::Yielded { .. } => self.outcomes.yielded(),
             Report::Failed { cause } => self.outcomes.failed(rank, cause),
             Report::Done { metrics } => self.outcomes.done(metrics),
         }

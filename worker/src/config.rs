@@ -1,5 +1,6 @@
 //! Settings of a worker.
 
+use std::collections::BTreeMap;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +22,14 @@ pub struct Config {
     pub host: String,
     /// Slots to offer.
     pub slots: u32,
+    /// Slots that share one device.
+    pub slots_per_device: u32,
+    /// What trials may ask for, and what says which workers are near each other.
+    pub labels: BTreeMap<String, String>,
+    /// Kind of device of the slots.
+    pub device: String,
+    /// Memory that a rank on one slot may use, in MiB; 0 for no limit.
+    pub slot_memory_mib: u64,
     /// Threads of one rank.
     pub threads_per_slot: u32,
     /// Folder of the worker.
@@ -45,6 +54,14 @@ pub enum InvalidConfig {
     /// No slot, or more than any machine has.
     #[error("`slots` is {0}; a worker offers between 1 and 1024")]
     Slots(u32),
+    /// No slot a device, or slots that do not fill whole devices.
+    #[error("`slots-per-device` is {per_device}, which does not divide `slots` ({slots})")]
+    SlotsPerDevice {
+        /// Slots a device.
+        per_device: u32,
+        /// Slots in all.
+        slots: u32,
+    },
     /// Not a URL of a host and a port.
     #[error("`coordinator` is `{0}`; expected a URL like http://127.0.0.1:7070")]
     Coordinator(String),
@@ -73,6 +90,10 @@ impl Config {
     pub fn validated(mut self) -> Result<Self, InvalidConfig> {
         if !(1..=1024).contains(&self.slots) {
             return Err(InvalidConfig::Slots(self.slots));
+        }
+        if !self.slots.is_multiple_of(self.slots_per_device) {
+            let (per_device, slots) = (self.slots_per_device, self.slots);
+            return Err(InvalidConfig::SlotsPerDevice { per_device, slots });
         }
         let Some(authority) = authority(&self.coordinator) else {
             return Err(InvalidConfig::Coordinator(self.coordinator));

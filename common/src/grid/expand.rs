@@ -186,6 +186,7 @@ impl<'a> Expansion<'a, '_> {
             pretrained: place.model.pretrained.clone(),
             seed,
             world_size: subject.slots,
+            min_world_size: None,
             numerics: NUMERICS,
         };
         let (predictor, networks) = match work {

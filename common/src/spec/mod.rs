@@ -61,6 +61,9 @@ pub struct TrainSpec {
     pub seed: u64,
     /// Ranks. The global batch does not depend on it, the last bits of the sums do.
     pub world_size: u32,
+    /// Fewest ranks that an elastic trial may run with; `world_size` is then the most. `None`: exactly `world_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_world_size: Option<u32>,
     /// [`NUMERICS`] of the build that expanded the grid.
     pub numerics: u32,
 }
@@ -116,6 +119,25 @@ impl TrialSpec {
         match self {
             Self::Train(train) => train.world_size,
             Self::Evaluate(_) => 1,
+        }
+    }
+
+    /// Fewest slots that an attempt needs.
+    pub fn min_slots(&self) -> u32 {
+        match self {
+            Self::Train(train) => train.min_world_size.unwrap_or(train.world_size),
+            Self::Evaluate(_) => 1,
+        }
+    }
+
+    /// Whether an attempt may have so many ranks: within the limits, and the global batch is shared evenly.
+    pub fn allows(&self, ranks: u32) -> bool {
+        match self {
+            Self::Train(train) => {
+                (self.min_slots()..=train.world_size).contains(&ranks)
+                    && (ranks == train.world_size || train.recipe.batch_size.is_multiple_of(ranks))
+            }
+            Self::Evaluate(_) => ranks == 1,
         }
     }
 

@@ -26,9 +26,25 @@ pub(super) enum Command {
 /// What waits for the flush.
 pub(super) enum Deferred {
     Perform(Effect),
-    Answer { reply: oneshot::Sender<Result<Applied, DriverError>>, answer: Result<Applied, DriverError> },
-    Welcome { worker: WorkerId, session: SessionId, reply: oneshot::Sender<Result<SessionId, DriverError>> },
-    Acknowledge { worker: WorkerId, attempt: AttemptId, sequence: u64 },
+    Answer {
+        reply: oneshot::Sender<Result<Applied, DriverError>>,
+        answer: Result<Applied, DriverError>,
+    },
+    Welcome {
+        worker: WorkerId,
+        session: SessionId,
+        reply: oneshot::Sender<Result<SessionId, DriverError>>,
+    },
+    Acknowledge {
+        worker: WorkerId,
+        attempt: AttemptId,
+        sequence: u64,
+    },
+    /// Best effort, like every message to a worker.
+    Tell {
+        worker: WorkerId,
+        message: ToWorker,
+    },
     Referenced(Digest),
     Show(Look),
 }
@@ -53,6 +69,7 @@ impl Turn {
                 Deferred::Welcome { reply, .. } => drop(reply.send(Err(failure))),
                 Deferred::Perform(_)
                 | Deferred::Acknowledge { .. }
+                | Deferred::Tell { .. }
                 | Deferred::Referenced(_)
                 | Deferred::Show(_) => {}
             }

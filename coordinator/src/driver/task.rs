@@ -246,6 +246,9 @@ impl Driver {
                 Deferred::Acknowledge { worker, attempt, sequence } => {
                     self.live.sessions.send(worker, ToWorker::MetricAck { attempt, sequence });
                 }
+                Deferred::Tell { worker, message } => {
+                    self.live.sessions.send(worker, message);
+                }
                 Deferred::Referenced(digest) => self.blobs.unpin(digest).await,
                 Deferred::Show(look) => look(&self.view()),
             }

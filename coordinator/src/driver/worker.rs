@@ -4,7 +4,7 @@
 //! change nothing. They are acknowledged where the sender would repeat them otherwise.
 
 use common::result::{Checkpoint, MetricRow};
-use common::session::{FromWorker, Hello};
+use common::session::{FromWorker, Hello, ToWorker};
 use common::{AttemptId, Digest, TrialId, WorkerId};
 use coordinator_core::{Input, Reject};
 use tokio::sync::oneshot;
@@ -23,7 +23,18 @@ impl Driver {
         reply: oneshot::Sender<Result<SessionId, DriverError>>,
         turn: &mut Turn,
     ) {
-        let Hello { protocol: _, worker, name, host, slots, version, attempts } = hello;
+        let Hello {
+            protocol: _,
+            worker,
+            name,
+            host,
+            slots,
+            version,
+            attempts,
+            labels: _,
+            device: _,
+            slot_memory_mib: _,
+        } = hello;
         let session = self.live.sessions.open(worker, version, outgoing);
         // Before the effects of the hello, because the welcome is the first message of a session.
         turn.deferred.push(Deferred::Welcome { worker, session, reply });
@@ -37,8 +48,11 @@ impl Driver {
                 self.live.sessions.end(worker, SessionEnd::SecondHello);
                 self.decide_or_note(Input::Disconnected { worker }, turn);
             }
-            FromWorker::Heartbeat(attempts) => {
-                self.decide_as_member(worker, Input::Heartbeat { worker, attempts }, turn);
+            FromWorker::Heartbeat { sequence, attempts } => {
+                if self.decide_as_member(worker, Input::Heartbeat { worker, attempts }, turn) {
+                    let message = ToWorker::HeartbeatAck { sequence };
+                    turn.deferred.push(Deferred::Tell { worker, message });
+                }
             }
             FromWorker::RendezvousOpened { attempt, address } => {
                 self.decide_or_note(Input::RendezvousOpened { worker, attempt, address }, turn);
@@ -61,6 +75,10 @@ impl Driver {
             FromWorker::Metrics { attempt, sequence, rows } => {
                 self.metrics(worker, attempt, sequence, rows, turn);
             }
+            FromWorker::Incident { attempt, rank, pattern, line, quarantine: _ } => {
+                let message = format!("rank {rank}: a line of its log matches `{pattern}`: {line}");
+                self.warning(worker, attempt, message, turn);
+            }
             FromWorker::Warning { attempt, message } => self.warning(worker, attempt, message, turn),
             FromWorker::LogStored { attempt, rank, digest, bytes } => {
                 self.log_stored(worker, (attempt, rank), StoredLog { digest, bytes }, turn).await;
@@ -74,16 +92,17 @@ impl Driver {
         }
     }
 
-    /// Who is no member any more must say hello again, so its session ends.
-    fn decide_as_member(&mut self, worker: WorkerId, input: Input, turn: &mut Turn) {
+    /// Whether the input was accepted. Who is no member any more must say hello again, so its session ends.
+    fn decide_as_member(&mut self, worker: WorkerId, input: Input, turn: &mut Turn) -> bool {
         match self.decide(input, turn) {
-            Ok(_) => {}
+            Ok(_) => return true,
             Err(Reject::UnknownWorker(_)) => {
                 self.live.sessions.end(worker, SessionEnd::LeaseEnded(worker));
                 turn.changed = true;
             }
             Err(reject) => debug!(%worker, %reject, "an input is refused"),
         }
+        false
     }
 
     /// A manifest may only name bytes that are there (I11).

@@ -75,8 +75,17 @@ fn seconds_by_progress(view: &View<'_>, id: TrialId, elapsed: f64) -> Option<f64
 fn class(spec: &TrialSpec) -> String {
     match spec {
         TrialSpec::Train(train) => {
-            let TrainSpec { method, data, model, recipe, world_size, pretrained: _, seed: _, numerics: _ } =
-                train;
+            let TrainSpec {
+                method,
+                data,
+                model,
+                recipe,
+                world_size,
+                min_world_size: _,
+                pretrained: _,
+                seed: _,
+                numerics: _,
+            } = train;
             format!("train {method:?} {data:?} {model:?} {recipe:?} {world_size}")
         }
         TrialSpec::Evaluate(evaluate) => {

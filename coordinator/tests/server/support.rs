@@ -172,6 +172,9 @@ pub fn hello(id: u64, slots: u32, attempts: &[AttemptId]) -> Hello {
         name: format!("node-{id}"),
         host: "127.0.0.1".to_owned(),
         slots,
+        labels: std::collections::BTreeMap::new(),
+        device: "cpu".to_owned(),
+        slot_memory_mib: None,
         version: "0.0.0".to_owned(),
         attempts: attempts.iter().map(|&attempt| AttemptReport { attempt, state: running.clone() }).collect(),
     }

@@ -15,6 +15,15 @@ fn every_failure_cause_survives_the_wire() {
         FailureCause::LaunchFailed { message: message() },
         FailureCause::OutOfMemory,
         FailureCause::Stalled,
+        FailureCause::Hung {
+            rank: 1,
+            worker: "w".to_owned(),
+            step: 7,
+            phase: "forward".to_owned(),
+            silent_ms: 2500,
+        },
+        FailureCause::StorageFull { message: message() },
+        FailureCause::Unhealthy { message: message() },
         FailureCause::CollectiveFailed { rank: 1 },
         FailureCause::NonFiniteLoss { step: 77 },
         FailureCause::SpecRejected { message: message() },
@@ -40,6 +49,9 @@ fn a_hello_survives_the_wire() {
         name: "n".to_owned(),
         host: "h".to_owned(),
         slots: 2,
+        labels: [("rack".to_owned(), "a".to_owned())].into(),
+        device: "cuda".to_owned(),
+        slot_memory_mib: Some(4096),
         version: "0.1.0".to_owned(),
         attempts: vec![
             report(1, AttemptState::Running { rendezvous: None, step: 3 }),
@@ -59,6 +71,6 @@ fn a_message_without_content_is_refused() {
 
 #[test]
 fn an_unspecified_failure_is_refused() {
-    let wire = v1::FailureCause { kind: 0, number: 0, message: String::new() };
+    let wire = v1::FailureCause::default();
     assert!(matches!(FailureCause::try_from(wire), Err(ConvertError::UnknownEnum { value: 0, .. })));
 }

@@ -19,6 +19,7 @@ pub struct Outcomes {
     /// The cause of the attempt: the first, unless a later one explains it.
     cause: Option<FailureCause>,
     stopped: bool,
+    yielded: bool,
 }
 
 impl Outcomes {
@@ -31,6 +32,11 @@ impl Outcomes {
     pub fn failed(&mut self, rank: u32, cause: FailureCause) {
         tracing::warn!(rank, %cause, "a trainer failed");
         self.reported.entry(rank).or_insert(cause);
+    }
+
+    /// A rank ended early because it was asked to, and nothing is lost.
+    pub fn yielded(&mut self) {
+        self.yielded = true;
     }
 
     /// The coordinator wanted the attempt to end; what ranks do from now on is no failure of theirs.
@@ -74,6 +80,9 @@ impl Outcomes {
         }
         if let Some(cause) = self.cause {
             return Err(cause);
+        }
+        if self.yielded {
+            return Err(FailureCause::Preempted);
         }
         let artifacts =
             artifacts.map_err(|failed| FailureCause::LaunchFailed { message: failed.to_string() })?;

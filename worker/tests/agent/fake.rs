@@ -188,6 +188,10 @@ impl Node {
             name: "node".to_owned(),
             host: "127.0.0.1".to_owned(),
             slots,
+            slots_per_device: 1,
+            labels: std::collections::BTreeMap::new(),
+            device: "cpu".to_owned(),
+            slot_memory_mib: 0,
             threads_per_slot: 1,
             data_dir: folder.path().join("data"),
             datasets_dir: folder.path().join("datasets"),
@@ -269,6 +273,7 @@ pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) 
         pretrained: None,
         seed: 0,
         world_size,
+        min_world_size: None,
         numerics: NUMERICS,
     });
     Launch {

@@ -126,7 +126,8 @@ async fn an_end_that_no_session_heard_is_told_to_the_next() {
     let end = fake.until(|message| matches!(message, FromWorker::AttemptEnded { .. })).await;
     assert_eq!(end, FromWorker::AttemptEnded { attempt: A, end: Ok(None) });
     fake.tell(ToWorker::Release { attempt: A }).await;
-    fake.until(|message| matches!(message, FromWorker::Heartbeat(held) if held.is_empty())).await;
+    fake.until(|message| matches!(message, FromWorker::Heartbeat { attempts, .. } if attempts.is_empty()))
+        .await;
     node.wait_until_no_attempt_folder().await;
 }
 

@@ -94,7 +94,7 @@ impl Commands {
             match self.receiver.recv_timeout(limit) {
                 Ok(Command::Rendezvous { address }) => return Ok(address),
                 // Nothing is trained yet, so there is nothing to keep.
-                Ok(Command::Checkpoint) => {}
+                Ok(Command::Checkpoint | Command::Yield) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(NoRendezvous(limit));
                 }
@@ -107,7 +107,7 @@ impl Commands {
         let mut asked = false;
         loop {
             match self.receiver.try_recv() {
-                Ok(Command::Checkpoint) => asked = true,
+                Ok(Command::Checkpoint | Command::Yield) => asked = true,
                 Ok(Command::Rendezvous { .. }) => {}
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return asked,
             }

@@ -101,7 +101,10 @@ fn explain(cause: &FailureCause, message: &str, reporter: &Reporter) {
         | FailureCause::WorkerLost
         | FailureCause::Preempted
         | FailureCause::TrainerSignal { .. }
-        | FailureCause::Stalled => {}
+        | FailureCause::Stalled
+        | FailureCause::Hung { .. }
+        | FailureCause::StorageFull { .. }
+        | FailureCause::Unhealthy { .. } => {}
     }
 }
 

@@ -183,6 +183,9 @@ fn is_echo(cause: &FailureCause) -> bool {
         | FailureCause::LaunchFailed { .. }
         | FailureCause::OutOfMemory
         | FailureCause::Stalled
+        | FailureCause::Hung { .. }
+        | FailureCause::StorageFull { .. }
+        | FailureCause::Unhealthy { .. }
         | FailureCause::NonFiniteLoss { .. }
         | FailureCause::SpecRejected { .. }
         | FailureCause::DataMissing { .. }

@@ -50,6 +50,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
         pretrained: None,
         seed,
         world_size,
+        min_world_size: None,
         numerics: NUMERICS,
     }
 }

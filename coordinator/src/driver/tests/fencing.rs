@@ -45,6 +45,9 @@ async fn a_second_hello_ends_the_session() {
         name: String::new(),
         host: String::new(),
         slots: 9,
+        labels: std::collections::BTreeMap::new(),
+        device: "cpu".to_owned(),
+        slot_memory_mib: None,
         version: String::new(),
         attempts: Vec::new(),
     };

@@ -93,6 +93,9 @@ impl Coordinator {
             name: format!("node-{id}"),
             host: "127.0.0.1".to_owned(),
             slots: 1,
+            labels: std::collections::BTreeMap::new(),
+            device: "cpu".to_owned(),
+            slot_memory_mib: None,
             version: "0.0.0".to_owned(),
             attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
         };
@@ -137,7 +140,7 @@ impl Worker {
 
     pub(super) async fn heartbeat(&self, attempts: &[AttemptId]) {
         let attempts = attempts.iter().map(|&attempt| running(attempt)).collect();
-        self.say(FromWorker::Heartbeat(attempts)).await;
+        self.say(FromWorker::Heartbeat { sequence: 1, attempts }).await;
     }
 
     pub(super) async fn succeed(&self, attempt: AttemptId, accuracy: f64) {
@@ -153,7 +156,13 @@ impl Worker {
 
     /// The next message. Time that tests do not spend is not waited for: a paused clock jumps to the limit.
     pub(super) async fn hear(&mut self) -> ToWorker {
-        timeout(Duration::from_secs(10), self.messages.recv()).await.expect("a message comes").unwrap()
+        loop {
+            let message = timeout(Duration::from_secs(10), self.messages.recv()).await;
+            match message.expect("a message comes").unwrap() {
+                ToWorker::HeartbeatAck { .. } => {}
+                message => return message,
+            }
+        }
     }
 
     pub(super) async fn hear_launch(&mut self) -> Launch {
@@ -165,7 +174,9 @@ impl Worker {
 
     /// Nothing waits that the test did not ask for.
     pub(super) fn assert_silent(&mut self) {
-        assert_eq!(self.messages.try_recv().ok(), None);
+        while let Ok(message) = self.messages.try_recv() {
+            assert!(matches!(message, ToWorker::HeartbeatAck { .. }), "heard {message:?}");
+        }
     }
 
     pub(super) async fn ended(self) -> SessionEnd {

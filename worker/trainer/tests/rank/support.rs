@@ -51,6 +51,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
         pretrained: None,
         seed: 1,
         world_size: 1,
+        min_world_size: None,
         numerics: NUMERICS,
     }
 }
