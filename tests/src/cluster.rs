@@ -37,6 +37,8 @@ pub enum Lease {
     Long,
     /// For tests in which a worker is lost.
     Short,
+    /// As the program comes.
+    Shipped,
     /// For tests in which a trainer hangs: as [`Lease::Short`], and steps must follow each other within 6 s.
     ShortWithStallLimit,
 }
@@ -46,6 +48,7 @@ impl Lease {
         match self {
             Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\n",
             Self::Short => "lease = \"4s\"\nheartbeat = \"500ms\"\n",
+            Self::Shipped => "",
             Self::ShortWithStallLimit => "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\n",
         }
     }
@@ -144,6 +147,15 @@ impl Cluster {
         self.coordinator.take().expect("a running coordinator")
     }
 
+    /// Process id of the coordinator.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.as_ref().expect("a running coordinator").pid()
+    }
+
     /// What the coordinator logged, over all its restarts.
     pub fn coordinator_log(&self) -> String {
         fs::read_to_string(self.path("coordinator.log")).unwrap_or_default()
@@ -162,7 +174,7 @@ impl Cluster {
         let data = text(&self.worker_dir(name));
         let datasets = text(&self.path("datasets"));
         let (config, trainer, url) =
-            (text(&self.path("worker.toml")), text(&self.programs.trainer), self.url());
+            (text(&self.path("worker.toml")), text(&self.programs.trainer()), self.url());
         let slots = slots.to_string();
         // One thread a rank on every worker: another number may change the last bits of a sum.
         let arguments = [

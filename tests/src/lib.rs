@@ -8,7 +8,10 @@
 
 mod client;
 mod cluster;
+mod draws;
 mod grid;
+pub mod load;
+mod machine;
 mod process;
 mod programs;
 mod tensors;
@@ -17,7 +20,9 @@ mod wait;
 
 pub use client::Finished;
 pub use cluster::{Cluster, Lease, TrainerProcess};
+pub use draws::Draws;
 pub use grid::{Grid, method};
+pub use machine::Machine;
 pub use process::{Service, ServiceCommand, processes_naming};
 pub use programs::{Programs, repository};
 pub use tensors::{StoredTensor, tensors_of};

@@ -82,7 +82,11 @@ impl fmt::Display for Figures {
         writeln!(f, "  rows/s     {:10.0}", self.rows_per_second)?;
         writeln!(f, "  events/s   {:10.0}   ({} events)", self.events_per_second, self.events)?;
         writeln!(f, "  sessions   {:10}", self.sessions)?;
-        writeln!(f, "coordinator: {:.1} s of processor time, {:.0} MiB on disk", self.coordinator_cpu_seconds, self.disk_mib)?;
+        writeln!(
+            f,
+            "coordinator: {:.1} s of processor time, {:.0} MiB on disk",
+            self.coordinator_cpu_seconds, self.disk_mib
+        )?;
         let Memory { end_mib, peak_mib, restarted_mib } = self.memory;
         writeln!(
             f,
@@ -105,7 +109,10 @@ mod tests {
     fn percentiles_are_times_that_were_measured() {
         let times = (1..=200).rev().map(Duration::from_millis).collect();
         let latency = Latency::of(times).unwrap();
-        assert_eq!((latency.count, latency.p50_ms, latency.p99_ms, latency.max_ms), (200, 100.0, 198.0, 200.0));
+        assert_eq!(
+            (latency.count, latency.p50_ms, latency.p99_ms, latency.max_ms),
+            (200, 100.0, 198.0, 200.0)
+        );
         assert_eq!(Latency::of(vec![Duration::from_millis(7)]).unwrap().p50_ms, 7.0);
         assert!(Latency::of(Vec::new()).is_none());
     }

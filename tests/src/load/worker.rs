@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::v1::{self, attempt_end, attempt_report, from_worker, to_worker};
 use proto::v1::worker_session_client::WorkerSessionClient;
+use proto::v1::{self, attempt_end, attempt_report, from_worker, to_worker};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -58,7 +58,7 @@ pub(super) struct FakeWorker {
     free: VecDeque<Instant>,
     steps: mpsc::Sender<u64>,
     due: mpsc::Receiver<u64>,
-    /// Counts heartbeats of this process.
+    /// Counts the heartbeats of the session.
     beats: u64,
 }
 
@@ -96,6 +96,7 @@ impl FakeWorker {
 
     async fn session(&mut self, stop: &mut watch::Receiver<bool>) -> Over {
         let (outgoing, messages) = mpsc::channel(OUTGOING);
+        self.beats = 0;
         let mut client = WorkerSessionClient::new(self.channel.clone());
         if tell(&outgoing, from_worker::Message::Hello(self.hello())).await.is_err() {
             return Over::Broken;
@@ -137,12 +138,14 @@ impl FakeWorker {
             slots: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             attempts: self.reports(),
+            device: "cpu".to_owned(),
+            ..v1::Hello::default()
         }
     }
 
     fn heartbeat(&mut self) -> v1::Heartbeat {
         self.beats += 1;
-        v1::Heartbeat { attempts: self.reports() }
+        v1::Heartbeat { sequence: self.beats, attempts: self.reports() }
     }
 
     fn reports(&self) -> Vec<v1::AttemptReport> {
@@ -150,7 +153,8 @@ impl FakeWorker {
             let state = if held.ended {
                 attempt_report::State::Ended(held.end())
             } else {
-                let running = v1::AttemptRunning { rendezvous: String::new(), step: held.step(&self.shared.script) };
+                let running =
+                    v1::AttemptRunning { rendezvous: String::new(), step: held.step(&self.shared.script) };
                 attempt_report::State::Running(running)
             };
             v1::AttemptReport { attempt_id, state: Some(state) }
@@ -162,7 +166,11 @@ impl FakeWorker {
         for (&attempt_id, held) in &self.held {
             for (&sequence, rows) in &held.unacknowledged {
                 let rows = rows.clone();
-                tell(outgoing, from_worker::Message::Metrics(v1::MetricReport { attempt_id, sequence, rows })).await?;
+                tell(
+                    outgoing,
+                    from_worker::Message::Metrics(v1::MetricReport { attempt_id, sequence, rows }),
+                )
+                .await?;
             }
             if held.ended {
                 self.tell_end(attempt_id, held, outgoing).await?;
@@ -182,7 +190,10 @@ impl FakeWorker {
             }
             to_worker::Message::Welcome(_)
             | to_worker::Message::Rendezvous(_)
-            | to_worker::Message::FetchLog(_) => {}
+            | to_worker::Message::FetchLog(_)
+            | to_worker::Message::HeartbeatAck(_)
+            // Trials of a load run have one priority, and end by themselves soon.
+            | to_worker::Message::Preempt(_) => {}
         }
     }
 
@@ -251,8 +262,11 @@ impl FakeWorker {
     ) -> Result<(), Gone> {
         if held.trains {
             let checkpoint = Some(self.shared.checkpoint.clone());
-            tell(outgoing, from_worker::Message::CheckpointStored(v1::CheckpointStored { attempt_id, checkpoint }))
-                .await?;
+            tell(
+                outgoing,
+                from_worker::Message::CheckpointStored(v1::CheckpointStored { attempt_id, checkpoint }),
+            )
+            .await?;
         }
         let end = Some(held.end());
         tell(outgoing, from_worker::Message::AttemptEnded(v1::AttemptEnded { attempt_id, end })).await
@@ -285,6 +299,8 @@ async fn welcome(incoming: &mut Streaming<v1::ToWorker>) -> Option<Duration> {
         | to_worker::Message::Release(_)
         | to_worker::Message::Rendezvous(_)
         | to_worker::Message::MetricAck(_)
-        | to_worker::Message::FetchLog(_) => None,
+        | to_worker::Message::FetchLog(_)
+        | to_worker::Message::HeartbeatAck(_)
+        | to_worker::Message::Preempt(_) => None,
     }
 }

@@ -11,6 +11,7 @@ mod checkpoints;
 mod coordinator_loss;
 mod folders;
 mod grid_to_table;
+mod load;
 mod logs;
 mod numerics;
 mod placement;
