@@ -20,6 +20,7 @@ use crate::client::{self, Finished};
 use crate::grid::Grid;
 use crate::process::{Service, ServiceCommand, processes_naming, send};
 use crate::programs::Programs;
+use crate::proxy::Proxy;
 use crate::view::{Experiment, MetricRow, Submitted, Trial, Worker};
 use crate::wait::{PATIENCE, until, within};
 
@@ -163,7 +164,17 @@ impl Cluster {
 
     /// Starts a worker in a folder of its own. A worker that had the name before is the same worker.
     pub fn add_worker(&mut self, name: &str, slots: u32) {
-        let arguments = self.worker_arguments(name, slots);
+        let url = self.url();
+        self.add_worker_at(name, slots, &url);
+    }
+
+    /// As [`Cluster::add_worker`], but what it says passes a proxy.
+    pub fn add_worker_through(&mut self, name: &str, slots: u32, proxy: &Proxy) {
+        self.add_worker_at(name, slots, &proxy.url());
+    }
+
+    fn add_worker_at(&mut self, name: &str, slots: u32, url: &str) {
+        let arguments = self.worker_arguments_at(name, slots, url);
         let log = self.path(&format!("worker-{name}.log"));
         let service = Service::start(ServiceCommand { program: &self.programs.credence, arguments, log });
         assert!(self.workers.insert(name.to_owned(), service).is_none(), "worker {name} runs already");
@@ -171,16 +182,19 @@ impl Cluster {
 
     /// Arguments of the worker of this name.
     pub fn worker_arguments(&self, name: &str, slots: u32) -> Vec<String> {
+        self.worker_arguments_at(name, slots, &self.url())
+    }
+
+    fn worker_arguments_at(&self, name: &str, slots: u32, url: &str) -> Vec<String> {
         let data = text(&self.worker_dir(name));
         let datasets = text(&self.path("datasets"));
-        let (config, trainer, url) =
-            (text(&self.path("worker.toml")), text(&self.programs.trainer()), self.url());
+        let (config, trainer) = (text(&self.path("worker.toml")), text(&self.programs.trainer()));
         let slots = slots.to_string();
         // One thread a rank on every worker: another number may change the last bits of a sum.
         let arguments = [
             "worker",
             "--coordinator",
-            &url,
+            url,
             "--config",
             &config,
             "--data-dir",
@@ -302,6 +316,16 @@ impl Cluster {
     /// Data folder of a worker.
     pub fn worker_dir(&self, name: &str) -> PathBuf {
         self.path("workers").join(name)
+    }
+
+    /// A proxy in front of the coordinator, which it outlives and finds again.
+    ///
+    /// # Panics
+    ///
+    /// When the coordinator never listened.
+    pub fn proxy(&self) -> Proxy {
+        let address = self.address.as_ref().expect("the coordinator listens");
+        Proxy::start(address.parse().expect("an address"))
     }
 
     /// URL of the coordinator.
