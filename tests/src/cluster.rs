@@ -13,10 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use proto::v1::GetTrialRequest;
+use proto::v1::credence_client::CredenceClient;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::client::{self, Finished};
+use crate::disk::{NoDisk, SmallDisk};
 use crate::grid::Grid;
 use crate::process::{Service, ServiceCommand, processes_naming, send};
 use crate::programs::Programs;
@@ -63,6 +66,8 @@ pub struct Cluster {
     address: Option<String>,
     coordinator: Option<Service>,
     workers: BTreeMap<String, Service>,
+    /// Small disks by the folder that they are mounted at. After the services, which use them.
+    disks: BTreeMap<PathBuf, SmallDisk>,
     _cores: Cores,
 }
 
@@ -76,21 +81,49 @@ impl Cluster {
         Self::start_on(Cores::take(1), lease)
     }
 
+    /// Starts a coordinator as soon as there are so many cores, or all that there are.
+    pub fn with_cores(lease: Lease, cores: usize) -> Self {
+        Self::start_on(Cores::take(cores), lease)
+    }
+
+    /// As [`Cluster::with_cores`] for workers of these names, but the data folders of all services are disks of this
+    /// size.
+    ///
+    /// # Errors
+    ///
+    /// When this machine allows no such disks.
+    pub fn on_small_disks(lease: Lease, names: &[&str], mib: u64) -> Result<Self, NoDisk> {
+        let mut cluster = Self::prepare(Cores::take(names.len()), lease);
+        let folders = names.iter().map(|name| cluster.worker_dir(name)).chain([cluster.data_dir()]);
+        for (number, folder) in folders.collect::<Vec<_>>().into_iter().enumerate() {
+            let log = cluster.path(&format!("disk-{number}.log"));
+            let disk = SmallDisk::mount(&folder, mib, log)?;
+            cluster.disks.insert(folder, disk);
+        }
+        cluster.start_coordinator();
+        Ok(cluster)
+    }
+
     fn start_on(cores: Cores, lease: Lease) -> Self {
+        let mut cluster = Self::prepare(cores, lease);
+        cluster.start_coordinator();
+        cluster
+    }
+
+    fn prepare(cores: Cores, lease: Lease) -> Self {
         let folder = tempfile::Builder::new().prefix("credence-test-").tempdir().expect("a temporary folder");
         fs::write(folder.path().join("coordinator.toml"), lease.settings()).expect("a configuration file");
         fs::write(folder.path().join("worker.toml"), "grace = \"5s\"\nreconnect-limit = \"500ms\"\n")
             .expect("a configuration file");
-        let mut cluster = Self {
+        Self {
             folder,
             programs: Programs::find(),
             address: None,
             coordinator: None,
             workers: BTreeMap::new(),
+            disks: BTreeMap::new(),
             _cores: cores,
-        };
-        cluster.start_coordinator();
-        cluster
+        }
     }
 
     /// Starts a coordinator with one-slot workers of these names, as soon as there is a core for each, and waits until
@@ -117,13 +150,23 @@ impl Cluster {
         let mut arguments = self.coordinator_arguments(&listen);
         arguments.extend(["--address-file".to_owned(), text(&file)]);
         let log = self.path("coordinator.log");
-        let mut service = Service::start(ServiceCommand { program: &self.programs.credence, arguments, log });
+        let mut service = self.service(&self.data_dir(), arguments, log);
         let address = until("the coordinator listens", PATIENCE, || {
             assert!(service.is_running(), "the coordinator ended at its start:\n{}", service.log());
             fs::read_to_string(&file).ok()
         });
         self.address = Some(address.trim().to_owned());
         self.coordinator = Some(service);
+    }
+
+    /// Starts `credence` with the disk that is mounted at its data folder, if there is one.
+    fn service(&self, data: &Path, arguments: Vec<String>, log: PathBuf) -> Service {
+        let credence = &self.programs.credence;
+        let (program, arguments) = match self.disks.get(data) {
+            Some(disk) => disk.enter(credence, arguments),
+            None => (credence.clone(), arguments),
+        };
+        Service::start(ServiceCommand { program: &program, arguments, log })
     }
 
     /// Arguments of a coordinator on this cluster's data folder.
@@ -137,6 +180,23 @@ impl Cluster {
     /// Kills the coordinator at once.
     pub fn kill_coordinator(&mut self) {
         self.take_coordinator().kill();
+    }
+
+    /// Signals the coordinator.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn signal_coordinator(&self, signal: Signal) {
+        self.coordinator.as_ref().expect("a running coordinator").signal(signal);
+    }
+
+    /// Starts the coordinator again if it has ended by itself.
+    pub fn revive_coordinator(&mut self) {
+        if self.coordinator.as_mut().is_none_or(|service| !service.is_running()) {
+            self.coordinator = None;
+            self.start_coordinator();
+        }
     }
 
     /// The coordinator, to end it in another way.
@@ -176,7 +236,7 @@ impl Cluster {
     fn add_worker_at(&mut self, name: &str, slots: u32, url: &str) {
         let arguments = self.worker_arguments_at(name, slots, url);
         let log = self.path(&format!("worker-{name}.log"));
-        let service = Service::start(ServiceCommand { program: &self.programs.credence, arguments, log });
+        let service = self.service(&self.worker_dir(name), arguments, log);
         assert!(self.workers.insert(name.to_owned(), service).is_none(), "worker {name} runs already");
     }
 
@@ -237,6 +297,20 @@ impl Cluster {
         self.worker(name).signal(Signal::SIGCONT);
     }
 
+    /// Forgets a worker that has ended by itself; says whether it had.
+    ///
+    /// # Panics
+    ///
+    /// When there was none of that name.
+    pub fn bury_worker(&mut self, name: &str) -> bool {
+        let worker = self.workers.get_mut(name).unwrap_or_else(|| panic!("no worker {name} runs"));
+        let ended = !worker.is_running();
+        if ended {
+            self.workers.remove(name);
+        }
+        ended
+    }
+
     fn worker(&self, name: &str) -> &Service {
         self.workers.get(name).unwrap_or_else(|| panic!("no worker {name} runs"))
     }
@@ -277,6 +351,11 @@ impl Cluster {
         send(trainer.pid, Signal::SIGSTOP);
     }
 
+    /// Lets a frozen trainer go on.
+    pub fn thaw_trainer(&self, trainer: &TrainerProcess) {
+        send(trainer.pid, Signal::SIGCONT);
+    }
+
     /// Ends every process in good order and checks that none is left.
     ///
     /// # Panics
@@ -291,6 +370,7 @@ impl Cluster {
             let status = service.wait(ENDING);
             assert!(status.success(), "ended with {status}; its log:\n{log}");
         }
+        self.disks.clear();
         self.assert_nothing_left();
     }
 
@@ -326,6 +406,37 @@ impl Cluster {
     pub fn proxy(&self) -> Proxy {
         let address = self.address.as_ref().expect("the coordinator listens");
         Proxy::start(address.parse().expect("an address"))
+    }
+
+    /// The coordinator's small disk, if it has one.
+    pub fn coordinator_disk(&self) -> Option<&SmallDisk> {
+        self.disks.get(&self.data_dir())
+    }
+
+    /// The small disk of a worker, if it has one.
+    pub fn worker_disk(&self, name: &str) -> Option<&SmallDisk> {
+        self.disks.get(&self.worker_dir(name))
+    }
+
+    /// Steps and files of the checkpoints of a trial that are kept, oldest first.
+    ///
+    /// # Panics
+    ///
+    /// When the coordinator does not answer.
+    pub fn checkpoint_files(&self, trial: &str) -> Vec<(u64, PathBuf)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let request = GetTrialRequest { trial: trial.to_owned() };
+        let found = runtime.block_on(async {
+            let mut client = CredenceClient::connect(self.url()).await.expect("a coordinator");
+            client.get_trial(request).await.expect("a trial").into_inner()
+        });
+        let folder = self.data_dir().join("blobs");
+        let folder = self.coordinator_disk().map_or_else(|| folder.clone(), |disk| disk.seen(&folder));
+        let file = |digest: &str| folder.join(&digest[..2]).join(digest);
+        let mut files: Vec<_> =
+            found.checkpoints.iter().map(|kept| (kept.step, file(&kept.digest))).collect();
+        files.sort();
+        files
     }
 
     /// URL of the coordinator.
@@ -449,6 +560,7 @@ impl Drop for Cluster {
         }
         self.workers.clear();
         self.coordinator = None;
+        self.disks.clear();
         let orphans = processes_naming(self.folder.path());
         orphans.iter().for_each(|(pid, _)| send(*pid, Signal::SIGKILL));
         assert!(failed || orphans.is_empty(), "processes were left: {orphans:?}");

@@ -8,6 +8,7 @@
 
 mod client;
 mod cluster;
+mod disk;
 mod draws;
 mod grid;
 pub mod load;
@@ -15,12 +16,14 @@ mod machine;
 mod process;
 mod programs;
 mod proxy;
+pub mod soak;
 mod tensors;
 mod view;
 mod wait;
 
 pub use client::Finished;
 pub use cluster::{Cluster, Lease, TrainerProcess};
+pub use disk::{NoDisk, SmallDisk};
 pub use draws::Draws;
 pub use grid::{Grid, method};
 pub use machine::Machine;
