@@ -16,6 +16,7 @@ mod machine;
 mod process;
 mod programs;
 mod proxy;
+pub mod race;
 pub mod soak;
 mod tensors;
 mod view;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use system_tests::Machine;
-use system_tests::soak::{self, Axes, Soak};
+use system_tests::soak::{self, Axes, Rounds, Soak};
 
 /// Runs a grid again and again while processes, networks, files and disks fail, and compares it with a run without faults.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     let mut out = std::io::stdout();
     writeln!(out, "{}\nseed {seed}", Machine::describe()).context("cannot print")?;
-    let time = Duration::from_secs(minutes * 60);
-    let survived = soak::run(Soak { seed, axes: Axes { settings, seeds }, time, faults: usize::MAX });
+    let rounds = Rounds::For(Duration::from_secs(minutes * 60));
+    let survived = soak::run(Soak { seed, axes: Axes { settings, seeds }, rounds, faults: usize::MAX });
     writeln!(out, "\n{survived}").context("cannot print")
 }

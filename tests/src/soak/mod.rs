@@ -75,15 +75,24 @@ impl Axes {
     }
 }
 
-/// How long a soak goes on.
+/// How often a soak runs its grid under faults.
+#[derive(Clone, Copy, Debug)]
+pub enum Rounds {
+    /// Once, with faults until it ends.
+    One,
+    /// Again and again; after this time no round begins and no fault strikes.
+    For(Duration),
+}
+
+/// What to do to a grid.
 #[derive(Clone, Copy, Debug)]
 pub struct Soak {
     /// Repeats the schedule of faults.
     pub seed: u64,
     /// The grid.
     pub axes: Axes,
-    /// No round begins after this time, and no fault strikes.
-    pub time: Duration,
+    /// How often the grid is run.
+    pub rounds: Rounds,
     /// Faults of one round at most: so that a test is bounded.
     pub faults: usize,
 }
@@ -153,10 +162,14 @@ pub fn run(soak: Soak) -> Survived {
     for round in 0.. {
         let seed = soak.seed + round;
         eprintln!("[{:>5} s] round {round}, seed {seed}", start.elapsed().as_secs());
-        let until = start + soak.time;
+        let until = match soak.rounds {
+            Rounds::One => Instant::now() + CALM,
+            Rounds::For(time) => start + time,
+        };
         Round { seed, until, faults: soak.faults, start }.run(&grid, &expected, &mut survived);
-        if start.elapsed() >= soak.time {
-            break;
+        match soak.rounds {
+            Rounds::For(time) if start.elapsed() < time => {}
+            Rounds::For(_) | Rounds::One => break,
         }
     }
     survived.took = start.elapsed();

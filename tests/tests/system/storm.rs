@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use system_tests::soak::{self, Axes, Soak};
+use system_tests::soak::{self, Axes, Rounds, Soak};
 use system_tests::{Cluster, Lease};
 
 use crate::undisturbed::{self, Outcome, Ranks};
@@ -43,7 +43,7 @@ fn a_trial_of_two_ranks_ends_with_the_same_bits_though_everything_was_killed_onc
 fn a_grid_ends_with_the_same_bits_after_faults_of_every_kind() {
     let seed = std::env::var("CREDENCE_SOAK_SEED").map_or(FIXED_SEED, |seed| seed.parse().unwrap());
     let axes = Axes { settings: 2, seeds: 2 };
-    let survived = soak::run(Soak { seed, axes, time: Duration::from_secs(80), faults: 40 });
+    let survived = soak::run(Soak { seed, axes, rounds: Rounds::For(Duration::from_secs(80)), faults: 40 });
     eprintln!("{survived}");
     assert_eq!(survived.cells, survived.rounds * 12, "{survived}");
     assert!(survived.total() >= 10, "the grid ended before it was disturbed: {survived}");
