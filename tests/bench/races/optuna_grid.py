@@ -10,10 +10,13 @@ import json
 import os
 import sys
 import time
+import warnings
 
-import optuna
-from optuna.samplers import GridSampler
-from optuna.storages import RDBStorage, RetryFailedTrialCallback
+warnings.simplefilter("ignore")  # Heartbeats are announced as experimental at every use.
+
+import optuna  # noqa: E402
+from optuna.samplers import GridSampler  # noqa: E402
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback  # noqa: E402
 
 SECONDS = 0.5
 
@@ -25,7 +28,7 @@ def storage(folder: str, heartbeat: float) -> RDBStorage:
         arguments |= {
             "heartbeat_interval": int(heartbeat),
             "grace_period": int(heartbeat) * 3,
-            "failed_trial_callback": RetryFailedTrialCallback(),
+            "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(),
         }
     return RDBStorage(url, **arguments)
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use crate::programs::repository;
 
 /// What the races need. torch has the version of our libtorch.
-const PACKAGES: [&str; 3] = ["torch==2.11.0", "ray[train]", "optuna"];
+const PACKAGES: [&str; 3] = ["torch==2.11.0", "ray[train]", "optuna>=5"];
 
 /// A Python that has the peers.
 #[derive(Clone, Debug)]

@@ -255,6 +255,9 @@ fn ours(fault: Fault) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let run = runtime.block_on(watch(&cluster.url(), &train, &first, at));
     cluster.run(&["cancel", "race"]).ok();
+    // The race is over, and a rank that is still frozen would not hear that it should end.
+    cluster.trainers().iter().for_each(|trainer| cluster.kill_process_of(trainer));
+    cluster.stop();
     run
 }
 
