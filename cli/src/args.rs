@@ -1,8 +1,14 @@
 //! The command line.
 
+mod operations;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use operations::{
+    DrainArguments, ExplainArguments, PinArguments, PriorityArguments, TargetArguments, UndrainArguments,
+};
 
 /// Run grids of uncertainty-quantification experiments on many machines, and read their tables.
 #[derive(Debug, Parser)]
@@ -61,12 +67,24 @@ pub enum Command {
     List(ListArguments),
     /// Show where an experiment or a trial stands, and why
     Status(StatusArguments),
+    /// Say why a trial does not run, or what may take it from where it runs
+    Explain(ExplainArguments),
     /// Follow an experiment to its end
     Watch(WatchArguments),
     /// Print the log of a trial's trainer
     Logs(LogsArguments),
     /// Cancel an experiment or a trial
-    Cancel(CancelArguments),
+    Cancel(TargetArguments),
+    /// Hold an experiment or a trial back; what runs writes a checkpoint first
+    Pause(TargetArguments),
+    /// Take a pause back
+    Resume(TargetArguments),
+    /// Give an experiment another priority
+    Priority(PriorityArguments),
+    /// Keep a checkpoint of a trial, whatever the retention policy says
+    Pin(PinArguments),
+    /// Take a pin back
+    Unpin(PinArguments),
     /// Print the table of an experiment: mean ± sd over seeds, n of N, comparisons, intervals
     Table(TableArguments),
     /// Print reliability, risk-coverage, ROC and precision-recall data of stored predictions
@@ -77,6 +95,10 @@ pub enum Command {
     Metrics(MetricsArguments),
     /// List workers
     Workers(WorkersArguments),
+    /// Give a worker nothing new, until it is undrained
+    Drain(DrainArguments),
+    /// Use a drained worker, or one in quarantine, again
+    Undrain(UndrainArguments),
     /// List, check and fetch data sets; needs no coordinator
     Data(DataArguments),
 }
@@ -207,15 +229,6 @@ pub struct LogsArguments {
     /// Only the last so many bytes
     #[arg(long, value_name = "BYTES")]
     pub tail: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub struct CancelArguments {
-    /// Name or id of an experiment, or id or key of a trial
-    pub target: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -63,6 +63,12 @@ pub fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// A number of things, like `1 trial` or `3 trials`.
+pub fn count(count: u32, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
 /// A bar of `width` characters, filled to `part` of `whole`.
 pub fn bar(part: u64, whole: u64, width: usize) -> String {
     let filled = if whole == 0 { 0 } else { (part.min(whole) as usize * width) / whole as usize };

@@ -1,5 +1,7 @@
 //! What clients print, as JSON for scripts and as text. Field names of the JSON are part of the interface.
 
+use std::collections::BTreeMap;
+
 use proto::v1;
 use serde::Serialize;
 
@@ -12,6 +14,7 @@ pub fn trial_state(state: i32) -> &'static str {
         Ok(v1::TrialState::Succeeded) => "succeeded",
         Ok(v1::TrialState::Failed) => "failed",
         Ok(v1::TrialState::Cancelled) => "cancelled",
+        Ok(v1::TrialState::Paused) => "paused",
         Ok(v1::TrialState::Unspecified) | Err(_) => "unknown",
     }
 }
@@ -35,12 +38,13 @@ pub struct Counts {
     pub succeeded: u32,
     pub failed: u32,
     pub cancelled: u32,
+    pub paused: u32,
 }
 
 impl Counts {
     /// Trials in all.
     pub fn total(&self) -> u32 {
-        self.waiting + self.queued + self.running + self.ended()
+        self.waiting + self.queued + self.running + self.paused + self.ended()
     }
 
     /// Trials that ended.
@@ -56,19 +60,31 @@ pub struct Experiment {
     pub name: String,
     pub state: &'static str,
     pub submitted_at_ms: u64,
+    pub project: String,
+    pub priority: i32,
+    #[serde(skip_serializing_if = "is_false")]
+    pub paused: bool,
     pub trials: Counts,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl From<v1::Experiment> for Experiment {
     fn from(wire: v1::Experiment) -> Self {
         let counts = wire.counts.unwrap_or_default();
-        let v1::Counts { waiting, queued, running, succeeded, failed, cancelled } = counts;
+        let v1::Counts { waiting, queued, running, succeeded, failed, cancelled, paused } = counts;
         Self {
             id: wire.id,
             name: wire.name,
             state: experiment_state(wire.state),
             submitted_at_ms: wire.submitted_at_ms,
-            trials: Counts { waiting, queued, running, succeeded, failed, cancelled },
+            project: wire.project,
+            priority: wire.priority,
+            paused: wire.paused,
+            trials: Counts { waiting, queued, running, succeeded, failed, cancelled, paused },
         }
     }
 }
@@ -90,6 +106,7 @@ pub struct Trial {
     pub label: String,
     pub state: &'static str,
     pub slots: u32,
+    pub min_slots: u32,
     pub attempts: u32,
     pub failures: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -115,6 +132,7 @@ impl From<v1::Trial> for Trial {
             label: wire.label,
             state: trial_state(wire.state),
             slots: wire.slots,
+            min_slots: wire.min_slots,
             attempts: wire.attempts,
             failures: wire.failures,
             reason: wire.reason,
@@ -153,6 +171,11 @@ pub struct Worker {
     pub lease_left_ms: u64,
     pub attempts: Vec<String>,
     pub version: String,
+    pub labels: BTreeMap<String, String>,
+    pub device: String,
+    pub slot_memory_mib: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub held: String,
 }
 
 impl From<v1::Worker> for Worker {
@@ -167,6 +190,10 @@ impl From<v1::Worker> for Worker {
             lease_left_ms: wire.lease_left_ms,
             attempts: wire.attempts,
             version: wire.version,
+            labels: wire.labels.into_iter().collect(),
+            device: wire.device,
+            slot_memory_mib: wire.slot_memory_mib,
+            held: wire.held,
         }
     }
 }
@@ -180,6 +207,9 @@ pub struct Attempt {
     pub ended_at_ms: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub failure: String,
+    pub world_size: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub yielding: String,
 }
 
 impl From<v1::Attempt> for Attempt {
@@ -197,6 +227,8 @@ impl From<v1::Attempt> for Attempt {
             started_at_ms: wire.started_at_ms,
             ended_at_ms: wire.ended_at_ms,
             failure: wire.failure,
+            world_size: wire.world_size,
+            yielding: wire.yielding,
         }
     }
 }
@@ -209,8 +241,9 @@ pub struct TrialDetail {
     pub spec: serde_json::Value,
     pub history: Vec<Attempt>,
     pub checkpoint_steps: Vec<u64>,
+    pub pinned_steps: Vec<u64>,
     pub warnings: Vec<String>,
-    pub metrics: std::collections::BTreeMap<String, f64>,
+    pub metrics: BTreeMap<String, f64>,
     pub artifacts: Vec<Artifact>,
 }
 
@@ -222,6 +255,7 @@ impl From<v1::GetTrialResponse> for TrialDetail {
             spec: serde_json::from_str(&wire.spec_json).unwrap_or(serde_json::Value::Null),
             history: wire.attempts.into_iter().map(Into::into).collect(),
             checkpoint_steps: wire.checkpoints.iter().map(|checkpoint| checkpoint.step).collect(),
+            pinned_steps: wire.pinned_steps,
             warnings: wire.warnings,
             metrics: result.metrics.into_iter().collect(),
             artifacts: result.artifacts.into_iter().map(Into::into).collect(),

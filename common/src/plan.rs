@@ -10,10 +10,24 @@ use crate::spec::{RunPolicy, TrialSpec};
 pub struct Plan {
     /// Name of the experiment.
     pub name: String,
+    /// Project that it is charged to.
+    #[serde(default = "default_project")]
+    pub project: String,
+    /// Priority of its trials. Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
     /// Distinct trials; each stands after those that it needs.
     pub trials: Vec<PlannedTrial>,
     /// Cells in the order of the file: by data set, model, method, seed.
     pub cells: Vec<Cell>,
+}
+
+/// Project of an experiment that names none.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// [`DEFAULT_PROJECT`], as serde wants it.
+pub fn default_project() -> String {
+    DEFAULT_PROJECT.to_owned()
 }
 
 /// A trial of a plan.

@@ -1,11 +1,12 @@
 //! Settings of the coordinator. `default.toml` is their documentation.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coordinator_core::Policy;
+use coordinator_core::{Policy, ProjectPolicy};
 use serde::Deserialize;
 
 use crate::driver::Limits;
@@ -37,6 +38,30 @@ pub struct Config {
     pub keep_checkpoints: NonZeroUsize,
     /// Largest blob that is accepted, in bytes.
     pub max_blob_bytes: u64,
+    /// What each project may use.
+    pub projects: BTreeMap<String, Project>,
+}
+
+/// What a project may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Project {
+    /// Its part of the slots, relative to the weights of the others that want some.
+    #[serde(default = "one")]
+    pub weight: NonZeroU32,
+    /// Slots that it may use at once; no limit where it is left out.
+    #[serde(default)]
+    pub quota: Option<u32>,
+}
+
+impl From<&Project> for ProjectPolicy {
+    fn from(&Project { weight, quota }: &Project) -> Self {
+        Self { weight, quota }
+    }
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
 }
 
 /// Why a configuration is refused.
@@ -90,6 +115,8 @@ impl Config {
             lease: self.lease,
             stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
             checkpoints: self.keep_checkpoints,
+            projects: self.projects.iter().map(|(name, project)| (name.clone(), project.into())).collect(),
+            ..Policy::default()
         };
         Limits { policy, heartbeat: self.heartbeat }
     }
@@ -117,6 +144,17 @@ mod tests {
         let config = default_with(&[]).validated().unwrap();
         assert!(config.listen.ip().is_loopback());
         assert_eq!(config.limits().policy, Policy::default());
+    }
+
+    #[test]
+    fn a_project_has_weight_1_and_no_quota_unless_it_is_said() {
+        let projects = "{ vision = { weight = 3, quota = 8 }, other = {} }".to_owned();
+        let config = default_with(&[("projects", &projects)]);
+        let policy = config.limits().policy;
+        let vision = ProjectPolicy { weight: NonZeroU32::new(3).unwrap(), quota: Some(8) };
+        assert_eq!(policy.project("vision"), vision);
+        assert_eq!(policy.project("other"), ProjectPolicy::default());
+        assert_eq!(policy.project("not named"), ProjectPolicy::default());
     }
 
     #[test]

@@ -240,6 +240,13 @@ impl Cluster {
         assert!(self.workers.insert(name.to_owned(), service).is_none(), "worker {name} runs already");
     }
 
+    /// Further configuration of the workers that are started from now on.
+    pub fn configure_workers(&self, text: &str) {
+        let path = self.path("worker.toml");
+        let before = fs::read_to_string(&path).expect("a configuration file");
+        fs::write(path, format!("{before}{text}\n")).expect("a configuration file");
+    }
+
     /// Arguments of the worker of this name.
     pub fn worker_arguments(&self, name: &str, slots: u32) -> Vec<String> {
         self.worker_arguments_at(name, slots, &self.url())

@@ -43,6 +43,7 @@ pub struct Grid {
     name: String,
     model: String,
     seeds: Vec<u64>,
+    top: String,
     data: String,
     recipe: String,
     run: String,
@@ -56,6 +57,7 @@ impl Grid {
             name: name.to_owned(),
             model: "wrn-10-1".to_owned(),
             seeds: vec![0],
+            top: String::new(),
             data: "[data.digits]\nheld-out = [8, 9]\ntrain-limit = 256\ntest-limit = 64".to_owned(),
             recipe: "epochs = 2".to_owned(),
             run: String::new(),
@@ -74,6 +76,13 @@ impl Grid {
     #[must_use]
     pub fn seeds(mut self, seeds: &[u64]) -> Self {
         self.seeds = seeds.to_vec();
+        self
+    }
+
+    /// Sets further keys of the top level.
+    #[must_use]
+    pub fn top(mut self, text: &str) -> Self {
+        self.top = text.to_owned();
         self
     }
 
@@ -112,8 +121,9 @@ impl Grid {
 
     /// The file.
     pub fn text(&self) -> String {
-        let Self { name, model, seeds, data, recipe, run, methods } = self;
-        let mut text = format!("name = \"{name}\"\nmodels = [\"{model}\"]\nseeds = {seeds:?}\n{data}\n");
+        let Self { name, model, seeds, top, data, recipe, run, methods } = self;
+        let mut text =
+            format!("name = \"{name}\"\nmodels = [\"{model}\"]\nseeds = {seeds:?}\n{top}\n{data}\n");
         text.push_str(&format!("[recipe]\nbatch-size = 32\n{recipe}\n[run]\n{run}\n"));
         for method in methods {
             text.push_str(&format!("[[method]]\n{method}\n"));

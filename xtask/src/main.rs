@@ -7,6 +7,7 @@
 mod bench;
 mod demo;
 mod fetch;
+mod mutants;
 mod prerequisites;
 mod process;
 mod setup;
@@ -60,6 +61,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Break the coordinator's core and the agent's logic in known ways, and show which test notices each
+    Mutants {
+        /// Only those whose name holds this
+        only: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -81,6 +87,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),
+        Task::Mutants { only } => mutants::run(&workspace, only.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -95,6 +95,24 @@ pub fn wait(child: &mut Child, interrupt: &Interrupt) -> anyhow::Result<Option<E
     }
 }
 
+/// Waits for a child that leads a process group, and kills the group when it takes longer than `limit`; then there is no status.
+pub fn wait_within(child: &mut Child, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for a process")? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            let id = i32::try_from(child.id()).context("a process id that is no number")?;
+            // It may have ended meanwhile.
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+            child.wait().context("cannot wait for a process")?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
 /// A program in the background, with a log file.
 pub struct Service {
     name: String,

@@ -6,17 +6,17 @@ use proto::v1::{CancelRequest, cancel_request::Target};
 use serde::Serialize;
 
 use super::names_trial;
-use crate::args::{CancelArguments, ClientArguments};
+use crate::args::{ClientArguments, TargetArguments};
 use crate::client::Client;
 use crate::error::Failure;
-use crate::out;
+use crate::{out, text};
 
 #[derive(Serialize)]
 struct Cancelled {
     cancelled: u32,
 }
 
-pub async fn run(client: &ClientArguments, arguments: CancelArguments) -> Result<ExitCode, Failure> {
+pub async fn run(client: &ClientArguments, arguments: TargetArguments) -> Result<ExitCode, Failure> {
     let mut client = Client::connect(client).await?;
     let target = if names_trial(&arguments.target) {
         Target::Trial(arguments.target.clone())
@@ -28,7 +28,6 @@ pub async fn run(client: &ClientArguments, arguments: CancelArguments) -> Result
     if arguments.json {
         return out::json(&Cancelled { cancelled });
     }
-    let trials = if cancelled == 1 { "1 trial".to_owned() } else { format!("{cancelled} trials") };
-    out::line(&format!("cancelled {trials} of {}", arguments.target))?;
+    out::line(&format!("cancelled {} of {}", text::count(cancelled, "trial"), arguments.target))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -76,15 +76,26 @@ async fn trial(client: &mut Client, arguments: StatusArguments) -> Result<ExitCo
         page.push_str(&format!("  {}\n", trial.reason));
     }
     page.push_str(&format!("  key          {}\n", trial.key));
-    page.push_str(&format!("  slots        {}\n", trial.slots));
+    let slots = if trial.min_slots < trial.slots {
+        format!("{} to {}", trial.min_slots, trial.slots)
+    } else {
+        trial.slots.to_string()
+    };
+    page.push_str(&format!("  slots        {slots}\n"));
     if !detail.checkpoint_steps.is_empty() {
-        let steps: Vec<_> = detail.checkpoint_steps.iter().map(u64::to_string).collect();
+        let pinned = |step: &u64| if detail.pinned_steps.contains(step) { " (pinned)" } else { "" };
+        let steps: Vec<_> =
+            detail.checkpoint_steps.iter().map(|step| format!("{step}{}", pinned(step))).collect();
         page.push_str(&format!("  checkpoints  steps {}\n", steps.join(", ")));
     }
     for attempt in &detail.history {
         let end = if attempt.ended_at_ms == 0 { text::now_ms() } else { attempt.ended_at_ms };
         let time = text::between(attempt.started_at_ms, end);
-        let how = if attempt.failure.is_empty() { String::new() } else { format!(": {}", attempt.failure) };
+        let how = match (attempt.failure.as_str(), attempt.yielding.as_str()) {
+            ("", "") => String::new(),
+            ("", why) => format!(", writes a checkpoint and ends: {why}"),
+            (failure, _) => format!(": {failure}"),
+        };
         page.push_str(&format!(
             "  attempt {} on {} for {time}{how}\n",
             attempt.id,

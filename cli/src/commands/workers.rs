@@ -30,6 +30,7 @@ pub async fn run(client: &ClientArguments, arguments: WorkersArguments) -> Resul
             } else {
                 format!("lost in {}", text::duration(Duration::from_millis(worker.lease_left_ms)))
             };
+            let state = if worker.held.is_empty() { state } else { format!("{state}, {}", worker.held) };
             [
                 worker.id.clone(),
                 worker.name.clone(),

@@ -10,6 +10,7 @@ use super::file::{GridFile, MAX_SEED, ModelEntry};
 use super::method::{Kind, MethodEntry, Work, check_length};
 use super::read::{At, Log, Setting};
 use super::recipe::RecipeLayer;
+use super::slots::Slots;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
     DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, Task,
@@ -46,12 +47,16 @@ pub(super) fn expand(log: &Log<'_>, file: &GridFile) -> Plan {
     if cells > MAX_CELLS {
         let message = format!("the grid has {cells} cells, more than {MAX_CELLS}");
         log.problem(&At { span: 0..0, path: String::new() }, message, Some("split it".to_owned()));
-        return Plan { name, trials: Vec::new(), cells: Vec::new() };
+        return planned(file, name, Vec::new(), Vec::new());
     }
     let places = plan.places();
     plan.check_conditions(&places);
     let cells = places.iter().filter_map(|place| plan.cell(place)).collect();
-    Plan { name, trials: plan.trials, cells }
+    planned(file, name, plan.trials, cells)
+}
+
+fn planned(file: &GridFile, name: String, trials: Vec<PlannedTrial>, cells: Vec<Cell>) -> Plan {
+    Plan { name, project: file.project.clone(), priority: file.priority, trials, cells }
 }
 
 /// A cell before its trials are known.
@@ -69,7 +74,7 @@ struct Subject<'a> {
     ood: &'a [OodSource],
     shift: &'a Option<ShiftSpec>,
     model: ModelSpec,
-    slots: u32,
+    slots: Slots,
 }
 
 struct Expansion<'a, 't> {
@@ -143,7 +148,7 @@ impl<'a> Expansion<'a, '_> {
 
     /// Recipe and slots of a cell; later layers win. The members of an ensemble start from what the baseline's
     /// network of the same cell has, so that the two share it.
-    fn layers(&self, place: &Place<'a>) -> (RecipeLayer, Setting<u32>) {
+    fn layers(&self, place: &Place<'a>) -> (RecipeLayer, Setting<Slots>) {
         let method = place.method;
         let (recipe, slots) = match self.baseline(place) {
             Some(base) => self.layers(&base),
@@ -172,7 +177,7 @@ impl<'a> Expansion<'a, '_> {
         if self.log.len() > 0 {
             return None;
         }
-        let subject = Subject { data, ood, shift, model: place.model.model?, slots: slots.or(1)? };
+        let subject = Subject { data, ood, shift, model: place.model.model?, slots: slots.or(Slots::ONE)? };
         let recipe = layer.recipe()?;
         if let Work::Network { train, .. } = work {
             let at = layer.clip_norm.at().unwrap_or(&place.method.at);
@@ -185,8 +190,8 @@ impl<'a> Expansion<'a, '_> {
             recipe: recipe.clone(),
             pretrained: place.model.pretrained.clone(),
             seed,
-            world_size: subject.slots,
-            min_world_size: None,
+            world_size: subject.slots.max,
+            min_world_size: subject.slots.min,
             numerics: NUMERICS,
         };
         let (predictor, networks) = match work {
@@ -258,11 +263,12 @@ impl<'a> Expansion<'a, '_> {
     }
 
     /// Ranks share a batch evenly, and so do members that each see a part of it.
-    fn check_batch(&self, place: &Place<'_>, work: &Work, layer: &RecipeLayer, slots: &Setting<u32>) {
-        let (Some(batch), Some(ranks)) = (layer.batch_size(), slots.or(1)) else {
+    fn check_batch(&self, place: &Place<'_>, work: &Work, layer: &RecipeLayer, slots: &Setting<Slots>) {
+        let (Some(batch), Some(wanted)) = (layer.batch_size(), slots.or(Slots::ONE)) else {
             return;
         };
         let at = slots.at().or(layer.batch_size.at()).unwrap_or(&place.method.at);
+        let ranks = wanted.max;
         if batch % ranks != 0 {
             let message = format!("a batch of {batch} images cannot be shared evenly by {ranks} ranks");
             let hint =
@@ -272,8 +278,10 @@ impl<'a> Expansion<'a, '_> {
         let Some(members) = split_members(work) else {
             return;
         };
-        let share = batch / ranks;
-        if share % members != 0 {
+        let fewest = wanted.min.unwrap_or(ranks);
+        let uneven = |ranks: &u32| batch.is_multiple_of(*ranks) && !(batch / ranks).is_multiple_of(members);
+        if let Some(ranks) = (fewest..=ranks).rev().find(uneven) {
+            let share = batch / ranks;
             let at = layer.batch_size.at().or(slots.at()).unwrap_or(&place.method.at);
             let message = format!("{share} images a rank cannot be split evenly over {members} members");
             let unit = ranks * members;

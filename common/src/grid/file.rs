@@ -1,12 +1,13 @@
 //! A grid file as it is written: axes, methods and layers, before cells are made of them.
 
-use std::time::Duration;
-
 use super::data::{self, DataEntry};
 use super::method::{self, Kind, MethodEntry};
 use super::pretrained;
 use super::read::{At, Located, Log, Section, Setting, Value, refuse_repeats};
 use super::recipe::RecipeLayer;
+use super::run;
+use super::slots::{self, Slots};
+use crate::plan::default_project;
 use crate::spec::{ModelSpec, Pretrained, RunPolicy};
 use crate::{ExperimentId, suggest};
 
@@ -27,6 +28,8 @@ pub(super) struct GridFile {
     pub overrides: Vec<Override>,
     pub excludes: Vec<Condition>,
     pub run: RunPolicy,
+    pub project: String,
+    pub priority: i32,
     /// Images per forward pass and member of evaluations.
     pub evaluation_batch: u32,
 }
@@ -45,7 +48,7 @@ pub(super) struct ModelEntry {
 pub(super) struct Override {
     pub condition: Condition,
     pub recipe: RecipeLayer,
-    pub slots: Setting<u32>,
+    pub slots: Setting<Slots>,
 }
 
 /// `where`: which cells are meant. An axis that is not named does not restrict.
@@ -74,6 +77,8 @@ impl Condition {
 /// Reads a document, and reports what is wrong in it.
 pub(super) fn read(log: &Log<'_>, mut root: Section<'_>) -> GridFile {
     let name = root.require("name", "name the experiment, like `name = \"quickstart\"`");
+    let project = root.set("project", run::project);
+    let priority = root.set("priority", run::priority);
     let data = root.require("data", "name a data set, like `data = [\"cifar-10\"]` or `[data.digits]`");
     let models = root.require("models", "list networks, like `models = [\"wrn-28-10\"]`");
     let seeds = root.require("seeds", "list seeds, like `seeds = [0, 1, 2]`");
@@ -96,7 +101,9 @@ pub(super) fn read(log: &Log<'_>, mut root: Section<'_>) -> GridFile {
         methods: methods.map(|value| read_methods(log, &value)).unwrap_or_default(),
         overrides: Vec::new(),
         excludes: Vec::new(),
-        run: run.and_then(|value| read_run(&value)).unwrap_or_default(),
+        run: run.and_then(|value| run::read(&value)).unwrap_or_default(),
+        project: project.or(default_project()).unwrap_or_default(),
+        priority: priority.or(0).unwrap_or_default(),
         evaluation_batch: evaluate
             .and_then(|value| read_evaluate(&value))
             .unwrap_or(DEFAULT_EVALUATION_BATCH),
@@ -249,7 +256,7 @@ fn read_override(log: &Log<'_>, file: &GridFile, value: &Value<'_>) -> Option<Ov
     let mut section = value.section()?;
     let condition = read_condition(log, file, &mut section);
     let recipe = section.take("recipe");
-    let slots = section.set("slots", method::slots);
+    let slots = section.set("slots", slots::read);
     section.finish();
     if recipe.is_none() && matches!(slots, Setting::Unset) {
         value.problem(
@@ -340,38 +347,6 @@ fn read_listed_seeds(log: &Log<'_>, file: &GridFile, value: &Value<'_>) -> Vec<u
         log.problem(&seed.at, format_args!("{} is not one of the grid's `seeds`", seed.value), None);
     }
     seeds.into_iter().map(|seed| seed.value).collect()
-}
-
-fn read_run(value: &Value<'_>) -> Option<RunPolicy> {
-    let default = RunPolicy::default();
-    let mut section = value.section()?;
-    let steps = section.set("checkpoint-steps", |v| v.or_none(|v| v.integer(1..=u64::from(u32::MAX))));
-    let interval = section.set("checkpoint-interval", |v| v.or_none(duration));
-    let metrics = section.set("metrics-steps", |v| v.integer(1..=1_000_000));
-    let failures = section.set("max-failures", |v| v.integer(1..=1_000));
-    section.finish();
-    Some(RunPolicy {
-        checkpoint_steps: steps.or(default.checkpoint_steps)?,
-        checkpoint_interval: interval.or(default.checkpoint_interval)?,
-        metrics_steps: metrics.or(default.metrics_steps)?,
-        max_failures: failures.or(default.max_failures)?,
-    })
-}
-
-fn duration(value: &Value<'_>) -> Option<Located<Duration>> {
-    let text = value.text()?;
-    let hint = || Some("write a time like `30s`, `5m` or `1h 30m`, or `none`".to_owned());
-    match humantime::parse_duration(text.value) {
-        Ok(duration) if duration > Duration::ZERO => Some(value.located(duration)),
-        Ok(_) => {
-            value.problem("a checkpoint after every step is asked for with `checkpoint-steps = 1`", hint());
-            None
-        }
-        Err(error) => {
-            value.problem(format_args!("`{}` is not a time: {error}", text.value), hint());
-            None
-        }
-    }
 }
 
 fn read_evaluate(value: &Value<'_>) -> Option<u32> {

@@ -16,7 +16,9 @@ mod method;
 mod pretrained;
 mod read;
 mod recipe;
+mod run;
 mod shift;
+mod slots;
 #[cfg(test)]
 mod tests;
 

@@ -333,6 +333,20 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A whole number that may be negative.
+    pub fn signed(&self, range: RangeInclusive<i64>) -> Option<Located<i64>> {
+        let expected = || format!("a whole number from {} to {}", range.start(), range.end());
+        let Some(integer) = self.value.as_integer() else {
+            return self.wrong_type(&expected());
+        };
+        let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let found = value.filter(|value| range.contains(value));
+        if found.is_none() {
+            self.problem(format_args!("{integer} is out of range"), Some(format!("expected {}", expected())));
+        }
+        Some(self.located(found?))
+    }
+
     pub fn real(&self, bounds: &Bounds) -> Option<Located<f64>> {
         let written = match self.value {
             DeValue::Float(float) => float.as_str().to_owned(),

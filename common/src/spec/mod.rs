@@ -9,6 +9,8 @@ mod method;
 mod model;
 mod recipe;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -164,6 +166,41 @@ pub struct RunPolicy {
     pub metrics_steps: u64,
     /// Failures that count before the trial is given up.
     pub max_failures: u32,
+    /// What a worker must have to run it.
+    #[serde(default, skip_serializing_if = "Requirements::is_empty")]
+    pub requires: Requirements,
+}
+
+/// What a worker must have to run a trial. Nothing, unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Requirements {
+    /// Labels that the worker must have, with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Kind of device, like `cuda`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Memory that each slot must offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+impl Requirements {
+    /// Whether any worker will do.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.device.is_none() && self.memory_mib.is_none()
+    }
+}
+
+impl fmt::Display for Requirements {
+    /// `device cuda, gpu = h100, 16000 MiB a slot`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.device.iter().map(|device| format!("device {device}"));
+        let labels = self.labels.iter().map(|(key, value)| format!("{key} = {value}"));
+        let memory = self.memory_mib.iter().map(|mib| format!("{mib} MiB a slot"));
+        f.write_str(&device.chain(labels).chain(memory).collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Default for RunPolicy {
@@ -173,6 +210,7 @@ impl Default for RunPolicy {
             checkpoint_interval: Some(Duration::from_secs(60)),
             metrics_steps: 10,
             max_failures: 3,
+            requires: Requirements::default(),
         }
     }
 }

@@ -320,7 +320,7 @@ mod tests {
             seed: 0,
             trial: crate::TrialKey(crate::Digest::of(b"a")),
         };
-        CellOutcome { cell, status: CellStatus::Done(values), setup: None }
+        CellOutcome { cell, status: CellStatus::Done(values), setup: None, world_sizes: Vec::new() }
     }
 
     fn defaults(names: &[&str]) -> Vec<String> {

@@ -52,7 +52,7 @@ fn float(table: &Table, data: &str) -> String {
         .iter()
         .enumerate()
         .map(|(index, source)| format!("\\textsuperscript{{{}}} {}.", index + 1, escaped(source)));
-    let missing = notes::missing(table).into_iter().map(|note| escaped(&note) + ".");
+    let missing = notes::of_seeds(table).into_iter().map(|note| escaped(&note) + ".");
     let below: Vec<String> = sources.chain(missing).collect();
     if !below.is_empty() {
         text += "\\par\\smallskip\n\\begin{minipage}{\\textwidth}\\footnotesize\n";

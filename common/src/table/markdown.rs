@@ -11,7 +11,7 @@ pub(super) fn render(table: &Table) -> String {
     }
     let blocks = [
         notes::legend(table, "bold").iter().map(|note| format!("- {}\n", escaped(note))).collect::<String>(),
-        notes::missing(table).iter().map(|note| format!("- {}\n", escaped(note))).collect(),
+        notes::of_seeds(table).iter().map(|note| format!("- {}\n", escaped(note))).collect(),
         notes::sources(table)
             .iter()
             .enumerate()

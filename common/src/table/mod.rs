@@ -45,6 +45,9 @@ pub struct CellOutcome {
     pub cell: Cell,
     /// What it computes, for comparison with published figures.
     pub setup: Option<Setup>,
+    /// World sizes of the attempts that trained its elastic networks, in order; empty without such networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub world_sizes: Vec<u32>,
     /// What has become of it.
     pub status: CellStatus,
 }
@@ -143,6 +146,9 @@ pub struct SeedOutcome {
     pub seed: u64,
     /// Evaluate trial.
     pub trial: TrialKey,
+    /// World sizes of the attempts that trained its elastic networks, in order; empty without such networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub world_sizes: Vec<u32>,
     /// What has become of it, with all values of the result that are finite, shown or not.
     #[serde(flatten)]
     pub status: CellStatus,
@@ -251,7 +257,7 @@ struct Draft {
 
 fn grouped(cells: &[CellOutcome]) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
-    for CellOutcome { cell, setup, status } in cells {
+    for CellOutcome { cell, setup, world_sizes, status } in cells {
         let (data, model) = (&cell.data, &cell.model);
         let draft = find_or_push(
             &mut drafts,
@@ -276,7 +282,8 @@ fn grouped(cells: &[CellOutcome]) -> Vec<Draft> {
         };
         let row = find_or_push(&mut draft.group.rows, |row| row.method == cell.method, || new);
         row.tally.count(status);
-        row.seeds.push(SeedOutcome { seed: cell.seed, trial: cell.trial, status: finite(status) });
+        let (seed, trial, world_sizes) = (cell.seed, cell.trial, world_sizes.clone());
+        row.seeds.push(SeedOutcome { seed, trial, world_sizes, status: finite(status) });
         if draft.setups.len() < draft.group.rows.len() {
             draft.setups.push(setup.clone());
         }

@@ -126,8 +126,15 @@ fn here(table: &Table, source: &Source) -> String {
     named.collect::<Vec<_>>().join("; ")
 }
 
+/// What a reader must know of single seeds: with how many ranks elastic ones were trained, and what is missing.
+pub(super) fn of_seeds(table: &Table) -> Vec<String> {
+    let mut notes = resized(table);
+    notes.extend(missing(table));
+    notes
+}
+
 /// Seeds that failed or were given up, with the reason.
-pub(super) fn missing(table: &Table) -> Vec<String> {
+fn missing(table: &Table) -> Vec<String> {
     let mut notes = Vec::new();
     for group in &table.groups {
         for row in &group.rows {
@@ -143,6 +150,35 @@ pub(super) fn missing(table: &Table) -> Vec<String> {
                     group.data, group.model, row.method, seed.seed
                 ));
             }
+        }
+    }
+    notes
+}
+
+/// With how many ranks elastic trials were trained, which decides their last bits and the share of a batch that batch
+/// normalisation sees. Seeds of a row with the same history together.
+fn resized(table: &Table) -> Vec<String> {
+    let mut notes = Vec::new();
+    for group in &table.groups {
+        for row in &group.rows {
+            let mut histories: Vec<(&[u32], Vec<String>)> = Vec::new();
+            for seed in row.seeds.iter().filter(|seed| !seed.world_sizes.is_empty()) {
+                match histories.iter_mut().find(|(sizes, _)| *sizes == seed.world_sizes) {
+                    Some((_, seeds)) => seeds.push(seed.seed.to_string()),
+                    None => histories.push((&seed.world_sizes, vec![seed.seed.to_string()])),
+                }
+            }
+            notes.extend(histories.into_iter().map(|(sizes, seeds)| {
+                let plural = if seeds.len() == 1 { "" } else { "s" };
+                let sizes = sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(", then ");
+                format!(
+                    "{}, {}, {}, seed{plural} {}: elastic, trained with {sizes} ranks",
+                    group.data,
+                    group.model,
+                    row.method,
+                    seeds.join(", ")
+                )
+            }));
         }
     }
     notes

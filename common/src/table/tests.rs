@@ -11,7 +11,7 @@ type Values<'a> = &'a [(&'a str, f64)];
 fn cell(data: &str, method: &str, seed: u64, status: CellStatus) -> CellOutcome {
     let trial = TrialKey(Digest::of(format!("{data} {method} {seed}").as_bytes()));
     let cell = Cell { data: data.into(), model: "wrn-10-1".into(), method: method.into(), seed, trial };
-    CellOutcome { cell, setup: None, status }
+    CellOutcome { cell, setup: None, world_sizes: Vec::new(), status }
 }
 
 fn done(values: Values) -> CellStatus {
@@ -215,4 +215,21 @@ fn a_table_of_nothing_is_empty_in_every_format() {
     assert_eq!(table.to_markdown(), "");
     assert_eq!(table.to_csv().lines().count(), 1);
     assert!(table.is_complete());
+}
+
+/// Every format that people read says with how many ranks an elastic trial was trained.
+#[test]
+fn the_world_sizes_of_elastic_trials_are_stated() {
+    let elastic = |seed, world_sizes: &[u32]| CellOutcome {
+        world_sizes: world_sizes.to_vec(),
+        ..cell("digits", "LP-BNN", seed, done(&[("accuracy", 0.9)]))
+    };
+    let outcomes = [elastic(0, &[1, 2, 1]), elastic(1, &[2]), elastic(2, &[1, 2, 1])];
+    let table = build(&outcomes, &columns(&["accuracy"])).unwrap();
+    for text in [table.to_text(TextStyle { emphasis: Emphasis::Star, width: None }), table.to_markdown()] {
+        let resized = "digits, wrn-10-1, LP-BNN, seeds 0, 2: elastic, trained with 1, then 2, then 1 ranks";
+        assert!(text.contains(resized), "{text}");
+        assert!(text.contains("seed 1: elastic, trained with 2 ranks"), "{text}");
+    }
+    assert!(table.to_json().contains("\"world_sizes\""));
 }

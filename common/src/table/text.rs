@@ -52,7 +52,7 @@ pub(super) fn render(table: &Table, style: TextStyle) -> String {
     };
     let sources = notes::sources(table);
     let sources = sources.into_iter().enumerate().map(|(index, source)| format!("[{}] {source}", index + 1));
-    for part in [notes::legend(table, mark), sources.collect(), notes::missing(table)] {
+    for part in [notes::legend(table, mark), sources.collect(), notes::of_seeds(table)] {
         if !part.is_empty() && !lines.is_empty() {
             lines.push(String::new());
             lines.extend(part);

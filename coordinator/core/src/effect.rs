@@ -39,6 +39,13 @@ pub enum Effect {
         /// `host:port`.
         address: String,
     },
+    /// Ask a worker's ranks of an attempt to stop at a checkpoint. A worker that was asked before ignores it.
+    Preempt {
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// Delete a blob that no durable record refers to any more.
     ///
     /// The same content may be stored and committed again at any time, so the caller asks

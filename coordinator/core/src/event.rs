@@ -3,13 +3,15 @@
 //! Every event ever written must decode for ever: a field is added only with a default, and none is renamed
 //! or given another meaning. `tests/fixtures` holds every event as each version of the format wrote it.
 
-use common::plan::Cell;
+use std::fmt;
+
+use common::plan::{Cell, DEFAULT_PROJECT, default_project};
 use common::result::Checkpoint;
 use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, TrialKey, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Outcome, Placement};
+use crate::{Millis, Outcome, Placement, QuarantineReason, Traits};
 
 /// A fact. The events of one step become durable together or not at all, and before its effects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +66,49 @@ pub enum Event {
         cells: Vec<Cell>,
         /// Its trials, new or not, in the order of the plan.
         trials: Vec<TrialId>,
+        /// Project that it is charged to.
+        #[serde(default = "default_project", skip_serializing_if = "is_default_project")]
+        project: String,
+        /// Priority of its trials.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        priority: i32,
+        /// When.
+        at: Millis,
+    },
+    /// The trials of an experiment have another priority.
+    ExperimentPrioritized {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// Its priority from now on.
+        priority: i32,
+        /// When.
+        at: Millis,
+    },
+    /// A trial is not to run until it is resumed, whoever wants it.
+    TrialPaused {
+        /// The trial.
+        trial: TrialId,
+        /// When.
+        at: Millis,
+    },
+    /// A paused trial may run again.
+    TrialResumed {
+        /// The trial.
+        trial: TrialId,
+        /// When.
+        at: Millis,
+    },
+    /// An experiment wants nothing for now.
+    ExperimentPaused {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// When.
+        at: Millis,
+    },
+    /// A paused experiment wants its trials again.
+    ExperimentResumed {
+        /// The experiment.
+        experiment: ExperimentId,
         /// When.
         at: Millis,
     },
@@ -84,6 +129,9 @@ pub enum Event {
         host: String,
         /// Slots that it offers.
         slots: u32,
+        /// What its slots are like.
+        #[serde(default, skip_serializing_if = "Traits::is_empty")]
+        traits: Traits,
         /// When.
         at: Millis,
     },
@@ -101,6 +149,31 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// A worker is given nothing new, because its operator says so. It may not be a member.
+    WorkerDrained {
+        /// The worker.
+        worker: WorkerId,
+        /// What the operator said.
+        reason: String,
+        /// When.
+        at: Millis,
+    },
+    /// A worker is given nothing new, because of what happened there. It may not be a member.
+    WorkerQuarantined {
+        /// The worker.
+        worker: WorkerId,
+        /// What happened.
+        reason: QuarantineReason,
+        /// When.
+        at: Millis,
+    },
+    /// A worker that was drained or quarantined is in service again.
+    WorkerUndrained {
+        /// The worker.
+        worker: WorkerId,
+        /// When.
+        at: Millis,
+    },
     /// A trial was placed.
     AttemptStarted {
         /// The trial.
@@ -112,6 +185,17 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// An attempt was asked to stop at a checkpoint. It ends as [`FailureCause::Preempted`] when it has.
+    YieldRequested {
+        /// The trial.
+        trial: TrialId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        reason: YieldReason,
+        /// When.
+        at: Millis,
+    },
     /// An attempt failed. Its trial is queued again, unless its end follows.
     AttemptFailed {
         /// The trial.
@@ -120,6 +204,9 @@ pub enum Event {
         attempt: AttemptId,
         /// Why.
         cause: FailureCause,
+        /// The worker whose ranks failed, where one is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerId>,
         /// When.
         at: Millis,
     },
@@ -143,6 +230,24 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// A checkpoint is kept until it is unpinned.
+    CheckpointPinned {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+        /// When.
+        at: Millis,
+    },
+    /// A checkpoint is kept only as long as every other.
+    CheckpointUnpinned {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+        /// When.
+        at: Millis,
+    },
     /// A checkpoint is no longer kept.
     CheckpointDropped {
         /// The trial.
@@ -154,6 +259,61 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+}
+
+fn is_default_project(project: &String) -> bool {
+    project == DEFAULT_PROJECT
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
+}
+
+/// Why an attempt is asked to stop at a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum YieldReason {
+    /// Another trial goes first and needs its slots.
+    Preempted {
+        /// The other trial.
+        by: TrialId,
+    },
+    /// The trial, or every experiment that wants it, is paused.
+    Paused,
+    /// One of its workers is to run nothing any more.
+    Draining {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// It goes on with another number of ranks.
+    Resized {
+        /// Ranks that it is meant to have.
+        to: u32,
+    },
+}
+
+impl YieldReason {
+    /// Whether somebody asked for the attempt to stop, so that it is stopped without a checkpoint if it does not
+    /// write one in time. What the scheduler asks for costs no work: such an attempt then runs on.
+    pub fn insists(self) -> bool {
+        match self {
+            Self::Paused | Self::Draining { .. } => true,
+            Self::Preempted { .. } | Self::Resized { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for YieldReason {
+    /// Completes "stops at its next checkpoint: …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preempted { by } => write!(f, "{by} goes first"),
+            Self::Paused => f.write_str("paused"),
+            Self::Draining { worker } => write!(f, "{worker} is to run nothing any more"),
+            Self::Resized { to } => write!(f, "goes on with {to} rank{}", if *to == 1 { "" } else { "s" }),
+        }
+    }
 }
 
 /// Why a checkpoint is no longer kept.

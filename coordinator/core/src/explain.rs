@@ -5,13 +5,22 @@
 
 use std::fmt;
 
-use common::TrialId;
+use common::{ExperimentId, TrialId, WorkerId};
 
 /// Why a trial does not run yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitReason {
     /// Trials that it needs have not succeeded yet.
     Needs(Vec<TrialId>),
+    /// It is paused, by its name or because all experiments that want it are.
+    Paused {
+        /// Whether it was paused by its name.
+        by_name: bool,
+        /// Paused experiments, if no other one wants it.
+        experiments: Vec<ExperimentId>,
+    },
+    /// Every connected worker is drained or quarantined.
+    OutOfService(Vec<WorkerId>),
     /// There is nobody to run it.
     NoWorker,
     /// All workers together are too small for it. It does not hold up others.
@@ -44,6 +53,15 @@ impl fmt::Display for WaitReason {
                 f.write_str("waits for ")?;
                 list(f, trials)
             }
+            Self::Paused { by_name, experiments } => {
+                let by_name = by_name.then(|| "by its name".to_owned());
+                let by = by_name.into_iter().chain(experiments.iter().map(|e| format!("with {e}")));
+                write!(f, "paused {}", by.collect::<Vec<_>>().join(" and "))
+            }
+            Self::OutOfService(workers) => {
+                f.write_str("all that is connected is drained or quarantined: ")?;
+                list(f, workers)
+            }
             Self::NoWorker => f.write_str("no worker is connected"),
             Self::TooWide { needs, offered } => {
                 write!(f, "needs {}, the cluster offers {offered}", Slots(*needs))
@@ -60,12 +78,12 @@ impl fmt::Display for WaitReason {
 /// Names named before the rest is only counted: a line of a terminal.
 const NAMED: usize = 5;
 
-fn list(f: &mut fmt::Formatter<'_>, trials: &[TrialId]) -> fmt::Result {
-    for (i, trial) in trials.iter().take(NAMED).enumerate() {
+fn list(f: &mut fmt::Formatter<'_>, names: &[impl fmt::Display]) -> fmt::Result {
+    for (i, name) in names.iter().take(NAMED).enumerate() {
         let comma = if i == 0 { "" } else { ", " };
-        write!(f, "{comma}{trial}")?;
+        write!(f, "{comma}{name}")?;
     }
-    match trials.len().checked_sub(NAMED) {
+    match names.len().checked_sub(NAMED) {
         None | Some(0) => Ok(()),
         Some(more) => write!(f, " and {more} more"),
     }

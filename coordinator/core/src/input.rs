@@ -9,6 +9,8 @@ use common::result::Checkpoint;
 use common::session::{AttemptEnd, AttemptReport};
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 
+use crate::Traits;
+
 /// Something that reached the coordinator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -18,6 +20,13 @@ pub enum Input {
         plan: Plan,
         /// Its text, kept for the user.
         grid: String,
+    },
+    /// A client gives an experiment another priority.
+    SetPriority {
+        /// The experiment.
+        experiment: ExperimentId,
+        /// Its priority from now on. Higher goes first.
+        priority: i32,
     },
     /// A client wants no more of an experiment. Trials that another one wants go on.
     CancelExperiment {
@@ -29,6 +38,54 @@ pub enum Input {
         /// The trial.
         trial: TrialId,
     },
+    /// A client wants a trial to stop at a checkpoint and to wait, whoever wants it.
+    PauseTrial {
+        /// The trial.
+        trial: TrialId,
+    },
+    /// A client lets a paused trial go on.
+    ResumeTrial {
+        /// The trial.
+        trial: TrialId,
+    },
+    /// A client wants nothing of an experiment for now. Trials that another one wants go on.
+    PauseExperiment {
+        /// The experiment.
+        experiment: ExperimentId,
+    },
+    /// A client lets a paused experiment go on.
+    ResumeExperiment {
+        /// The experiment.
+        experiment: ExperimentId,
+    },
+    /// An operator takes a worker out of service: it is given nothing new.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether what runs there stops at a checkpoint, rather than runs to its end.
+        now: bool,
+        /// For people.
+        reason: String,
+    },
+    /// An operator takes a drained or quarantined worker back into service.
+    Undrain {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A client wants a checkpoint kept.
+    PinCheckpoint {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+    },
+    /// A client no longer wants a checkpoint kept.
+    UnpinCheckpoint {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+    },
     /// A worker opened a session. What it does not report is gone.
     Hello {
         /// The worker.
@@ -39,6 +96,8 @@ pub enum Input {
         host: String,
         /// Slots that it offers.
         slots: u32,
+        /// What its slots are like.
+        traits: Traits,
         /// Every attempt that it runs, or that ended and was not released.
         attempts: Vec<AttemptReport>,
     },
@@ -98,6 +157,21 @@ pub enum Input {
         attempt: AttemptId,
         /// Its digest.
         digest: Digest,
+    },
+    /// A line of a rank's log says that its worker is to blame for what becomes of the attempt.
+    Incident {
+        /// The worker.
+        worker: WorkerId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The rank.
+        rank: u32,
+        /// Name of the pattern that the line matched.
+        pattern: String,
+        /// The line.
+        line: String,
+        /// Whether the worker is to be given nothing more.
+        quarantine: bool,
     },
     /// [`crate::Cluster::next_deadline`] has come.
     Tick,

@@ -1,10 +1,11 @@
 //! Limits that an operator may set. They change when the core decides, not what a decision means.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 /// Limits of the state machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Silence after which a worker is lost. At least three heartbeats.
     pub lease: Duration,
@@ -15,6 +16,41 @@ pub struct Policy {
     pub stall: Option<Duration>,
     /// Checkpoints kept for a trial that has not succeeded. One that has keeps only its last.
     pub checkpoints: NonZeroUsize,
+    /// Time that an attempt has for stopping at a checkpoint. One that a user wants stopped, by a pause or a
+    /// drain, is then stopped without; one whose slots another trial wants runs on.
+    ///
+    /// Judged only when a worker reports.
+    pub yield_limit: Duration,
+    /// Failures in a row on one worker, of more than one trial, after which it is quarantined.
+    pub quarantine_after: NonZeroUsize,
+    /// Attempts in a row that lose a worker and leave no checkpoint, after which a trial is given up.
+    pub max_workers_lost: NonZeroU32,
+    /// Time that an elastic trial runs with the ranks that it has before it is given more.
+    pub resize_after: Duration,
+    /// What each project may use. One that is not named here has weight 1 and no quota.
+    pub projects: BTreeMap<String, ProjectPolicy>,
+}
+
+/// What a project may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProjectPolicy {
+    /// Its part of the slots, relative to the weights of the others that want some.
+    pub weight: NonZeroU32,
+    /// Slots that it may use at once.
+    pub quota: Option<u32>,
+}
+
+impl Default for ProjectPolicy {
+    fn default() -> Self {
+        Self { weight: NonZeroU32::MIN, quota: None }
+    }
+}
+
+impl Policy {
+    /// What `project` may use.
+    pub fn project(&self, project: &str) -> ProjectPolicy {
+        self.projects.get(project).copied().unwrap_or_default()
+    }
 }
 
 impl Default for Policy {
@@ -24,6 +60,11 @@ impl Default for Policy {
             stall: Some(Duration::from_secs(30 * 60)),
             // A second one, because the newest may turn out to be damaged.
             checkpoints: NonZeroUsize::MIN.saturating_add(1),
+            yield_limit: Duration::from_secs(60),
+            quarantine_after: NonZeroUsize::MIN.saturating_add(2),
+            max_workers_lost: NonZeroU32::MIN.saturating_add(4),
+            resize_after: Duration::from_secs(60),
+            projects: BTreeMap::new(),
         }
     }
 }

@@ -24,11 +24,22 @@ impl Step {
             Event::TrialSubmitted { .. }
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::AttemptStarted { .. }
+            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::TrialEnded { .. }
             | Event::CheckpointCommitted { .. }
@@ -81,6 +92,17 @@ pub enum Reject {
     /// The trial has an outcome already.
     #[error("trial {0} has already ended")]
     TrialEnded(TrialId),
+    /// A worker that is neither a member nor drained.
+    #[error("there is no worker {0}")]
+    NoSuchWorker(WorkerId),
+    /// A checkpoint that is not kept.
+    #[error("trial {trial} keeps no checkpoint of step {step}")]
+    NoSuchCheckpoint {
+        /// The trial.
+        trial: TrialId,
+        /// Step of the checkpoint.
+        step: u64,
+    },
     /// A message of a worker that is not, or no longer, a member. It must say hello again.
     #[error("worker {0} is not a member; it must open a new session")]
     UnknownWorker(WorkerId),

@@ -92,9 +92,10 @@ impl History {
                 };
                 let how = match outcome {
                     Outcome::Succeeded { .. } => AttemptOutcome::Succeeded,
-                    Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {
-                        AttemptOutcome::Cancelled
-                    }
+                    Outcome::Failed { .. }
+                    | Outcome::LostWorkers { .. }
+                    | Outcome::Cancelled
+                    | Outcome::NeedFailed { .. } => AttemptOutcome::Cancelled,
                 };
                 self.end(attempt, *at, how);
             }
@@ -105,9 +106,20 @@ impl History {
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
             | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
+            | Event::YieldRequested { .. }
             | Event::CheckpointCommitted { .. }
             | Event::CheckpointDropped { .. } => {}
         }

@@ -56,9 +56,11 @@ impl Kind for DriverError {
                 | Reject::NoSlots { .. }
                 | Reject::MissingNeed { .. }
                 | Reject::MissingTrial { .. } => ErrorKind::InvalidArgument,
-                Reject::UnknownExperiment(_) | Reject::UnknownTrial(_) | Reject::UnknownCheckpoint { .. } => {
-                    ErrorKind::NotFound
-                }
+                Reject::UnknownExperiment(_)
+                | Reject::UnknownTrial(_)
+                | Reject::NoSuchWorker(_)
+                | Reject::NoSuchCheckpoint { .. }
+                | Reject::UnknownCheckpoint { .. } => ErrorKind::NotFound,
                 Reject::TrialEnded(_) | Reject::UnknownWorker(_) => ErrorKind::FailedPrecondition,
                 Reject::StaleAttempt(_) | Reject::StaleCheckpoint { .. } => ErrorKind::Aborted,
             },
@@ -69,7 +71,7 @@ impl Kind for DriverError {
 }
 
 /// Limits of the driver and of the core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// The core's.
     pub policy: Policy,

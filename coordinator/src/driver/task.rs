@@ -62,7 +62,7 @@ impl Driver {
                 None
             }
         });
-        let cluster = Cluster::replay(limits.policy, clock.now(), log);
+        let cluster = Cluster::replay(limits.policy.clone(), clock.now(), log);
         if let Some(damage) = damage {
             return Err(damage);
         }
@@ -237,9 +237,9 @@ impl Driver {
                 Deferred::Perform(effect) => self.perform_effect(effect).await,
                 Deferred::Answer { reply, answer } => drop(reply.send(answer)),
                 Deferred::Welcome { worker, session, reply } => {
-                    let Limits { policy, heartbeat } = self.limits;
+                    let Limits { policy, heartbeat } = &self.limits;
                     let version = env!("CARGO_PKG_VERSION").to_owned();
-                    let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat, version };
+                    let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat: *heartbeat, version };
                     self.live.sessions.welcome(worker, session, welcome);
                     drop(reply.send(Ok(session)));
                 }
@@ -270,6 +270,9 @@ impl Driver {
             }
             Effect::Rendezvous { worker, attempt, address } => {
                 self.live.sessions.send(worker, ToWorker::Rendezvous { attempt, address });
+            }
+            Effect::Preempt { worker, attempt } => {
+                self.live.sessions.send(worker, ToWorker::Preempt { attempt });
             }
             Effect::DeleteBlob { digest } => self.delete(digest).await,
         }
@@ -336,17 +339,31 @@ fn summary(events: &[Event]) -> Applied {
             Event::ExperimentSubmitted { experiment, .. } => applied.experiment = Some(*experiment),
             Event::TrialEnded { outcome, .. } => match outcome {
                 Outcome::Succeeded { .. } => {}
-                Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {
+                Outcome::Failed { .. }
+                | Outcome::LostWorkers { .. }
+                | Outcome::Cancelled
+                | Outcome::NeedFailed { .. } => {
                     applied.cancelled += 1;
                 }
             },
             Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::AttemptStarted { .. }
+            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::CheckpointCommitted { .. }
             | Event::CheckpointDropped { .. } => {}

@@ -6,7 +6,7 @@
 use common::result::{Checkpoint, MetricRow};
 use common::session::{FromWorker, Hello, ToWorker};
 use common::{AttemptId, Digest, TrialId, WorkerId};
-use coordinator_core::{Input, Reject};
+use coordinator_core::{Input, Reject, Traits};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -39,7 +39,10 @@ impl Driver {
         // Before the effects of the hello, because the welcome is the first message of a session.
         turn.deferred.push(Deferred::Welcome { worker, session, reply });
         turn.changed = true;
-        self.decide_or_note(Input::Hello { worker, name, host, slots, attempts }, turn);
+        self.decide_or_note(
+            Input::Hello { worker, name, host, slots, traits: Traits::default(), attempts },
+            turn,
+        );
     }
 
     pub(super) async fn hear(&mut self, worker: WorkerId, message: FromWorker, turn: &mut Turn) {
@@ -75,9 +78,11 @@ impl Driver {
             FromWorker::Metrics { attempt, sequence, rows } => {
                 self.metrics(worker, attempt, sequence, rows, turn);
             }
-            FromWorker::Incident { attempt, rank, pattern, line, quarantine: _ } => {
+            FromWorker::Incident { attempt, rank, pattern, line, quarantine } => {
                 let message = format!("rank {rank}: a line of its log matches `{pattern}`: {line}");
                 self.warning(worker, attempt, message, turn);
+                let incident = Input::Incident { worker, attempt, rank, pattern, line, quarantine };
+                self.decide_or_note(incident, turn);
             }
             FromWorker::Warning { attempt, message } => self.warning(worker, attempt, message, turn),
             FromWorker::LogStored { attempt, rank, digest, bytes } => {

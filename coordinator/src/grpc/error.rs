@@ -21,8 +21,12 @@ pub(crate) enum RequestError {
     UnknownTrial(String),
     #[error("`{prefix}` is the beginning of {count} keys: give more digits")]
     AmbiguousKey { prefix: String, count: usize },
-    #[error("name an experiment or a trial to cancel")]
-    NothingToCancel,
+    #[error("name an experiment or a trial to {0}")]
+    NoTarget(&'static str),
+    #[error("there is no worker `{name}`: {hint}")]
+    UnknownWorker { name: String, hint: String },
+    #[error("{count} workers are named `{name}`: give an id, as `credence workers` lists them")]
+    AmbiguousWorker { name: String, count: usize },
     #[error(transparent)]
     Choice(#[from] ChoiceError),
     #[error("there is no table format {0}: ask for TEXT, TERMINAL, MARKDOWN, CSV, JSON or LATEX")]
@@ -54,10 +58,12 @@ impl Kind for RequestError {
         match self {
             Self::Grid(_)
             | Self::AmbiguousKey { .. }
-            | Self::NothingToCancel
+            | Self::NoTarget(_)
+            | Self::AmbiguousWorker { .. }
             | Self::Choice(_)
             | Self::UnknownFormat(_) => ErrorKind::InvalidArgument,
             Self::UnknownExperiment { .. }
+            | Self::UnknownWorker { .. }
             | Self::UnknownTrial(_)
             | Self::UnknownArtifact { .. }
             | Self::UnknownAttempt { .. }

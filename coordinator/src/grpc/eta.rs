@@ -46,7 +46,7 @@ pub(super) fn seconds_left(view: &View<'_>, experiment: &Experiment) -> Option<f
 fn work(view: &View<'_>, id: TrialId, trial: &Trial) -> Option<Work> {
     let newest = view.history.attempts_of(id).next_back().map(|(_, attempt)| attempt);
     let stage = match &trial.phase {
-        Phase::Waiting | Phase::Queued => Stage::Open,
+        Phase::Waiting | Phase::Queued | Phase::Paused => Stage::Open,
         Phase::Running(attempt) => {
             let elapsed = view.now.since(attempt.started).as_secs_f64();
             Stage::Running { elapsed, left: seconds_by_progress(view, id, elapsed) }

@@ -78,7 +78,7 @@ impl Service {
 
     pub(super) async fn cancel(&self, request: v1::CancelRequest) -> Answer<v1::CancelResponse> {
         use v1::cancel_request::Target;
-        let input = match request.target.ok_or(RequestError::NothingToCancel)? {
+        let input = match request.target.ok_or(RequestError::NoTarget("cancel"))? {
             Target::Experiment(name) => {
                 let experiment = self.look(move |view| Ok(lookup::experiment(view, &name)?.0)).await?;
                 Input::CancelExperiment { experiment }

@@ -1,7 +1,9 @@
 //! From what a user typed to the thing that is meant.
 
+use std::collections::BTreeMap;
+
 use common::suggest;
-use common::{ExperimentId, TrialId, TrialKey};
+use common::{ExperimentId, TrialId, TrialKey, WorkerId};
 use coordinator_core::{Experiment, Trial};
 
 use super::Answer;
@@ -28,6 +30,35 @@ pub(super) fn trial<'a>(view: &View<'a>, text: &str) -> Answer<(TrialId, &'a Tri
         None => by_prefix(view, text)?.ok_or_else(unknown)?,
     };
     view.cluster.trial(id).map(|trial| (id, trial)).ok_or_else(unknown)
+}
+
+/// A worker by id or name, present or held back.
+pub(super) fn worker(view: &View<'_>, text: &str) -> Answer<WorkerId> {
+    let known = known_workers(view);
+    if let Some(id) = text.parse().ok().filter(|id| known.contains_key(id)) {
+        return Ok(id);
+    }
+    let named: Vec<WorkerId> = known.iter().filter(|(_, name)| **name == text).map(|(&id, _)| id).collect();
+    match named.as_slice() {
+        [id] => Ok(*id),
+        [] => {
+            let hint = if known.is_empty() {
+                "none has connected yet".to_owned()
+            } else {
+                suggest::hint(text, known.values().copied())
+            };
+            Err(RequestError::UnknownWorker { name: text.to_owned(), hint })
+        }
+        several => Err(RequestError::AmbiguousWorker { name: text.to_owned(), count: several.len() }),
+    }
+}
+
+/// Members, and workers that were taken out of service and may be away.
+pub(super) fn known_workers<'a>(view: &View<'a>) -> BTreeMap<WorkerId, &'a str> {
+    let members = view.cluster.workers().map(|member| (member.id, member.worker.name.as_str()));
+    let held = view.cluster.drained().map(|(id, _)| id).chain(view.cluster.quarantined().map(|(id, _)| id));
+    let away = held.map(|id| (id, view.history.worker_name(id).unwrap_or_default()));
+    away.chain(members).collect()
 }
 
 fn by_prefix(view: &View<'_>, text: &str) -> Answer<Option<TrialId>> {

@@ -43,13 +43,25 @@ fn outcome(view: &View<'_>, cell: &Cell) -> CellOutcome {
         TrialSpec::Evaluate(spec) => Setup::of(spec),
         TrialSpec::Train(_) => None,
     });
-    CellOutcome { cell: cell.clone(), setup, status }
+    let world_sizes = trial.map(|trial| world_sizes(view, trial)).unwrap_or_default();
+    CellOutcome { cell: cell.clone(), setup, world_sizes, status }
+}
+
+/// World sizes of the attempts of the elastic networks that an evaluation reads, repeats left out.
+fn world_sizes(view: &View<'_>, evaluation: &Trial) -> Vec<u32> {
+    let networks = evaluation.needs.iter().filter(|&&need| {
+        view.cluster.trial(need).is_some_and(|network| network.spec.min_slots() < network.spec.slots())
+    });
+    let attempts = networks.flat_map(|&network| view.history.attempts_of(network));
+    let mut sizes: Vec<u32> = attempts.map(|(_, attempt)| attempt.placement.world_size()).collect();
+    sizes.dedup();
+    sizes
 }
 
 fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
     match &trial.phase {
         Phase::Running(_) => CellStatus::Running,
-        Phase::Waiting | Phase::Queued => {
+        Phase::Waiting | Phase::Queued | Phase::Paused => {
             let needs = trial.needs.iter().filter_map(|&need| view.cluster.trial(need));
             if needs.into_iter().any(|need| need.attempt().is_some()) {
                 CellStatus::Running
@@ -60,6 +72,7 @@ fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
         Phase::Ended { outcome, .. } => match outcome {
             Outcome::Succeeded { result } => CellStatus::Done(result.metrics.clone()),
             Outcome::Failed { cause } => CellStatus::Failed(cause.to_string()),
+            Outcome::LostWorkers { .. } => CellStatus::Failed(outcome.to_string()),
             Outcome::NeedFailed { .. } => CellStatus::Failed(message::failure(view, outcome)),
             Outcome::Cancelled => CellStatus::Cancelled,
         },

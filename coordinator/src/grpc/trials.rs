@@ -25,6 +25,7 @@ fn details(view: &View<'_>, name: &str) -> Answer<(TrialId, v1::GetTrialResponse
         checkpoints: record.checkpoints.iter().cloned().map(Into::into).collect(),
         result: record.result().cloned().map(Into::into),
         warnings: Vec::new(),
+        pinned_steps: view.cluster.pinned(id).map(|checkpoint| checkpoint.step).collect(),
     };
     Ok((id, response))
 }
@@ -47,5 +48,16 @@ fn attempt_message(view: &View<'_>, id: AttemptId, record: &AttemptRecord) -> v1
         started_at_ms: record.started.0,
         ended_at_ms: end.map_or(0, |end| end.at.0),
         failure: failure.unwrap_or_default(),
+        world_size: record.placement.world_size(),
+        yielding: yielding(view, id),
     }
+}
+
+/// Why a running attempt was asked to write a checkpoint and end; empty otherwise.
+fn yielding(view: &View<'_>, id: AttemptId) -> String {
+    let running = view.cluster.trial_of(id).and_then(|trial| view.cluster.trial(trial)?.attempt());
+    running
+        .and_then(|attempt| attempt.yielding)
+        .map(|yielding| yielding.reason.to_string())
+        .unwrap_or_default()
 }

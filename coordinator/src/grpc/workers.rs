@@ -1,6 +1,6 @@
 //! The members of the cluster.
 
-use coordinator_core::Session;
+use coordinator_core::{Session, WorkerView};
 use proto::v1;
 
 use super::{Answer, Service};
@@ -14,6 +14,7 @@ impl Service {
                 here.map(|attempt| attempt.id.to_string()).collect()
             };
             let workers = view.cluster.workers().map(|member| {
+                let traits = &member.worker.traits;
                 let lease = member.lease_ends.since(view.now).as_millis();
                 v1::Worker {
                     id: member.id.to_string(),
@@ -24,6 +25,10 @@ impl Service {
                     connected: member.session == Session::Connected,
                     lease_left_ms: u64::try_from(lease).unwrap_or(u64::MAX),
                     attempts: attempts(member.id),
+                    labels: traits.labels.clone().into_iter().collect(),
+                    device: traits.device.clone().unwrap_or_default(),
+                    slot_memory_mib: traits.slot_memory_mib.unwrap_or_default(),
+                    held: held(&member),
                     version: view.live.sessions.version(member.id).unwrap_or_default().to_owned(),
                 }
             });
@@ -31,4 +36,14 @@ impl Service {
         })
         .await
     }
+}
+
+/// Why a worker is given nothing new; empty if it is given work.
+fn held(member: &WorkerView<'_>) -> String {
+    let drained = member.drain.map(|drain| match drain.reason.as_str() {
+        "" => "drained".to_owned(),
+        reason => format!("drained: {reason}"),
+    });
+    let quarantined = member.quarantine.map(|quarantine| format!("in quarantine: {}", quarantine.reason));
+    drained.into_iter().chain(quarantined).collect::<Vec<_>>().join("; ")
 }

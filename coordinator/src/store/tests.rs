@@ -48,6 +48,8 @@ fn a_large_event_stays_in_the_file_that_is_synced() {
         grid: "x".repeat(3 << 20),
         cells: Vec::new(),
         trials: Vec::new(),
+        project: common::plan::default_project(),
+        priority: 0,
         at: Millis(1),
     };
     let batch = Batch { events: vec![event(1), large.clone(), event(2)], ..Batch::default() };

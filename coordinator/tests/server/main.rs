@@ -7,6 +7,7 @@ mod files;
 mod full_disk;
 mod killed;
 mod lifecycle;
+mod operations;
 mod support;
 mod watch;
 mod workers;

@@ -53,6 +53,7 @@ pub fn config(data_dir: &Path) -> Config {
         stall_limit: Duration::from_secs(1800),
         keep_checkpoints: 2.try_into().unwrap(),
         max_blob_bytes: 64 << 20,
+        projects: std::collections::BTreeMap::new(),
     }
 }
 

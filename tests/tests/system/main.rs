@@ -14,6 +14,7 @@ mod grid_to_table;
 mod load;
 mod logs;
 mod numerics;
+mod operations;
 mod partition;
 mod placement;
 mod protocol;

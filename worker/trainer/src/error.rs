@@ -29,10 +29,10 @@ pub enum TrainerError {
         expected: u32,
     },
     /// The launch starts another number of ranks than the trial has.
-    #[error("the trial has {expected} ranks, but {found} were launched")]
+    #[error("the trial runs with {allowed} ranks, but {found} were launched")]
     WorldSize {
-        /// Of the specification.
-        expected: u32,
+        /// What the specification allows, in words.
+        allowed: String,
         /// Of the launch.
         found: u32,
     },

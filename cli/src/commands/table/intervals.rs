@@ -188,7 +188,7 @@ mod tests {
                     seed: seed as u64,
                     trial,
                 };
-                outcomes.push(CellOutcome { cell, setup: None, status });
+                outcomes.push(CellOutcome { cell, setup: None, world_sizes: Vec::new(), status });
             }
         }
         let choice = Choice { compare: Some(rows[0].0.to_owned()), ..Choice::default() };

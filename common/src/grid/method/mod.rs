@@ -9,6 +9,7 @@ pub(super) use length::check as check_length;
 
 use super::read::{At, Bounds, Located, Log, Section, Setting, Value};
 use super::recipe::{NON_NEGATIVE, RecipeLayer};
+use super::slots::{self, Slots};
 use crate::spec::{BatchMode, LpBnnPreset, NormMode, Predictor, Recipe, Schedule, TrainMethod};
 
 /// Methods by the names that grid files use.
@@ -118,14 +119,10 @@ pub(super) struct MethodEntry {
     pub work: Option<Work>,
     /// Label of the deterministic entry that the networks are like.
     pub baseline: Option<Located<String>>,
-    pub slots: Setting<u32>,
+    pub slots: Setting<Slots>,
     /// What the kind brings, below what the file says for the entry.
     pub implied: RecipeLayer,
     pub recipe: RecipeLayer,
-}
-
-pub(super) fn slots(value: &Value<'_>) -> Option<Located<u32>> {
-    value.integer(1..=4_096)
 }
 
 pub(super) fn read(log: &Log<'_>, value: &Value<'_>) -> Option<MethodEntry> {
@@ -149,7 +146,7 @@ pub(super) fn read(log: &Log<'_>, value: &Value<'_>) -> Option<MethodEntry> {
         Some(_) | None => LpBnnPreset::Paper,
     };
     let work = kind.and_then(|kind| work(log, kind, preset, &mut section)).filter(|_| log.len() == before);
-    let slots = section.set("slots", slots);
+    let slots = section.set("slots", slots::read);
     let recipe = section.take("recipe").map_or_else(RecipeLayer::default, |value| RecipeLayer::read(&value));
     if kind.is_some() {
         // Which keys are valid is only known with the kind.

@@ -131,6 +131,10 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     assert_same_keys("Crop", &file("RECIPE", "mc-dropout", crop));
     let cutout = "augmentation = [{ kind = \"cutout\", size = 1, zzzzzzzz = 1 }]";
     assert_same_keys("Cutout", &file("RECIPE", "mc-dropout", cutout));
+    let requires = "requires = { memory-mib = 1, zzzzzzzz = 1 }";
+    assert_same_keys("Requirements", &file("RUN", "mc-dropout", requires));
+    let elastic = "slots = { min = 1, max = 2, zzzzzzzz = 1 }";
+    assert_same_keys("Elastic slots", &file("METHOD", "mc-dropout", elastic));
     let source = "ood = [{ set = \"svhn\", zzzzzzzz = 1 }]";
     assert_same_keys("Out-of-distribution source", &file("DATA", "mc-dropout", source));
     let shift = "shift = { source = \"files\", zzzzzzzz = 1 }";

@@ -4,6 +4,7 @@ mod documentation;
 mod fuzz;
 mod posteriors;
 mod refusals;
+mod running;
 
 use std::collections::BTreeSet;
 

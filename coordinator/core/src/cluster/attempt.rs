@@ -8,7 +8,7 @@ use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
 use super::live::{Progress, Verdict};
-use crate::{DropReason, Effect, Event, Millis, Outcome, Reject, Step, Trial};
+use crate::{Effect, Event, Millis, Outcome, Reject, Step, Trial};
 
 impl Cluster {
     /// Fence: `attempt` must be current on `worker`.
@@ -36,6 +36,7 @@ impl Cluster {
             (false, _) => self.rendezvous_again(worker, attempt, step),
         }
         self.progress(now, attempt, reached, step);
+        self.still_runs(now, worker, attempt, step);
     }
 
     /// Only rank 0 hosts the store: from any other worker the address is an echo.
@@ -85,7 +86,11 @@ impl Cluster {
         if let (Some(limit), Some(idle)) = (self.policy.stall, idle)
             && idle >= limit
         {
-            self.fail(now, attempt, FailureCause::Stalled, step);
+            // Of several workers nobody knows which one the others wait for.
+            let alone =
+                self.state.running(attempt).filter(|(_, running)| running.placement.shares().len() == 1);
+            let worker = alone.and_then(|(_, running)| running.placement.leader());
+            self.fail_on(now, attempt, worker, FailureCause::Stalled, step);
         }
     }
 
@@ -104,9 +109,12 @@ impl Cluster {
         }
         let echo = match &end {
             Ok(_) => None,
+            // The others are on their way to the same end, rank 0 perhaps with its checkpoint still to store.
+            Err(FailureCause::Preempted) if self.is_yielding(attempt) => None,
             Err(cause) if is_echo(cause) => Some(cause.clone()),
             Err(cause) => {
-                self.fail(now, attempt, cause.clone(), step);
+                let culprit = self.culprit(worker, attempt, cause);
+                self.fail_on(now, attempt, Some(culprit), cause.clone(), step);
                 return;
             }
         };
@@ -130,41 +138,75 @@ impl Cluster {
         }
         let leader = running.placement.leader().and_then(|leader| gang.ends.remove(&leader));
         let verdict = gang.verdict.take();
+        let yielded = gang.has_yielded() || matches!(leader, Some(Err(FailureCause::Preempted)));
         let complete = self.state.trials.get(&trial).is_some_and(leaves_what_it_must);
         match (verdict, leader) {
-            (Some(verdict), _) => self.fail(now, attempt, verdict.cause, step),
+            (Some(verdict), _) if !yielded => self.fail(now, attempt, verdict.cause, step),
+            // What rank 0 has done all ranks have done, also one that was asked to stop on its way out.
             (None, Some(Ok(Some(result)))) if complete => {
                 self.release(attempt, step);
                 self.end(now, trial, Outcome::Succeeded { result }, step);
-                self.drop_checkpoints(now, trial, 1, DropReason::Superseded, step);
+                self.drop_surplus(now, trial, step);
             }
+            _ if yielded => self.fail(now, attempt, FailureCause::Preempted, step),
             // It claims success without a result, or without the network that it trained.
-            (None, _) => self.fail(now, attempt, FailureCause::TrainerExit { code: 0 }, step),
+            (_, _) => self.fail(now, attempt, FailureCause::TrainerExit { code: 0 }, step),
         }
     }
 
     /// Takes failures at their word for which no better explanation came.
     pub(super) fn judge(&mut self, now: Millis, step: &mut Step) {
         let verdicts = self.live.gangs.iter().filter_map(|(&attempt, gang)| {
-            gang.verdict.as_ref().filter(|verdict| verdict.due <= now).map(|v| (attempt, v.cause.clone()))
+            let verdict = gang.verdict.as_ref().filter(|verdict| verdict.due <= now)?;
+            let cause = if gang.has_yielded() { FailureCause::Preempted } else { verdict.cause.clone() };
+            Some((attempt, cause))
         });
         for (attempt, cause) in verdicts.collect::<Vec<_>>() {
             self.fail(now, attempt, cause, step);
         }
     }
 
-    /// Ends an attempt on every worker. Its trial runs again while its budget lasts.
+    /// The worker whose ranks failed: of a rank that hangs, another one than that which says so.
+    fn culprit(&self, worker: WorkerId, attempt: AttemptId, cause: &FailureCause) -> WorkerId {
+        let FailureCause::Hung { rank, .. } = cause else {
+            return worker;
+        };
+        let shares =
+            self.state.running(attempt).into_iter().flat_map(|(_, running)| running.placement.shares());
+        let mut of_rank =
+            shares.filter(|share| (share.first_rank..share.first_rank + share.ranks).contains(rank));
+        of_rank.next().map_or(worker, |share| share.worker)
+    }
+
+    /// Ends an attempt on every worker, for a cause that no one of them is known for.
     pub(super) fn fail(&mut self, now: Millis, attempt: AttemptId, cause: FailureCause, step: &mut Step) {
+        self.fail_on(now, attempt, None, cause, step);
+    }
+
+    /// Ends an attempt on every worker because of what happened on one. Its trial runs again while its budgets last.
+    pub(super) fn fail_on(
+        &mut self,
+        now: Millis,
+        attempt: AttemptId,
+        worker: Option<WorkerId>,
+        cause: FailureCause,
+        step: &mut Step,
+    ) {
         let Some(trial) = self.state.trial_of(attempt) else {
             return;
         };
         self.release(attempt, step);
-        self.emit(Event::AttemptFailed { trial, attempt, cause: cause.clone(), at: now }, step);
+        self.emit(Event::AttemptFailed { trial, attempt, cause: cause.clone(), worker, at: now }, step);
+        if let Some(worker) = worker {
+            self.suspect(now, worker, step);
+        }
         let Some(record) = self.state.trials.get(&trial) else {
             return;
         };
         if !cause.retryable() || record.counted_failures > record.policy.max_failures {
             self.end(now, trial, Outcome::Failed { cause }, step);
+        } else if record.workers_lost >= self.policy.max_workers_lost.get() {
+            self.end(now, trial, Outcome::LostWorkers { attempts: record.workers_lost }, step);
         }
     }
 }

@@ -24,6 +24,9 @@ impl Cluster {
             let unwanted = |record: &crate::Trial| !record.has_ended() && record.wanted_by.is_empty();
             if self.state.trials.get(&trial).is_some_and(unwanted) {
                 self.cancel(now, trial, step);
+            } else {
+                // Those that want it still may be paused.
+                self.hold(now, trial, step);
             }
         }
         Ok(())
@@ -39,7 +42,12 @@ impl Cluster {
         match record.outcome() {
             None => self.cancel(now, trial, step),
             Some(Outcome::Cancelled) => {}
-            Some(Outcome::Succeeded { .. } | Outcome::Failed { .. } | Outcome::NeedFailed { .. }) => {
+            Some(
+                Outcome::Succeeded { .. }
+                | Outcome::Failed { .. }
+                | Outcome::LostWorkers { .. }
+                | Outcome::NeedFailed { .. },
+            ) => {
                 return Err(Reject::TrialEnded(trial));
             }
         }

@@ -7,7 +7,7 @@ use common::{AttemptId, TrialId, WorkerId};
 
 use super::Cluster;
 use crate::state::Index;
-use crate::{Attempt, Phase, Trial, place};
+use crate::{Attempt, Phase, Share, Trial, place};
 
 /// An invariant that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Violation {
     /// A trial goes on after more failures than its policy allows.
     #[error("trial {0} failed too often to go on")]
     OverBudget(TrialId),
-    /// A trial waits though it could run, or could run, or runs, though it must wait.
+    /// A trial waits or is paused though it could run, or could run, or runs, though it must wait or is paused.
     #[error("trial {0} does not wait for what it needs")]
     WrongWait(TrialId),
     /// A trial waits for one that ended without success.
@@ -36,9 +36,18 @@ pub enum Violation {
     /// A trial is open though no experiment wants it, or wanted though it ended.
     #[error("trial {0} is open and unwanted, or wanted and ended")]
     WrongWant(TrialId),
-    /// A train trial that succeeded does not have exactly its last checkpoint.
-    #[error("trial {0} succeeded and does not hold exactly one checkpoint")]
+    /// A train trial that succeeded does not have its last checkpoint.
+    #[error("trial {0} succeeded and does not hold its network")]
     NoNetwork(TrialId),
+    /// A trial that could run, or runs, lacks a checkpoint that it reads.
+    #[error("trial {0} lacks a network that it reads")]
+    LostNetwork(TrialId),
+    /// A checkpoint that a user wants kept is not.
+    #[error("trial {0} does not hold a pinned checkpoint")]
+    LostPin(TrialId),
+    /// An attempt was placed on a worker that was drained or quarantined.
+    #[error("trial {0} was started on a worker that is out of service")]
+    OutOfService(TrialId),
     /// A trial keeps more checkpoints than the policy says, or not in the order of their steps.
     #[error("trial {0} keeps the wrong checkpoints")]
     WrongCheckpoints(TrialId),
@@ -83,13 +92,15 @@ impl Cluster {
         let mut used: BTreeMap<WorkerId, u32> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (&id, trial) in &self.state.trials {
-            let Some(Attempt { id: attempt, placement, started: _ }) = trial.attempt() else {
+            let Some(running) = trial.attempt() else {
                 continue;
             };
+            self.check_barred(id, running)?;
+            let Attempt { id: attempt, placement, started: _, yielding: _ } = running;
             if !seen.insert(*attempt) || attempt.0 > self.state.last_attempt {
                 return Err(Violation::SharedAttempt(*attempt));
             }
-            if placement.world_size() != trial.slots() {
+            if !trial.spec.allows(placement.world_size()) {
                 return Err(Violation::PartialGang(id));
             }
             for share in placement.shares() {
@@ -114,10 +125,12 @@ impl Cluster {
         if open == trial.wanted_by.is_empty() {
             return Err(Violation::WrongWant(id));
         }
-        let met = self.state.needs_met(trial);
+        let (met, held) = (self.state.needs_met(trial), self.state.is_held(trial));
         let wrong = match trial.phase {
-            Phase::Waiting => met,
-            Phase::Queued | Phase::Running(_) => !met,
+            Phase::Waiting => met || held,
+            Phase::Queued => !met || held,
+            Phase::Paused => !held,
+            Phase::Running(ref attempt) => !met || (held && attempt.yielding.is_none()),
             Phase::Ended { .. } => false,
         };
         if wrong {
@@ -137,14 +150,36 @@ impl Cluster {
             TrialSpec::Train(_) => trial.has_succeeded(),
             TrialSpec::Evaluate(_) => false,
         };
-        if trained && trial.checkpoints.len() != 1 {
+        if trained && trial.checkpoints.is_empty() {
             return Err(Violation::NoNetwork(id));
         }
         let rising = trial.checkpoints.windows(2).all(|pair| pair[0].step < pair[1].step);
-        if !rising || trial.checkpoints.len() > self.policy.checkpoints.get() {
+        if !rising || trial.surplus(self.policy.checkpoints).next().is_some() {
             return Err(Violation::WrongCheckpoints(id));
         }
+        let kept = |pin: &u64| trial.checkpoints.iter().any(|held| held.step == *pin);
+        if !trial.pins.iter().all(kept) {
+            return Err(Violation::LostPin(id));
+        }
+        let reads = match trial.phase {
+            Phase::Queued | Phase::Running(_) => true,
+            Phase::Waiting | Phase::Paused | Phase::Ended { .. } => false,
+        };
+        if reads && self.networks(id).count() != trial.needs.len() {
+            return Err(Violation::LostNetwork(id));
+        }
         Ok(())
+    }
+
+    /// Nothing starts on a worker that is out of service.
+    fn check_barred(&self, id: TrialId, attempt: &Attempt) -> Result<(), Violation> {
+        let since = |worker: WorkerId| {
+            let drained = self.state.drained.get(&worker).map(|drain| drain.since);
+            let quarantined = self.state.quarantined.get(&worker).map(|quarantine| quarantine.since);
+            drained.into_iter().chain(quarantined).min()
+        };
+        let late = |share: &Share| since(share.worker).is_some_and(|since| attempt.started > since);
+        if attempt.placement.shares().iter().any(late) { Err(Violation::OutOfService(id)) } else { Ok(()) }
     }
 
     fn check_live(&self) -> Result<(), Violation> {

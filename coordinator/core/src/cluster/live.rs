@@ -34,6 +34,8 @@ pub(super) struct Gang {
     pub(super) verdict: Option<Verdict>,
     /// Where rank 0 hosts the rendezvous store.
     pub(super) rendezvous: Option<String>,
+    /// Since when it has been heard of while it was asked to yield.
+    pub(super) asked: Option<Millis>,
     /// Newest step, and when it was first reported.
     pub(super) progress: Option<Progress>,
 }

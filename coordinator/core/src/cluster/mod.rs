@@ -6,12 +6,15 @@
 mod attempt;
 mod cancel;
 mod check;
+mod drain;
 mod live;
+mod pause;
 mod retention;
 mod schedule;
 mod session;
 mod submit;
 mod view;
+mod yielding;
 
 use std::borrow::Borrow;
 
@@ -43,12 +46,13 @@ impl Cluster {
     ///
     /// Every member gets a full lease: while the coordinator was away nobody could extend one.
     pub fn replay(policy: Policy, now: Millis, log: impl IntoIterator<Item: Borrow<Event>>) -> Self {
+        let lease_ends = now + policy.lease;
         let mut cluster = Self::new(policy);
         for event in log {
             cluster.state.apply(event.borrow());
         }
         for &worker in cluster.state.workers.keys() {
-            cluster.live.await_session(worker, now + policy.lease);
+            cluster.live.await_session(worker, lease_ends);
         }
         cluster
     }
@@ -60,34 +64,57 @@ impl Cluster {
     /// [`Reject`] when the input is stale or invalid; the cluster is unchanged.
     pub fn handle(&mut self, now: Millis, input: Input) -> Result<Step, Reject> {
         let mut step = Step::default();
+        self.dispatch(now, input, &mut step)?;
+        self.schedule(now, &mut step);
+        Ok(step)
+    }
+
+    fn dispatch(&mut self, now: Millis, input: Input, step: &mut Step) -> Result<(), Reject> {
         match input {
-            Input::Submit { plan, grid } => self.submit(now, plan, grid, &mut step)?,
-            Input::CancelExperiment { experiment } => self.cancel_experiment(now, experiment, &mut step)?,
-            Input::CancelTrial { trial } => self.cancel_trial(now, trial, &mut step)?,
-            Input::Hello { worker, name, host, slots, attempts } => {
-                self.hello(now, worker, session::Offer { name, host, slots }, attempts, &mut step);
+            Input::Submit { plan, grid } => self.submit(now, plan, grid, step),
+            Input::SetPriority { experiment, priority } => self.set_priority(now, experiment, priority, step),
+            Input::CancelExperiment { experiment } => self.cancel_experiment(now, experiment, step),
+            Input::CancelTrial { trial } => self.cancel_trial(now, trial, step),
+            Input::PauseTrial { trial } => self.pause_trial(now, trial, step),
+            Input::ResumeTrial { trial } => self.resume_trial(now, trial, step),
+            Input::PauseExperiment { experiment } => self.pause_experiment(now, experiment, step),
+            Input::ResumeExperiment { experiment } => self.resume_experiment(now, experiment, step),
+            Input::Drain { worker, now: stop, reason } => self.drain(now, worker, reason, stop, step),
+            Input::Undrain { worker } => self.undrain(now, worker, step),
+            Input::PinCheckpoint { trial, step: at } => self.pin(now, trial, at, step),
+            Input::UnpinCheckpoint { trial, step: at } => self.unpin(now, trial, at, step),
+            Input::Hello { worker, name, host, slots, traits, attempts } => {
+                self.hello(now, worker, session::Offer { name, host, slots, traits }, attempts, step);
+                Ok(())
             }
-            Input::Heartbeat { worker, attempts } => self.heartbeat(now, worker, attempts, &mut step)?,
-            Input::Disconnected { worker } => self.disconnected(worker)?,
-            Input::WorkerLeft { worker } => self.worker_left(now, worker, &mut step)?,
+            Input::Heartbeat { worker, attempts } => self.heartbeat(now, worker, attempts, step),
+            Input::Disconnected { worker } => self.disconnected(worker),
+            Input::WorkerLeft { worker } => self.worker_left(now, worker, step),
             Input::Ended { worker, attempt, end } => {
                 self.member(worker)?;
-                self.share_ended(now, worker, attempt, end, &mut step);
+                self.share_ended(now, worker, attempt, end, step);
+                Ok(())
             }
             Input::RendezvousOpened { worker, attempt, address } => {
                 self.current(worker, attempt)?;
-                self.rendezvous_opened(worker, attempt, address, &mut step);
+                self.rendezvous_opened(worker, attempt, address, step);
+                Ok(())
             }
             Input::CheckpointCommitted { worker, attempt, checkpoint } => {
-                self.checkpoint_committed(now, worker, attempt, checkpoint, &mut step)?;
+                self.checkpoint_committed(now, worker, attempt, checkpoint, step)
             }
             Input::CheckpointDamaged { attempt, digest } => {
-                self.checkpoint_damaged(now, attempt, digest, &mut step)?;
+                self.checkpoint_damaged(now, attempt, digest, step)
             }
-            Input::Tick => self.tick(now, &mut step),
+            Input::Incident { worker, attempt, rank, pattern, line, quarantine } => {
+                let line = drain::Line { rank, pattern, line };
+                self.incident(now, worker, attempt, quarantine, line, step)
+            }
+            Input::Tick => {
+                self.tick(now, step);
+                Ok(())
+            }
         }
-        self.schedule(now, &mut step);
-        Ok(step)
     }
 
     fn emit(&mut self, event: Event, step: &mut Step) {

@@ -28,7 +28,7 @@ impl Cluster {
             return Err(Reject::StaleCheckpoint { trial, step: checkpoint.step, newest: newest.step });
         }
         self.emit(Event::CheckpointCommitted { trial, attempt, checkpoint, at: now }, step);
-        self.drop_checkpoints(now, trial, self.policy.checkpoints.get(), DropReason::Superseded, step);
+        self.drop_surplus(now, trial, step);
         Ok(())
     }
 
@@ -80,21 +80,58 @@ impl Cluster {
         }
     }
 
-    /// Keeps the newest `keep` checkpoints of a trial.
-    pub(super) fn drop_checkpoints(
+    pub(super) fn pin(
         &mut self,
         now: Millis,
         trial: TrialId,
-        keep: usize,
-        reason: DropReason,
+        at: u64,
         step: &mut Step,
-    ) {
+    ) -> Result<(), Reject> {
+        if !self.pinnable(trial, at)?.pins.contains(&at) {
+            self.emit(Event::CheckpointPinned { trial, step: at, at: now }, step);
+        }
+        Ok(())
+    }
+
+    /// What is not pinned any more is kept only if it would have been kept anyway.
+    pub(super) fn unpin(
+        &mut self,
+        now: Millis,
+        trial: TrialId,
+        at: u64,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        if self.pinnable(trial, at)?.pins.contains(&at) {
+            self.emit(Event::CheckpointUnpinned { trial, step: at, at: now }, step);
+            self.drop_surplus(now, trial, step);
+        }
+        Ok(())
+    }
+
+    fn pinnable(&self, trial: TrialId, at: u64) -> Result<&Trial, Reject> {
+        let record = self.state.trials.get(&trial).ok_or(Reject::UnknownTrial(trial))?;
+        let kept = record.checkpoints.iter().any(|checkpoint| checkpoint.step == at);
+        if kept { Ok(record) } else { Err(Reject::NoSuchCheckpoint { trial, step: at }) }
+    }
+
+    /// Drops what the policy does not keep of a trial.
+    pub(super) fn drop_surplus(&mut self, now: Millis, trial: TrialId, step: &mut Step) {
         let Some(record) = self.state.trials.get(&trial) else {
             return;
         };
-        let old = record.restore().skip(keep).map(|checkpoint| checkpoint.digest).collect::<Vec<_>>();
+        let old =
+            record.surplus(self.policy.checkpoints).map(|checkpoint| checkpoint.digest).collect::<Vec<_>>();
         for digest in old.into_iter().rev() {
-            self.drop_checkpoint(now, trial, digest, reason, step);
+            self.drop_checkpoint(now, trial, digest, DropReason::Superseded, step);
+        }
+    }
+
+    /// Drops every checkpoint of a trial whose trainer cannot read them, also those that are pinned: it would be
+    /// handed them again.
+    pub(super) fn drop_unreadable(&mut self, now: Millis, trial: TrialId, step: &mut Step) {
+        let held = self.state.trials.get(&trial).into_iter().flat_map(|record| &record.checkpoints);
+        for digest in held.map(|checkpoint| checkpoint.digest).collect::<Vec<_>>() {
+            self.drop_checkpoint(now, trial, digest, DropReason::Incompatible, step);
         }
     }
 

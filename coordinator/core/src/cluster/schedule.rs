@@ -41,6 +41,10 @@ impl Cluster {
         match record.phase {
             Phase::Waiting => Some(WaitReason::Needs(self.unmet_needs(record))),
             Phase::Queued => Some(self.explain_queued(trial, record.slots())),
+            Phase::Paused => {
+                let by_name = record.paused.is_some();
+                Some(WaitReason::Paused { by_name, experiments: self.paused_with(record) })
+            }
             Phase::Running(_) | Phase::Ended { .. } => None,
         }
     }
@@ -49,6 +53,10 @@ impl Cluster {
         let offered = self.state.index.offered;
         if !self.state.workers.keys().any(|&worker| self.live.is_connected(worker)) {
             return WaitReason::NoWorker;
+        }
+        if self.free().is_empty() {
+            let connected = self.state.workers.keys().filter(|&&worker| self.live.is_connected(worker));
+            return WaitReason::OutOfService(connected.copied().collect());
         }
         match self.next() {
             Some((next, slots)) if next != trial && needs <= offered => {
@@ -80,6 +88,7 @@ impl Cluster {
     /// Free slots where an order to launch can be delivered.
     pub(super) fn free(&self) -> BTreeMap<WorkerId, u32> {
         let free = self.state.index.free.iter();
-        free.filter(|(worker, _)| self.live.is_connected(**worker)).map(|(&w, &slots)| (w, slots)).collect()
+        let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
+        free.filter(|&(&worker, _)| in_service(worker)).map(|(&w, &slots)| (w, slots)).collect()
     }
 }

@@ -7,13 +7,14 @@ use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
 use super::live::Session;
-use crate::{Effect, Event, Millis, Reject, Step};
+use crate::{Effect, Event, Millis, Reject, Step, Traits};
 
 /// What a worker says about itself.
 pub(super) struct Offer {
     pub(super) name: String,
     pub(super) host: String,
     pub(super) slots: u32,
+    pub(super) traits: Traits,
 }
 
 impl Cluster {
@@ -25,19 +26,21 @@ impl Cluster {
         attempts: Vec<AttemptReport>,
         step: &mut Step,
     ) {
-        let Offer { name, host, slots } = offer;
+        let Offer { name, host, slots, traits } = offer;
         if self.state.workers.get(&worker).is_some_and(|member| member.slots != slots) {
             self.lose(now, worker, Event::WorkerLost { worker, at: now }, step);
         }
-        let unchanged = |member: &crate::Worker| member.name == name && member.host == host;
+        let unchanged =
+            |member: &crate::Worker| member.name == name && member.host == host && member.traits == traits;
         if !self.state.workers.get(&worker).is_some_and(unchanged) {
-            self.emit(Event::WorkerJoined { worker, name, host, slots, at: now }, step);
+            self.emit(Event::WorkerJoined { worker, name, host, slots, traits, at: now }, step);
         }
         self.live.connect(worker, now + self.policy.lease);
 
         for attempt in self.unreported(worker, &attempts) {
             self.fail(now, attempt, FailureCause::WorkerLost, step);
         }
+        self.ask_anew(now, worker);
         self.reports(now, worker, attempts, step);
     }
 
@@ -116,6 +119,9 @@ impl Cluster {
         if let Some(&share) = running.placement.share_of(worker).filter(|_| !ended) {
             let world_size = running.placement.world_size();
             step.effects.push(Effect::Launch { attempt, trial, share, world_size });
+            if running.yielding.is_some() {
+                step.effects.push(Effect::Preempt { worker, attempt });
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use common::spec::RunPolicy;
 use common::{ExperimentId, FailureCause, TrialId, TrialKey};
 
 use super::Cluster;
-use crate::{DropReason, Event, Millis, Outcome, Reject, Step};
+use crate::{Event, Millis, Outcome, Reject, Step};
 
 /// A planned trial with its name and the names of those that it needs.
 struct Named {
@@ -24,7 +24,7 @@ impl Cluster {
         grid: String,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let Plan { name, trials, cells } = plan;
+        let Plan { name, project, priority, trials, cells } = plan;
         if trials.is_empty() {
             return Err(Reject::EmptyPlan { name });
         }
@@ -51,7 +51,24 @@ impl Cluster {
             ids.insert(key, id);
             trials.push(id);
         }
-        self.emit(Event::ExperimentSubmitted { experiment, name, grid, cells, trials, at: now }, step);
+        let submitted =
+            Event::ExperimentSubmitted { experiment, name, grid, cells, trials, project, priority, at: now };
+        self.emit(submitted, step);
+        Ok(())
+    }
+
+    /// A cancelled experiment takes a priority too: it means nothing, unless its trials are wanted again.
+    pub(super) fn set_priority(
+        &mut self,
+        now: Millis,
+        experiment: ExperimentId,
+        priority: i32,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        if record.priority != priority {
+            self.emit(Event::ExperimentPrioritized { experiment, priority, at: now }, step);
+        }
         Ok(())
     }
 
@@ -93,9 +110,12 @@ impl Cluster {
             Outcome::Succeeded { .. } => return,
             // It would be handed the same checkpoints and fail again.
             Outcome::Failed { cause: FailureCause::CheckpointIncompatible { .. } } => {
-                self.drop_checkpoints(now, id, 0, DropReason::Incompatible, step);
+                self.drop_unreadable(now, id, step);
             }
-            Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => {}
+            Outcome::Failed { .. }
+            | Outcome::LostWorkers { .. }
+            | Outcome::Cancelled
+            | Outcome::NeedFailed { .. } => {}
         }
         self.emit(Event::TrialResubmitted { trial: id, experiment, policy, at: now }, step);
     }

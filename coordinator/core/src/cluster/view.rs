@@ -4,7 +4,7 @@ use common::result::Checkpoint;
 use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 
 use super::{Cluster, Session};
-use crate::{Counts, Experiment, Millis, Policy, Trial, Worker};
+use crate::{Counts, Drain, Experiment, Millis, Policy, Quarantine, Trial, Worker};
 
 /// A member of the cluster and its standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct WorkerView<'a> {
     pub session: Session,
     /// When it is lost, unless it is heard of.
     pub lease_ends: Millis,
+    /// Whether its operator took it out of service.
+    pub drain: Option<&'a Drain>,
+    /// Whether it was taken out of service for what happened there.
+    pub quarantine: Option<&'a Quarantine>,
 }
 
 impl Cluster {
@@ -101,7 +105,26 @@ impl Cluster {
         let lease = self.live.leases.get(&id)?;
         let free = self.state.index.free.get(&id).copied().unwrap_or_default();
         let used = worker.slots.saturating_sub(free);
-        Some(WorkerView { id, worker, used, session: lease.session, lease_ends: lease.ends })
+        let drain = self.state.drained.get(&id);
+        let quarantine = self.state.quarantined.get(&id);
+        let (session, lease_ends) = (lease.session, lease.ends);
+        Some(WorkerView { id, worker, used, session, lease_ends, drain, quarantine })
+    }
+
+    /// Workers that their operators took out of service, members or not.
+    pub fn drained(&self) -> impl Iterator<Item = (WorkerId, &Drain)> {
+        self.state.drained.iter().map(|(&id, drain)| (id, drain))
+    }
+
+    /// Workers that were taken out of service for what happened there, members or not.
+    pub fn quarantined(&self) -> impl Iterator<Item = (WorkerId, &Quarantine)> {
+        self.state.quarantined.iter().map(|(&id, quarantine)| (id, quarantine))
+    }
+
+    /// Checkpoints of a trial that users want kept, oldest first.
+    pub fn pinned(&self, trial: TrialId) -> impl Iterator<Item = &Checkpoint> {
+        let record = self.state.trials.get(&trial);
+        record.into_iter().flat_map(|record| record.checkpoints.iter().filter(|held| record.is_pinned(held)))
     }
 
     /// Whether a durable record refers to a blob: a checkpoint that is kept, or an artifact of a result.

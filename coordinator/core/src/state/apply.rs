@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use common::result::Checkpoint;
-use common::spec::TrialSpec;
-use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
+use common::spec::{RunPolicy, TrialSpec};
+use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-use super::{Attempt, Experiment, Failure, Outcome, Phase, State, Trial, Worker};
-use crate::{DropReason, Event, Millis};
+use super::{Attempt, Experiment, Outcome, Phase, State, Trial, Worker, Yielding};
+use crate::{Drain, Event, Millis, Quarantine};
 
 impl State {
     /// Makes `event` true.
@@ -15,40 +14,56 @@ impl State {
         match event {
             Event::TrialSubmitted { .. } => self.apply_trial_submitted(event),
             Event::TrialResubmitted { trial, experiment, policy, at: _ } => {
-                if let Some(record) = self.trials.get_mut(trial) {
-                    record.policy = policy.clone();
-                    record.queued_by = *experiment;
-                    record.counted_failures = 0;
-                }
-                self.open(*trial);
+                self.apply_trial_resubmitted(*trial, *experiment, policy);
             }
             Event::TrialReopened { trial, at: _ } => self.apply_trial_reopened(*trial),
             Event::ExperimentSubmitted { .. } => self.apply_experiment_submitted(event),
+            Event::ExperimentPrioritized { experiment, priority, at: _ } => {
+                if let Some(record) = self.experiments.get_mut(experiment) {
+                    record.priority = *priority;
+                }
+            }
+            Event::TrialPaused { trial, at } => self.apply_trial_paused(*trial, Some(*at)),
+            Event::TrialResumed { trial, at: _ } => self.apply_trial_paused(*trial, None),
+            Event::ExperimentPaused { experiment, at } => {
+                self.apply_experiment_paused(*experiment, Some(*at));
+            }
+            Event::ExperimentResumed { experiment, at: _ } => self.apply_experiment_paused(*experiment, None),
             Event::ExperimentCancelled { experiment, at } => self.apply_cancelled(*experiment, *at),
-            Event::WorkerJoined { worker, name, host, slots, at } => {
-                let joined = Worker { name: name.clone(), host: host.clone(), slots: *slots, joined: *at };
+            Event::WorkerJoined { worker, name, host, slots, traits, at } => {
+                let (name, host, traits) = (name.clone(), host.clone(), traits.clone());
+                let joined = Worker { name, host, slots: *slots, traits, joined: *at };
                 self.apply_worker_joined(*worker, joined);
             }
             Event::WorkerLost { worker, at: _ } | Event::WorkerLeft { worker, at: _ } => {
-                if let Some(gone) = self.workers.remove(worker) {
-                    self.index.remove_worker(*worker, gone.slots);
-                }
+                self.apply_worker_gone(*worker);
             }
+            Event::WorkerDrained { worker, reason, at } => {
+                self.apply_drained(*worker, Drain { reason: reason.clone(), since: *at });
+            }
+            Event::WorkerQuarantined { worker, reason, at } => {
+                self.apply_quarantined(*worker, Quarantine { reason: reason.clone(), since: *at });
+            }
+            Event::WorkerUndrained { worker, at: _ } => self.apply_undrained(*worker),
             Event::AttemptStarted { trial, attempt, placement, at } => {
-                self.last_attempt = attempt.0;
-                if let Some(record) = self.trials.get_mut(trial) {
-                    record.attempts += 1;
-                }
-                let attempt = Attempt { id: *attempt, placement: placement.clone(), started: *at };
-                self.set_phase(*trial, Phase::Running(attempt));
+                let placement = placement.clone();
+                self.apply_attempt_started(
+                    *trial,
+                    Attempt { id: *attempt, placement, started: *at, yielding: None },
+                );
             }
-            Event::AttemptFailed { trial, attempt, cause, at } => {
-                self.apply_attempt_failed(*trial, *attempt, cause, *at);
+            Event::YieldRequested { trial, attempt, reason, at } => {
+                self.apply_yield_requested(*trial, *attempt, Yielding { reason: *reason, since: *at });
+            }
+            Event::AttemptFailed { trial, attempt, cause, worker, at } => {
+                self.apply_attempt_failed(*trial, *attempt, cause, *worker, *at);
             }
             Event::TrialEnded { trial, outcome, at } => self.apply_trial_ended(*trial, outcome, *at),
             Event::CheckpointCommitted { trial, checkpoint, .. } => {
                 self.apply_checkpoint_committed(*trial, checkpoint);
             }
+            Event::CheckpointPinned { trial, step, at: _ } => self.apply_pinned(*trial, *step),
+            Event::CheckpointUnpinned { trial, step, at: _ } => self.apply_unpinned(*trial, *step),
             Event::CheckpointDropped { trial, digest, reason, at: _ } => {
                 self.apply_checkpoint_dropped(*trial, *digest, *reason);
             }
@@ -74,14 +89,43 @@ impl State {
             attempts: 0,
             failures: Vec::new(),
             counted_failures: 0,
+            workers_lost: 0,
+            paused: None,
             checkpoints: Vec::new(),
             newest_damaged: false,
+            pins: BTreeSet::new(),
+            world_sizes: Vec::new(),
         };
         self.last_trial = id.0;
         self.index.by_key.insert(*key, *id);
         self.index.add_needs(*id, &trial);
         self.trials.insert(*id, trial);
         self.open(*id);
+    }
+
+    fn apply_trial_resubmitted(&mut self, id: TrialId, experiment: ExperimentId, policy: &RunPolicy) {
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.policy = policy.clone();
+            record.queued_by = experiment;
+            record.counted_failures = 0;
+            record.workers_lost = 0;
+        }
+        self.open(id);
+    }
+
+    fn apply_attempt_started(&mut self, id: TrialId, attempt: Attempt) {
+        self.last_attempt = attempt.id.0;
+        if let Some(record) = self.trials.get_mut(&id) {
+            record.attempts += 1;
+        }
+        self.set_phase(id, Phase::Running(attempt));
+    }
+
+    fn apply_yield_requested(&mut self, id: TrialId, attempt: AttemptId, asked: Yielding) {
+        let running = self.trials.get_mut(&id).and_then(Trial::attempt_mut);
+        if let Some(running) = running.filter(|running| running.id == attempt) {
+            running.yielding = Some(asked);
+        }
     }
 
     fn apply_trial_reopened(&mut self, id: TrialId) {
@@ -91,13 +135,16 @@ impl State {
         if let Some(record) = self.trials.get_mut(&id) {
             record.wanted_by = wanted_by;
             record.counted_failures = 0;
+            record.workers_lost = 0;
         }
         self.open(id);
         self.reconsider_dependents(id);
     }
 
     fn apply_experiment_submitted(&mut self, event: &Event) {
-        let Event::ExperimentSubmitted { experiment: id, name, grid, cells, trials, at } = event else {
+        let Event::ExperimentSubmitted { experiment: id, name, grid, cells, trials, project, priority, at } =
+            event
+        else {
             return;
         };
         let experiment = Experiment {
@@ -105,8 +152,11 @@ impl State {
             grid: grid.clone(),
             cells: cells.clone(),
             trials: trials.clone(),
+            project: project.clone(),
+            priority: *priority,
             submitted: *at,
             cancelled: None,
+            paused: None,
         };
         self.last_experiment = id.0;
         self.experiments.insert(*id, experiment);
@@ -121,6 +171,10 @@ impl State {
             }
             self.index.count(*id, &record.phase);
         }
+        // A trial that was paused for others is wanted by one that is not.
+        for trial in trials {
+            self.reconsider(*trial);
+        }
     }
 
     fn apply_cancelled(&mut self, id: ExperimentId, at: Millis) {
@@ -128,10 +182,12 @@ impl State {
             return;
         };
         experiment.cancelled = Some(at);
-        for trial in &experiment.trials {
-            if let Some(record) = self.trials.get_mut(trial) {
+        experiment.paused = None;
+        for trial in experiment.trials.clone() {
+            if let Some(record) = self.trials.get_mut(&trial) {
                 record.wanted_by.remove(&id);
             }
+            self.reconsider(trial);
         }
     }
 
@@ -141,65 +197,73 @@ impl State {
             Some(member) => {
                 member.name = joined.name;
                 member.host = joined.host;
+                member.traits = joined.traits;
             }
             None => {
                 self.index.add_worker(id, joined.slots);
+                if self.is_barred(id) {
+                    self.index.bar(joined.slots);
+                }
                 self.workers.insert(id, joined);
             }
         }
     }
 
-    fn apply_attempt_failed(&mut self, id: TrialId, attempt: AttemptId, cause: &FailureCause, at: Millis) {
-        if let Some(record) = self.trials.get_mut(&id) {
-            record.failures.push(Failure { attempt, cause: cause.clone(), at });
-            record.counted_failures += u32::from(cause.counts());
+    fn apply_worker_gone(&mut self, id: WorkerId) {
+        let Some(gone) = self.workers.remove(&id) else {
+            return;
+        };
+        if self.is_barred(id) {
+            self.index.unbar(gone.slots);
         }
-        self.open(id);
+        self.index.remove_worker(id, gone.slots);
     }
 
     fn apply_trial_ended(&mut self, id: TrialId, outcome: &Outcome, at: Millis) {
+        if outcome.is_success() {
+            self.did_well(id);
+            self.trained_with(id);
+        }
         if let Some(record) = self.trials.get_mut(&id) {
             record.wanted_by.clear();
+            record.paused = None;
+            record.workers_lost = 0;
         }
         self.set_phase(id, Phase::Ended { outcome: outcome.clone(), at });
         self.reconsider_dependents(id);
     }
 
-    fn apply_checkpoint_committed(&mut self, id: TrialId, checkpoint: &Checkpoint) {
-        if let Some(record) = self.trials.get_mut(&id) {
-            record.checkpoints.push(checkpoint.clone());
-            record.newest_damaged = false;
-            self.index.add_blob(checkpoint.digest);
+    /// Makes a trial runnable, or paused, or waiting for what it needs.
+    pub(super) fn open(&mut self, id: TrialId) {
+        if let Some(phase) = self.trials.get(&id).map(|record| self.pending_phase(record)) {
+            self.set_phase(id, phase);
         }
     }
 
-    fn apply_checkpoint_dropped(&mut self, id: TrialId, digest: Digest, reason: DropReason) {
-        let Some(record) = self.trials.get_mut(&id) else {
+    /// Puts a trial that neither runs nor ended where it belongs.
+    pub(super) fn reconsider(&mut self, id: TrialId) {
+        let Some(record) = self.trials.get(&id).filter(|record| record.is_pending()) else {
             return;
         };
-        if let Some(position) = record.checkpoints.iter().position(|held| held.digest == digest) {
-            record.checkpoints.remove(position);
-            record.newest_damaged |= reason == DropReason::Damaged && position == record.checkpoints.len();
-            self.index.remove_blob(digest);
+        let phase = self.pending_phase(record);
+        if phase != record.phase {
+            self.set_phase(id, phase);
         }
     }
 
-    /// Makes a trial runnable, or waiting for what it needs.
-    fn open(&mut self, id: TrialId) {
-        let Some(record) = self.trials.get(&id) else {
-            return;
-        };
-        let phase = if self.needs_met(record) { Phase::Queued } else { Phase::Waiting };
-        self.set_phase(id, phase);
+    fn pending_phase(&self, record: &Trial) -> Phase {
+        match (self.is_held(record), self.needs_met(record)) {
+            (true, _) => Phase::Paused,
+            (false, true) => Phase::Queued,
+            (false, false) => Phase::Waiting,
+        }
     }
 
     /// Queues what waited for `id`, or holds back what no longer has it.
     fn reconsider_dependents(&mut self, id: TrialId) {
         let dependents = self.index.dependents.get(&id).cloned().unwrap_or_default();
         for dependent in dependents {
-            if self.trials.get(&dependent).is_some_and(Trial::is_pending) {
-                self.open(dependent);
-            }
+            self.reconsider(dependent);
         }
     }
 

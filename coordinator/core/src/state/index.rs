@@ -47,7 +47,7 @@ pub(crate) struct Index {
     pub(crate) on_worker: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
     /// Free slots of each member.
     pub(crate) free: BTreeMap<WorkerId, u32>,
-    /// Slots that all members offer.
+    /// Slots that members offer which are given work.
     pub(crate) offered: u32,
     pub(crate) counts: BTreeMap<ExperimentId, Counts>,
     /// How many records refer to a blob.
@@ -60,6 +60,9 @@ impl Index {
         let mut index = Self::default();
         for (&id, worker) in &state.workers {
             index.add_worker(id, worker.slots);
+            if state.is_barred(id) {
+                index.bar(worker.slots);
+            }
         }
         for &id in state.experiments.keys() {
             index.counts.insert(id, Counts::default());
@@ -98,7 +101,7 @@ impl Index {
     /// Takes note of what the trial's phase holds: a place in the queue, slots, or artifacts.
     pub(super) fn enter(&mut self, id: TrialId, trial: &Trial) {
         match &trial.phase {
-            Phase::Waiting => {}
+            Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
                 self.queue.entry(trial.slots()).or_default().insert(QueueKey::of(id, trial));
             }
@@ -121,7 +124,7 @@ impl Index {
     /// Undoes [`Self::enter`].
     pub(super) fn leave(&mut self, id: TrialId, trial: &Trial) {
         match &trial.phase {
-            Phase::Waiting => {}
+            Phase::Waiting | Phase::Paused => {}
             Phase::Queued => {
                 if let Some(queue) = self.queue.get_mut(&trial.slots()) {
                     queue.remove(&QueueKey::of(id, trial));
@@ -162,6 +165,16 @@ impl Index {
         self.offered = self.offered.saturating_sub(slots);
     }
 
+    /// Slots of a member that is given nothing new are not on offer.
+    pub(super) fn bar(&mut self, slots: u32) {
+        self.offered = self.offered.saturating_sub(slots);
+    }
+
+    /// Undoes [`Self::bar`].
+    pub(super) fn unbar(&mut self, slots: u32) {
+        self.offered += slots;
+    }
+
     pub(super) fn add_blob(&mut self, digest: Digest) {
         *self.blobs.entry(digest).or_default() += 1;
     }
@@ -180,7 +193,10 @@ impl Index {
 pub(crate) fn artifacts(outcome: &Outcome) -> impl Iterator<Item = Digest> {
     let result = match outcome {
         Outcome::Succeeded { result } => Some(result),
-        Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => None,
+        Outcome::Failed { .. }
+        | Outcome::LostWorkers { .. }
+        | Outcome::Cancelled
+        | Outcome::NeedFailed { .. } => None,
     };
     result.into_iter().flat_map(|result| result.artifacts.iter().map(|artifact| artifact.digest))
 }

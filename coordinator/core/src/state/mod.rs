@@ -3,17 +3,21 @@
 //! [`State::apply`] trusts its events, because the handlers made them; [`crate::Cluster::check`] verifies.
 
 mod apply;
+mod checkpoint;
 mod index;
 mod outcome;
 mod record;
+mod standing;
 
 use std::collections::BTreeMap;
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
+use crate::{Drain, Quarantine};
 pub(crate) use index::{Index, QueueKey, artifacts};
 pub use outcome::{Failure, Outcome};
-pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker};
+pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
+pub(crate) use standing::Doubt;
 
 /// What the log says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +25,11 @@ pub(crate) struct State {
     pub(crate) experiments: BTreeMap<ExperimentId, Experiment>,
     pub(crate) trials: BTreeMap<TrialId, Trial>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// Workers that are given nothing new, members or not.
+    pub(crate) drained: BTreeMap<WorkerId, Drain>,
+    pub(crate) quarantined: BTreeMap<WorkerId, Quarantine>,
+    /// Workers on which attempts failed since a trial last succeeded there.
+    pub(crate) doubts: BTreeMap<WorkerId, Doubt>,
     /// Newest ids that were given out. They are never given out again.
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use common::result::TrialResult;
-use common::{AttemptId, FailureCause, TrialId};
+use common::{AttemptId, FailureCause, TrialId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
@@ -23,6 +23,11 @@ pub enum Outcome {
         /// Why it failed.
         cause: FailureCause,
     },
+    /// Its attempts lost one worker after the other, and left no new checkpoint.
+    LostWorkers {
+        /// How many attempts in a row.
+        attempts: u32,
+    },
     /// Nobody wants it any more.
     Cancelled,
     /// A trial that it needs ended without success.
@@ -37,7 +42,9 @@ impl Outcome {
     pub fn is_success(&self) -> bool {
         match self {
             Self::Succeeded { .. } => true,
-            Self::Failed { .. } | Self::Cancelled | Self::NeedFailed { .. } => false,
+            Self::Failed { .. } | Self::LostWorkers { .. } | Self::Cancelled | Self::NeedFailed { .. } => {
+                false
+            }
         }
     }
 }
@@ -47,6 +54,9 @@ impl fmt::Display for Outcome {
         match self {
             Self::Succeeded { .. } => f.write_str("succeeded"),
             Self::Failed { cause } => write!(f, "failed: {cause}"),
+            Self::LostWorkers { attempts } => {
+                write!(f, "failed: {attempts} attempts in a row lost a worker and left no new checkpoint")
+            }
             Self::Cancelled => f.write_str("cancelled"),
             Self::NeedFailed { need } => write!(f, "needs {need}, which ended without success"),
         }
@@ -60,6 +70,8 @@ pub struct Failure {
     pub attempt: AttemptId,
     /// Why it failed.
     pub cause: FailureCause,
+    /// The worker whose ranks failed, where one is known.
+    pub worker: Option<WorkerId>,
     /// When.
     pub at: Millis,
 }

@@ -1,6 +1,7 @@
 //! Experiments, trials and workers, as replaying the log rebuilds them.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use common::plan::Cell;
 use common::result::{Checkpoint, TrialResult};
@@ -8,7 +9,7 @@ use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, ExperimentId, TrialId, TrialKey};
 
 use super::{Failure, Outcome};
-use crate::{Millis, Placement};
+use crate::{Millis, Placement, Traits, YieldReason};
 
 /// A submitted grid file.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,10 +22,16 @@ pub struct Experiment {
     pub cells: Vec<Cell>,
     /// Trials, in the order of the plan.
     pub trials: Vec<TrialId>,
+    /// Project that it is charged to.
+    pub project: String,
+    /// Priority of its trials. Higher goes first.
+    pub priority: i32,
     /// When it was submitted.
     pub submitted: Millis,
     /// When it was cancelled, if it was.
     pub cancelled: Option<Millis>,
+    /// Since when it is paused, if it is.
+    pub paused: Option<Millis>,
 }
 
 /// One unit of scheduling.
@@ -56,11 +63,19 @@ pub struct Trial {
     pub failures: Vec<Failure>,
     /// Failures that count, since it was last submitted.
     pub counted_failures: u32,
+    /// Attempts in a row that lost a worker, since one of them left a checkpoint.
+    pub workers_lost: u32,
+    /// Since when it is paused by its name, if it is.
+    pub paused: Option<Millis>,
     /// Checkpoints that are kept, oldest first.
     pub checkpoints: Vec<Checkpoint>,
     /// Whether its newest checkpoint was damaged, and none was committed since: then the newest that is kept
     /// is not where training stands.
     pub newest_damaged: bool,
+    /// Steps of checkpoints that users want kept.
+    pub pins: BTreeSet<u64>,
+    /// Numbers of ranks that its training took, in order. A number that left no checkpoint is not among them.
+    pub world_sizes: Vec<u32>,
 }
 
 /// Where a trial stands.
@@ -70,6 +85,8 @@ pub enum Phase {
     Waiting,
     /// It could run.
     Queued,
+    /// It neither waits nor runs until it, or an experiment that wants it, is resumed.
+    Paused,
     /// It runs.
     Running(Attempt),
     /// It has an outcome.
@@ -90,6 +107,17 @@ pub struct Attempt {
     pub placement: Placement,
     /// When it was placed.
     pub started: Millis,
+    /// Whether it was asked to stop at a checkpoint.
+    pub yielding: Option<Yielding>,
+}
+
+/// A request to stop at a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Yielding {
+    /// Why.
+    pub reason: YieldReason,
+    /// When it was asked for that reason.
+    pub since: Millis,
 }
 
 impl Trial {
@@ -103,11 +131,32 @@ impl Trial {
         self.checkpoints.iter().rev()
     }
 
+    /// Whether a user wants a checkpoint kept.
+    pub fn is_pinned(&self, checkpoint: &Checkpoint) -> bool {
+        self.pins.contains(&checkpoint.step)
+    }
+
+    /// Checkpoints that need not be kept, newest first: of a trial that succeeded, all but its network; of any other,
+    /// all but the newest `keep`. What is pinned stays, and is not counted.
+    pub(crate) fn surplus(&self, keep: NonZeroUsize) -> impl Iterator<Item = &Checkpoint> {
+        let network = self.checkpoints.last().filter(|_| self.has_succeeded());
+        let keep = if network.is_some() { 0 } else { keep.get() };
+        let others = self.restore().filter(move |&held| Some(held) != network && !self.is_pinned(held));
+        others.skip(keep)
+    }
+
     /// The current attempt of a running trial.
     pub fn attempt(&self) -> Option<&Attempt> {
         match &self.phase {
             Phase::Running(attempt) => Some(attempt),
-            Phase::Waiting | Phase::Queued | Phase::Ended { .. } => None,
+            Phase::Waiting | Phase::Queued | Phase::Paused | Phase::Ended { .. } => None,
+        }
+    }
+
+    pub(super) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        match &mut self.phase {
+            Phase::Running(attempt) => Some(attempt),
+            Phase::Waiting | Phase::Queued | Phase::Paused | Phase::Ended { .. } => None,
         }
     }
 
@@ -115,7 +164,7 @@ impl Trial {
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.phase {
             Phase::Ended { outcome, .. } => Some(outcome),
-            Phase::Waiting | Phase::Queued | Phase::Running(_) => None,
+            Phase::Waiting | Phase::Queued | Phase::Paused | Phase::Running(_) => None,
         }
     }
 
@@ -123,7 +172,10 @@ impl Trial {
     pub fn result(&self) -> Option<&TrialResult> {
         self.outcome().and_then(|outcome| match outcome {
             Outcome::Succeeded { result } => Some(result),
-            Outcome::Failed { .. } | Outcome::Cancelled | Outcome::NeedFailed { .. } => None,
+            Outcome::Failed { .. }
+            | Outcome::LostWorkers { .. }
+            | Outcome::Cancelled
+            | Outcome::NeedFailed { .. } => None,
         })
     }
 
@@ -135,7 +187,7 @@ impl Trial {
     /// Whether the trial has neither an outcome nor an attempt.
     pub fn is_pending(&self) -> bool {
         match &self.phase {
-            Phase::Waiting | Phase::Queued => true,
+            Phase::Waiting | Phase::Queued | Phase::Paused => true,
             Phase::Running(_) | Phase::Ended { .. } => false,
         }
     }
@@ -155,6 +207,8 @@ pub struct Worker {
     pub host: String,
     /// Slots that it offers.
     pub slots: u32,
+    /// What they are like.
+    pub traits: Traits,
     /// When it joined.
     pub joined: Millis,
 }
@@ -166,6 +220,8 @@ pub struct Counts {
     pub waiting: u32,
     /// Could run.
     pub queued: u32,
+    /// Are paused.
+    pub paused: u32,
     /// Run.
     pub running: u32,
     /// Have a result.
@@ -184,7 +240,7 @@ impl Counts {
 
     /// Trials that have no outcome yet.
     pub fn open(&self) -> u32 {
-        self.waiting + self.queued + self.running
+        self.waiting + self.queued + self.paused + self.running
     }
 
     /// The count that a trial in `phase` belongs to.
@@ -192,10 +248,13 @@ impl Counts {
         match phase {
             Phase::Waiting => &mut self.waiting,
             Phase::Queued => &mut self.queued,
+            Phase::Paused => &mut self.paused,
             Phase::Running(_) => &mut self.running,
             Phase::Ended { outcome, .. } => match outcome {
                 Outcome::Succeeded { .. } => &mut self.succeeded,
-                Outcome::Failed { .. } | Outcome::NeedFailed { .. } => &mut self.failed,
+                Outcome::Failed { .. } | Outcome::LostWorkers { .. } | Outcome::NeedFailed { .. } => {
+                    &mut self.failed
+                }
                 Outcome::Cancelled => &mut self.cancelled,
             },
         }

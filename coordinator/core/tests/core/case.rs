@@ -7,7 +7,7 @@ use common::result::{Checkpoint, TrialResult};
 use common::session::{AttemptEnd, AttemptReport, AttemptState};
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Reject, Step, Traits};
 
 use crate::support::{network, plan_with, policy};
 
@@ -85,7 +85,8 @@ impl Case {
         attempts: impl IntoIterator<Item = AttemptReport>,
     ) -> Step {
         let attempts = attempts.into_iter().collect();
-        self.handle(Input::Hello { worker, name: name(worker), host: name(worker), slots, attempts })
+        let traits = Traits::default();
+        self.handle(Input::Hello { worker, name: name(worker), host: name(worker), slots, traits, attempts })
     }
 
     pub fn heartbeat(&mut self, worker: WorkerId, attempts: impl IntoIterator<Item = AttemptReport>) -> Step {
@@ -164,6 +165,16 @@ fn outline_event(event: &Event) -> String {
         Event::TrialResubmitted { trial, .. } => format!("{trial} resubmitted"),
         Event::TrialReopened { trial, .. } => format!("{trial} reopened"),
         Event::ExperimentSubmitted { experiment, .. } => format!("{experiment} submitted"),
+        Event::ExperimentPrioritized { experiment, priority, .. } => format!("{experiment} has {priority}"),
+        Event::TrialPaused { trial, .. } => format!("{trial} paused"),
+        Event::TrialResumed { trial, .. } => format!("{trial} resumed"),
+        Event::ExperimentPaused { experiment, .. } => format!("{experiment} paused"),
+        Event::ExperimentResumed { experiment, .. } => format!("{experiment} resumed"),
+        Event::WorkerDrained { worker, reason, .. } => format!("{worker} drained: {reason}"),
+        Event::WorkerQuarantined { worker, .. } => format!("{worker} quarantined"),
+        Event::WorkerUndrained { worker, .. } => format!("{worker} undrained"),
+        Event::CheckpointPinned { trial, step, .. } => format!("{trial} pinned {step}"),
+        Event::CheckpointUnpinned { trial, step, .. } => format!("{trial} unpinned {step}"),
         Event::ExperimentCancelled { experiment, .. } => format!("{experiment} cancelled"),
         Event::WorkerJoined { worker, slots, .. } => format!("{worker} joined with {slots}"),
         Event::WorkerLost { worker, .. } => format!("{worker} lost"),
@@ -172,6 +183,7 @@ fn outline_event(event: &Event) -> String {
             let shares = placement.shares().iter().map(|share| format!("{}:{}", share.worker, share.ranks));
             format!("{attempt} of {trial} started on {}", shares.collect::<Vec<_>>().join(" "))
         }
+        Event::YieldRequested { attempt, reason, .. } => format!("{attempt} asked to yield: {reason}"),
         Event::AttemptFailed { attempt, cause, .. } => format!("{attempt} failed: {cause}"),
         Event::TrialEnded { trial, outcome, .. } => format!("{trial} {outcome}"),
         Event::CheckpointCommitted { trial, checkpoint, .. } => {

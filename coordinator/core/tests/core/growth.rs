@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use common::{AttemptId, WorkerId};
-use coordinator_core::{Cluster, Counts, Effect, Input, Millis};
+use coordinator_core::{Cluster, Counts, Effect, Input, Millis, Traits};
 
 use crate::case::{E1, checkpoint, plan, runs, success, train};
 use crate::support::{evaluate, network, policy};
@@ -36,8 +36,14 @@ fn twenty_thousand_trials_are_no_burden() {
 
     let mut effects = Vec::new();
     for worker in (0..WORKERS).map(WorkerId) {
-        let hello =
-            Input::Hello { worker, name: String::new(), host: String::new(), slots: 1, attempts: vec![] };
+        let hello = Input::Hello {
+            worker,
+            name: String::new(),
+            host: String::new(),
+            slots: 1,
+            traits: Traits::default(),
+            attempts: vec![],
+        };
         effects.extend(handle(&mut cluster, hello));
     }
     let mut ended = 0;

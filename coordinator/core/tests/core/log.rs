@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use common::plan::Cell;
 use common::result::{Artifact, TrialResult};
+use common::spec::{Requirements, RunPolicy};
 use common::{Digest, FailureCause};
-use coordinator_core::{DropReason, Event, Millis, Outcome, Placement};
+use coordinator_core::{DropReason, Event, Millis, Outcome, Placement, Traits};
 
 use crate::case::*;
 use crate::support::{evaluate, network};
@@ -13,8 +15,13 @@ use crate::support::{evaluate, network};
 /// gets a file of its own.
 const V1: &str = include_str!("../fixtures/events-v1.jsonl");
 
+/// What version 2 added.
+const V2: &str = include_str!("../fixtures/events-v2.jsonl");
+
+const AT: Millis = Millis(1_763_000_000_123);
+
 fn every_event() -> Vec<Event> {
-    let at = Millis(1_763_000_000_123);
+    let at = AT;
     let plan = plan([common::spec::TrialSpec::Train(network(3, 2)), evaluate([network(3, 2)])]);
     let submitted = |trial, needs, planned: &common::plan::PlannedTrial| Event::TrialSubmitted {
         trial,
@@ -32,8 +39,8 @@ fn every_event() -> Vec<Event> {
     let mut events = vec![
         submitted(T1, vec![], &plan.trials[0]),
         submitted(T2, vec![T1], &plan.trials[1]),
-        Event::ExperimentSubmitted { experiment: E1, name, grid, cells, trials: vec![T1, T2], at },
-        Event::WorkerJoined { worker: W1, name: name_of(W1), host: "10.0.0.1".to_owned(), slots: 1, at },
+        experiment(name, grid, cells, "default", 0),
+        joined(Traits::default()),
         Event::AttemptStarted { trial: T1, attempt: A1, placement: Placement::new([(W1, 1), (W2, 1)]), at },
         Event::CheckpointCommitted { trial: T1, attempt: A1, checkpoint: checkpoint(10, "ten"), at },
         dropped(DropReason::Superseded),
@@ -49,9 +56,33 @@ fn every_event() -> Vec<Event> {
         Event::WorkerLost { worker: W1, at },
         Event::WorkerLeft { worker: W1, at },
     ];
-    let failed = |cause| Event::AttemptFailed { trial: T1, attempt: A1, cause, at };
+    let failed = |cause| Event::AttemptFailed { trial: T1, attempt: A1, cause, worker: None, at };
     events.extend(every_cause().into_iter().map(failed));
     events
+}
+
+fn experiment(name: String, grid: String, cells: Vec<Cell>, project: &str, priority: i32) -> Event {
+    let (trials, project) = (vec![T1, T2], project.to_owned());
+    Event::ExperimentSubmitted { experiment: E1, name, grid, cells, trials, project, priority, at: AT }
+}
+
+fn joined(traits: Traits) -> Event {
+    let (name, host) = (name_of(W1), "10.0.0.1".to_owned());
+    Event::WorkerJoined { worker: W1, name, host, slots: 1, traits, at: AT }
+}
+
+/// What version 2 added: events, and fields that version 1 did not write.
+fn new_in_version_2() -> Vec<Event> {
+    let labels = BTreeMap::from([("rack".to_owned(), "r1".to_owned())]);
+    let requires =
+        Requirements { labels: labels.clone(), device: Some("cuda".to_owned()), memory_mib: Some(16_000) };
+    let policy = RunPolicy { requires, ..RunPolicy::default() };
+    vec![
+        experiment("grid".to_owned(), String::new(), Vec::new(), "vision", -3),
+        joined(Traits { labels, device: Some("cuda".to_owned()), slot_memory_mib: Some(80_000) }),
+        Event::ExperimentPrioritized { experiment: E1, priority: 7, at: AT },
+        Event::TrialResubmitted { trial: T1, experiment: E2, policy, at: AT },
+    ]
 }
 
 fn name_of(worker: common::WorkerId) -> String {
@@ -95,8 +126,14 @@ fn every_event_of_version_1_decodes() {
 }
 
 #[test]
+fn every_event_of_version_2_decodes() {
+    let decoded: Vec<Event> = V2.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(decoded, new_in_version_2());
+}
+
+#[test]
 fn every_event_reads_back_as_it_was_written() {
-    for event in every_event() {
+    for event in every_event().into_iter().chain(new_in_version_2()) {
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
     }
@@ -106,11 +143,13 @@ fn every_event_reads_back_as_it_was_written() {
 /// `EVENTS=tests/fixtures/events-v2.jsonl cargo test -p coordinator-core --test core events_are_written`.
 #[test]
 fn events_are_written_as_the_newest_version_says() {
-    let lines = every_event().into_iter().map(|event| serde_json::to_string(&event).unwrap() + "\n");
-    let text = lines.collect::<String>();
+    let text = |events: Vec<Event>| {
+        let lines = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n");
+        lines.collect::<String>()
+    };
     match std::env::var_os("EVENTS") {
-        Some(path) => std::fs::write(path, text).unwrap(),
-        None => assert_eq!(text, V1),
+        Some(path) => std::fs::write(path, text(new_in_version_2())).unwrap(),
+        None => assert_eq!((text(every_event()).as_str(), text(new_in_version_2()).as_str()), (V1, V2)),
     }
 }
 
@@ -130,5 +169,5 @@ fn a_score_that_is_not_a_number_survives_the_log() {
 
 #[test]
 fn an_event_that_this_build_does_not_know_is_an_error_and_not_skipped() {
-    assert!(serde_json::from_str::<Event>(r#"{"event":"trial-paused","trial":1,"at":0}"#).is_err());
+    assert!(serde_json::from_str::<Event>(r#"{"event":"trial-multiplied","trial":1,"at":0}"#).is_err());
 }

@@ -11,6 +11,8 @@ mod case;
 mod checkpoints;
 mod dependencies;
 mod growth;
+mod lifecycle_pause;
+mod lifecycle_yield;
 mod log;
 mod membership;
 mod placement;

@@ -1,5 +1,5 @@
 use common::FailureCause;
-use coordinator_core::{Effect, Event, Input, Millis, Reject, Session, Share};
+use coordinator_core::{Effect, Event, Input, Millis, Reject, Session, Share, Traits};
 
 use crate::case::*;
 
@@ -101,7 +101,8 @@ fn a_worker_that_changed_only_its_host_keeps_its_attempts() {
     let _ = case.submit([train(1, 1)]);
     let attempts = vec![runs(A1, 5)];
     let (name, host) = (name(W1), "10.0.0.7".to_owned());
-    let step = case.handle(Input::Hello { worker: W1, name, host, slots: 1, attempts });
+    let step =
+        case.handle(Input::Hello { worker: W1, name, host, slots: 1, traits: Traits::default(), attempts });
     assert_eq!(outline(&step), ["w1 joined with 1"]);
     assert_eq!(case.cluster.worker(W1).unwrap().worker.host, "10.0.0.7");
     assert!(case.cluster.is_current(A1, W1));

@@ -32,6 +32,8 @@ fn a_submission_records_its_trials_before_itself_and_then_places_them() {
         grid: "text of the grid".to_owned(),
         cells: plan.cells.clone(),
         trials: vec![T1, T2],
+        project: "default".to_owned(),
+        priority: 0,
         at: case.now,
     };
     let placement = Placement::new([(W1, 1)]);

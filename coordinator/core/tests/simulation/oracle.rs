@@ -165,7 +165,18 @@ impl Oracle {
                     story.wanted_by.remove(experiment);
                 }
             }
-            Event::WorkerJoined { .. } => {}
+            Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
+            | Event::WorkerJoined { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::YieldRequested { .. } => {}
         }
     }
 
@@ -232,6 +243,7 @@ impl Oracle {
                 assert!(spent || !cause.retryable(), "{trial} was given up too soon: {cause}");
                 self.note("failed");
             }
+            Outcome::LostWorkers { .. } => panic!("{trial} was given up though no worker is lost so often"),
             Outcome::Cancelled => {
                 let asked = self.cancelling == Some(trial) || story.wanted_by.is_empty();
                 assert!(asked, "{trial} was cancelled and {:?} want it", story.wanted_by);
@@ -279,6 +291,7 @@ pub fn check_explanations(cluster: &Cluster) {
                 unmet.dedup();
                 Some(WaitReason::Needs(unmet))
             }
+            Phase::Paused => panic!("nobody pauses {id}"),
             Phase::Queued if free.is_empty() => Some(WaitReason::NoWorker),
             Phase::Queued if needs > offered => Some(WaitReason::TooWide { needs, offered }),
             Phase::Queued => match next {

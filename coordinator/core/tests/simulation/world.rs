@@ -239,6 +239,8 @@ impl World {
             Effect::Rendezvous { worker, attempt, address } => {
                 self.send_to_worker(worker, ToWorker::Rendezvous(attempt, address));
             }
+            // Nothing asks for it here yet.
+            Effect::Preempt { .. } => {}
             Effect::DeleteBlob { digest } => {
                 if !self.cluster.is_referenced(digest) {
                     self.blobs.remove(&digest);
@@ -287,8 +289,18 @@ impl World {
                     Input::Ended { .. }
                     | Input::RendezvousOpened { .. }
                     | Input::CheckpointCommitted { .. }
-                    | Input::CheckpointDamaged { .. } => true,
+                    | Input::CheckpointDamaged { .. }
+                    | Input::Incident { .. } => true,
                     Input::Submit { .. }
+                    | Input::SetPriority { .. }
+                    | Input::PauseTrial { .. }
+                    | Input::ResumeTrial { .. }
+                    | Input::PauseExperiment { .. }
+                    | Input::ResumeExperiment { .. }
+                    | Input::Drain { .. }
+                    | Input::Undrain { .. }
+                    | Input::PinCheckpoint { .. }
+                    | Input::UnpinCheckpoint { .. }
                     | Input::CancelExperiment { .. }
                     | Input::CancelTrial { .. }
                     | Input::Hello { .. }

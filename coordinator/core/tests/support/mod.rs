@@ -1,10 +1,11 @@
 //! What the tests of the core share: small plans, and a cluster that checks itself after every input.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use common::TrialKey;
-use common::plan::{Cell, Plan, PlannedTrial};
+use common::plan::{Cell, Plan, PlannedTrial, default_project};
 use common::spec::{
     DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Predictor, Recipe, RunPolicy, Schedule,
     TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
@@ -17,6 +18,12 @@ pub fn policy() -> Policy {
         lease: Duration::from_millis(50),
         stall: Some(Duration::from_millis(400)),
         checkpoints: NonZeroUsize::MIN.saturating_add(1),
+        projects: BTreeMap::new(),
+        yield_limit: Duration::from_millis(200),
+        // More often than a simulation can fail or lose a worker: tests of that have their own limits.
+        quarantine_after: NonZeroUsize::MAX,
+        max_workers_lost: NonZeroU32::MAX,
+        resize_after: Duration::from_millis(300),
     }
 }
 
@@ -81,7 +88,7 @@ pub fn plan_with(max_failures: u32, specs: impl IntoIterator<Item = TrialSpec>) 
         TrialSpec::Train(_) => None,
     });
     let cells = (0..).zip(evaluations).map(|(seed, trial)| cell(seed, trial)).collect();
-    Plan { name: "grid".to_owned(), trials, cells }
+    Plan { name: "grid".to_owned(), project: default_project(), priority: 0, trials, cells }
 }
 
 /// A cell that reads `trial`.

@@ -263,7 +263,7 @@ fn check<'a>(launch: &Launch, spec: &'a EvaluateSpec) -> Result<&'a TrainSpec, T
         return Err(TrainerError::Numerics { found: spec.numerics, expected: EVALUATION_NUMERICS });
     }
     if launch.world_size != 1 {
-        return Err(TrainerError::WorldSize { expected: 1, found: launch.world_size });
+        return Err(TrainerError::WorldSize { allowed: "1".to_owned(), found: launch.world_size });
     }
     let expected = launch.spec.needs();
     let found: Vec<_> = launch.networks.iter().map(|file| file.trial).collect();

@@ -5,6 +5,10 @@
 //!
 //! Batch normalisation uses the statistics of each rank's own share of the batch, as PyTorch's
 //! DistributedDataParallel does; the running statistics that a checkpoint holds are those of rank 0.
+//!
+//! An elastic trial may go on with another number of ranks than it began with. The images of each step, their
+//! augmentation and the learning rate do not depend on that number; what does is named in `docs/operations.md`. At the
+//! level `trace`, the target `credence::samples` logs the images of each step, so that this can be checked.
 
 #[cfg(test)]
 mod golden;
@@ -76,8 +80,8 @@ impl Prepared {
         if spec.numerics != NUMERICS {
             return Err(TrainerError::Numerics { found: spec.numerics, expected: NUMERICS });
         }
-        if launch.world_size != spec.world_size {
-            return Err(TrainerError::WorldSize { expected: spec.world_size, found: launch.world_size });
+        if !launch.spec.allows(launch.world_size) {
+            return Err(TrainerError::WorldSize { allowed: allowed_ranks(spec), found: launch.world_size });
         }
         if spec.data.set.task() == Task::Regression && !spec.method.can_regress() {
             return Err(TrainerError::OnlyClasses("the method"));
@@ -105,6 +109,14 @@ impl Prepared {
         let length = Position { done: 0, steps_per_epoch, total_steps, train_images: images };
         let tracker = Tracker::new(&spec.method, &network.named_tensors(), length)?;
         Ok(Self { device, batcher, course, network, tracker })
+    }
+}
+
+/// How many ranks a trial may have, in words.
+fn allowed_ranks(spec: &TrainSpec) -> String {
+    match spec.min_world_size {
+        Some(least) => format!("{least} to {} (of those that divide the batch)", spec.world_size),
+        None => spec.world_size.to_string(),
     }
 }
 
@@ -193,6 +205,7 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
+            tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids);
             let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;

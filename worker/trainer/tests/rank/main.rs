@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where an assumption of it does not hold")]
 
+mod elastic;
 mod evaluation;
 mod failure;
 mod gang;
+mod old_formats;
 mod posteriors;
 mod pretrained;
 mod resume;

@@ -76,8 +76,13 @@ pub fn sngp() -> TrainMethod {
 
 /// A launch of rank 0 that writes below `folder`, without checkpoints before the last.
 pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
-    let policy =
-        RunPolicy { checkpoint_steps: None, checkpoint_interval: None, metrics_steps: 1, max_failures: 0 };
+    let policy = RunPolicy {
+        checkpoint_steps: None,
+        checkpoint_interval: None,
+        metrics_steps: 1,
+        max_failures: 0,
+        ..RunPolicy::default()
+    };
     let world_size = spec.slots();
     Launch {
         attempt: AttemptId(1),
@@ -284,7 +289,12 @@ pub fn gang(launch: &Launch) -> Vec<Launch> {
 
 /// Starts all ranks of `launch` and tells them where to meet.
 pub fn start_gang(launch: &Launch) -> Vec<Rank> {
-    let mut ranks: Vec<Rank> = gang(launch).iter().map(Rank::start).collect();
+    start_gang_with(launch, &[])
+}
+
+pub fn start_gang_with(launch: &Launch, environment: &[(&str, &str)]) -> Vec<Rank> {
+    let mut ranks: Vec<Rank> =
+        gang(launch).iter().map(|launch| Rank::start_with(launch, environment)).collect();
     if launch.world_size > 1 {
         let address = ranks[0].wait_for(|report| match report {
             Report::Rendezvous { address } => Some(address.clone()),

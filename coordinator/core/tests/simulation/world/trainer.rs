@@ -6,7 +6,7 @@ use common::result::{Artifact, Checkpoint, TrialResult};
 use common::session::AttemptEnd;
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, FailureCause, WorkerId};
-use coordinator_core::{Event, Input};
+use coordinator_core::{Event, Input, Traits};
 use rand::Rng;
 
 use super::{SLOTS, World};
@@ -92,7 +92,8 @@ impl World {
         worker.session += 1;
         let (slots, attempts) = (worker.slots, worker.reports());
         let (name, host) = (format!("node-{id}"), format!("10.0.0.{}", id.0));
-        let _ = self.handle(Input::Hello { worker: id, name, host, slots, attempts });
+        let _ =
+            self.handle(Input::Hello { worker: id, name, host, slots, traits: Traits::default(), attempts });
     }
 
     fn tick_share(&mut self, id: WorkerId, attempt: AttemptId, together: Option<u64>) {
@@ -244,10 +245,21 @@ impl World {
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
             | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentPrioritized { .. }
+            | Event::TrialPaused { .. }
+            | Event::TrialResumed { .. }
+            | Event::ExperimentPaused { .. }
+            | Event::ExperimentResumed { .. }
+            | Event::WorkerDrained { .. }
+            | Event::WorkerQuarantined { .. }
+            | Event::WorkerUndrained { .. }
+            | Event::CheckpointPinned { .. }
+            | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
+            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::TrialEnded { .. }
             | Event::CheckpointCommitted { .. }

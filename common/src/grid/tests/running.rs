@@ -1,0 +1,59 @@
+//! Keys that decide where, when and with how many ranks trials run, and not what they compute.
+
+use super::*;
+
+const GRID: &str = r#"
+name = "g"
+PROJECT
+data = ["digits"]
+models = ["wrn-10-1"]
+seeds = [0]
+[recipe]
+epochs = 2
+[run]
+RUN
+[[method]]
+kind = "deterministic"
+SLOTS
+"#;
+
+fn grid(project: &str, run: &str, slots: &str) -> String {
+    GRID.replace("PROJECT", project).replace("RUN", run).replace("SLOTS", slots)
+}
+
+#[test]
+fn project_priority_and_requirements_do_not_name_another_trial() {
+    let plain = parse(&grid("", "", "")).unwrap();
+    assert_eq!((plain.project.as_str(), plain.priority), ("default", 0));
+    let run = "requires = { device = \"cuda\", memory-mib = 16000, labels = { rack = \"a\" } }";
+    let plan = parse(&grid("project = \"vision\"\npriority = -3", run, "")).unwrap();
+    assert_eq!((plan.project.as_str(), plan.priority), ("vision", -3));
+    let requires = &plan.trials[0].policy.requires;
+    assert_eq!(requires.to_string(), "device cuda, rack = a, 16000 MiB a slot");
+    let keys = |plan: &Plan| plan.trials.iter().map(|trial| trial.spec.key()).collect::<Vec<_>>();
+    assert_eq!(keys(&plan), keys(&plain));
+}
+
+#[test]
+fn elastic_slots_are_limits_and_name_another_trial() {
+    let fixed = parse(&grid("", "", "slots = 4")).unwrap();
+    let elastic = parse(&grid("", "", "slots = { min = 1, max = 4 }")).unwrap();
+    let (fixed, elastic) = (&fixed.trials[0].spec, &elastic.trials[0].spec);
+    assert_ne!(fixed.key(), elastic.key());
+    assert_eq!((fixed.min_slots(), fixed.slots()), (4, 4));
+    assert_eq!((elastic.min_slots(), elastic.slots()), (1, 4));
+    // A batch of 128 is not divided by 3.
+    assert_eq!((1..=5).filter(|&ranks| elastic.allows(ranks)).collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!((1..=5).filter(|&ranks| fixed.allows(ranks)).collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let refused = |text: &str| problems(text).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(refused(&grid("project = \"a b\"", "", "")).contains("not a name for a project"));
+    assert!(refused(&grid("priority = 1001", "", "")).contains("1001 is out of range"));
+    assert!(refused(&grid("", "requires = { gpu = \"h100\" }", "")).contains("unknown key `gpu`"));
+    assert!(refused(&grid("", "requires = { labels = { gpu = 1 } }", "")).contains("expected text"));
+    assert!(refused(&grid("", "", "slots = { min = 2, max = 2 }")).contains("`min` must be below `max`"));
+    assert!(refused(&grid("", "", "slots = { max = 2 }")).contains("`min` is missing"));
+}

@@ -1,0 +1,158 @@
+//! What an operator asks of the coordinator: pausing, priorities, draining, pins, and why something does not run.
+
+use common::session::{AttemptEnd, FromWorker, Hello, ToWorker};
+use common::{AttemptId, FailureCause};
+use proto::v1;
+use proto::v1::{pause_request, resume_request};
+use tonic::Code;
+
+use crate::support::{GRID, Server, Worker, assert_refused, hello};
+
+async fn explain(server: &Server, trial: &str) -> (String, Vec<String>) {
+    let response = server.client().explain(v1::ExplainRequest { trial: trial.to_owned() }).await;
+    let v1::ExplainResponse { trial, reasons } = response.unwrap().into_inner();
+    (format!("{:?}", v1::TrialState::try_from(trial.unwrap().state).unwrap()), reasons)
+}
+
+fn pause(trial: &str) -> v1::PauseRequest {
+    v1::PauseRequest { target: Some(pause_request::Target::Trial(trial.to_owned())) }
+}
+
+fn resume(trial: &str) -> v1::ResumeRequest {
+    v1::ResumeRequest { target: Some(resume_request::Target::Trial(trial.to_owned())) }
+}
+
+/// Waits for the order to write a checkpoint and end, and follows it.
+async fn yields(worker: &mut Worker, attempt: AttemptId) {
+    loop {
+        if worker.hear().await.unwrap() == (ToWorker::Preempt { attempt }) {
+            break;
+        }
+    }
+    let end: AttemptEnd = Err(FailureCause::Preempted);
+    worker.say(FromWorker::AttemptEnded { attempt, end }).await;
+}
+
+#[tokio::test]
+async fn a_paused_trial_writes_a_checkpoint_waits_and_goes_on() {
+    let server = Server::start().await;
+    server.submit(GRID).await.unwrap();
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let launch = worker.hear_launch().await;
+    let trial =
+        server.trials().await.into_iter().find(|trial| trial.key == launch.key.to_string()).unwrap().id;
+
+    let paused = server.client().pause(pause(&trial)).await.unwrap().into_inner();
+    assert_eq!((paused.paused, paused.yielding), (1, 1));
+    let (state, reasons) = explain(&server, &trial).await;
+    assert_eq!(state, "Running");
+    assert!(reasons.iter().any(|reason| reason.contains("checkpoint: paused")), "{reasons:?}");
+    worker.checkpoint(&server, launch.attempt, 7).await;
+    yields(&mut worker, launch.attempt).await;
+
+    // The slot is another trial's.
+    let other = worker.hear_launch().await;
+    assert_ne!(other.key, launch.key);
+    let (state, reasons) = explain(&server, &trial).await;
+    assert_eq!(state, "Paused");
+    assert!(reasons[0].contains("paused"), "{reasons:?}");
+    let resumed = server.client().resume(resume(&trial)).await.unwrap().into_inner();
+    assert_eq!(resumed.resumed, 1);
+    assert_eq!(explain(&server, &trial).await.0, "Queued");
+}
+
+#[tokio::test]
+async fn a_drained_worker_is_given_nothing_until_it_is_undrained() {
+    let server = Server::start().await;
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let drain = |worker: &str| v1::DrainRequest {
+        worker: worker.to_owned(),
+        now: false,
+        reason: "new fans".to_owned(),
+    };
+    let unknown = server.client().drain(drain("node-7")).await.unwrap_err();
+    assert_refused(&unknown, Code::NotFound, &["node-7", "node-1"]);
+    server.client().drain(drain("node-1")).await.unwrap();
+    server.submit(GRID).await.unwrap();
+    let (_, reasons) = explain(&server, "t1").await;
+    assert!(
+        reasons.iter().any(|reason| reason.contains("node-1") && reason.contains("new fans")),
+        "{reasons:?}"
+    );
+    let listed = server.client().list_workers(v1::ListWorkersRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.workers[0].held, "drained: new fans");
+    server.client().undrain(v1::UndrainRequest { worker: "w1".to_owned() }).await.unwrap();
+    worker.hear_launch().await;
+}
+
+#[tokio::test]
+async fn an_incident_that_blames_the_worker_puts_it_in_quarantine() {
+    let server = Server::start().await;
+    server.submit(GRID).await.unwrap();
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let mut other = Worker::connect(&server, 2, 1).await;
+    let attempt = worker.hear_launch().await.attempt;
+    let (pattern, line) = ("ecc".to_owned(), "uncorrectable ECC error".to_owned());
+    worker.say(FromWorker::Incident { attempt, rank: 0, pattern, line, quarantine: true }).await;
+    let released = loop {
+        if let ToWorker::Release { attempt } = worker.hear().await.unwrap() {
+            break attempt;
+        }
+    };
+    assert_eq!(released, attempt);
+    other.hear_launch().await;
+    let listed = server.client().list_workers(v1::ListWorkersRequest {}).await.unwrap().into_inner();
+    assert!(listed.workers[0].held.contains("uncorrectable ECC error"), "{:?}", listed.workers);
+}
+
+#[tokio::test]
+async fn a_higher_priority_goes_first_and_a_label_decides_where() {
+    let server = Server::start().await;
+    server.submit(GRID).await.unwrap();
+    let urgent = GRID.replace("name = \"small\"", "name = \"urgent\"").replace("epochs = 1", "epochs = 2");
+    let urgent = server.submit(&urgent).await.unwrap();
+    let request = v1::SetPriorityRequest { experiment: "urgent".to_owned(), priority: 3 };
+    server.client().set_priority(request).await.unwrap();
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let first = worker.hear_launch().await.key.to_string();
+    assert!(urgent.trials.iter().any(|trial| trial.key == first));
+
+    let run = "[run]\nrequires = { labels = { rack = \"r7\" } }\n[[method]]";
+    let picky = GRID.replace("name = \"small\"", "name = \"picky\"").replace("epochs = 1", "epochs = 3");
+    let picky = server.submit(&picky.replacen("[[method]]", run, 1)).await.unwrap();
+    let labels = [("rack".to_owned(), "r7".to_owned())].into();
+    let mut labelled =
+        Worker::open(&server, FromWorker::Hello(Hello { labels, ..hello(2, 1, &[]) })).await.unwrap();
+    let launched = labelled.hear_launch().await.key.to_string();
+    // Urgent ones may run there, too; what needs the label waits for it and for nothing else.
+    let wanted = |trials: &[v1::PlannedTrial]| trials.iter().any(|trial| trial.key == launched);
+    assert!(wanted(&urgent.trials) || wanted(&picky.trials));
+    let request = v1::ListTrialsRequest { experiment: "picky".to_owned() };
+    let trials = server.client().list_trials(request).await.unwrap().into_inner().trials;
+    let (_, reasons) = explain(&server, &trials[0].id).await;
+    assert!(reasons.iter().any(|reason| reason.contains("rack = r7")), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_pinned_checkpoint_is_listed_and_one_that_is_not_there_is_refused() {
+    let server = Server::start().await;
+    server.submit(GRID).await.unwrap();
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let launch = worker.hear_launch().await;
+    let trial =
+        server.trials().await.into_iter().find(|trial| trial.key == launch.key.to_string()).unwrap().id;
+    worker.checkpoint(&server, launch.attempt, 5).await;
+    worker.rows(launch.attempt, 1, &[(5, "loss", 1.0)]).await;
+    let pin = |step, pinned| v1::PinCheckpointRequest { trial: trial.clone(), step, pinned };
+    let refused = server.client().pin_checkpoint(pin(6, true)).await.unwrap_err();
+    assert_refused(&refused, Code::NotFound, &["6"]);
+    server.client().pin_checkpoint(pin(5, true)).await.unwrap();
+    for step in [10, 15, 20] {
+        worker.checkpoint(&server, launch.attempt, step).await;
+    }
+    worker.rows(launch.attempt, 2, &[(20, "loss", 1.0)]).await;
+    let details = server.client().get_trial(v1::GetTrialRequest { trial: trial.clone() }).await.unwrap();
+    let details = details.into_inner();
+    let steps: Vec<u64> = details.checkpoints.iter().map(|checkpoint| checkpoint.step).collect();
+    assert_eq!((steps, details.pinned_steps), (vec![5, 15, 20], vec![5]));
+}
