@@ -92,6 +92,21 @@ pub(crate) fn size_mib(folder: &Path) -> f64 {
     bytes(folder) as f64 / f64::from(1 << 20)
 }
 
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lets this process and those that it starts have as many open files as they may: thousands of connections need more
 /// than the usual 1,024.
 pub(crate) fn raise_open_files() -> u64 {
@@ -127,5 +142,8 @@ mod tests {
         fs::write(folder.path().join("a/b"), vec![0; 1 << 20]).unwrap();
         fs::write(folder.path().join("c"), vec![0; 1 << 19]).unwrap();
         assert_eq!(size_mib(folder.path()), 1.5);
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), copy.path()).unwrap();
+        assert_eq!(size_mib(copy.path()), 1.5);
     }
 }

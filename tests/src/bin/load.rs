@@ -32,6 +32,9 @@ struct Arguments {
     /// Rows of each report.
     #[arg(long, default_value_t = Load::FULL.rows)]
     rows: u32,
+    /// Copies the coordinator's data folder to this new one at the end.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// Writes the figures to this file, too.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -44,10 +47,12 @@ struct Written {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { workers, trials, experiments, duration_ms, reports, rows, json } = Arguments::parse();
+    let Arguments { workers, trials, experiments, duration_ms, reports, rows, keep, json } =
+        Arguments::parse();
     let machine = Machine::describe();
     let duration = Duration::from_millis(duration_ms);
-    let figures = load::run(Load { workers, trials, experiments, duration, reports, rows });
+    let figures =
+        load::run_and_keep(Load { workers, trials, experiments, duration, reports, rows }, keep.as_deref());
     writeln!(std::io::stdout(), "{machine}\n\n{figures}").context("cannot print")?;
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&Written { machine, figures })?;

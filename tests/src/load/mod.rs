@@ -11,6 +11,7 @@ mod verify;
 mod worker;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -111,6 +112,15 @@ impl Load {
 ///
 /// When something is lost, doubled or different, or the coordinator refuses or is not there.
 pub fn run(load: Load) -> Figures {
+    run_and_keep(load, None)
+}
+
+/// As [`run`], but copies the coordinator's data folder when all is done: the log of a large cluster, for other tools.
+///
+/// # Panics
+///
+/// As [`run`], or when the folder cannot be copied.
+pub fn run_and_keep(load: Load, keep: Option<&Path>) -> Figures {
     let files = machine::raise_open_files();
     assert!(
         files > u64::from(load.workers) * 2,
@@ -132,6 +142,11 @@ pub fn run(load: Load) -> Figures {
     runtime.block_on(Running::confirm(load, &cluster));
     figures.events = replayed_events(&cluster.coordinator_log());
     figures.events_per_second = figures.events as f64 / figures.seconds;
+    if let Some(keep) = keep {
+        cluster.kill_coordinator();
+        machine::copy_folder(&cluster.data_dir(), keep).expect("a copy of the data folder");
+        cluster.start_coordinator();
+    }
     cluster.stop();
     figures
 }
