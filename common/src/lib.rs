@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, opens a socket or touches a tensor, so every other crate may depend on it.
 //! What crosses the network is described in `proto`; what is decided, in `coordinator-core`.
 
+pub mod beacon;
 pub mod cause;
 pub mod config;
 pub mod digest;

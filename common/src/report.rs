@@ -49,9 +49,18 @@ pub struct NetworkFile {
 }
 
 /// From agent to trainer.
+///
+/// A trainer that was started with `--warm` is sent [`Command::Launch`] first, and what belongs to that launch after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
+    /// Run this launch. Sent to a warm trainer that said [`Report::Ready`], and to no other.
+    Launch {
+        /// The launch file.
+        path: PathBuf,
+        /// Where the process's standard error goes until the rank has ended.
+        log: PathBuf,
+    },
     /// Where rank 0 hosts the rendezvous store. Sent to every rank but 0, once.
     Rendezvous {
         /// `host:port`.
@@ -67,6 +76,9 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "kebab-case")]
 pub enum Report {
+    /// A warm trainer waits for a launch: for its first, or for the next, after one that came to its end without a
+    /// failure. Nothing that follows it belongs to the launch before.
+    Ready,
     /// Rank 0 hosts the rendezvous store here. Only with more than one rank.
     Rendezvous {
         /// `host:port`.

@@ -333,7 +333,7 @@ impl Cluster {
 
     /// Trainers that run, by worker, attempt and rank.
     pub fn trainers(&self) -> Vec<TrainerProcess> {
-        processes_naming(self.folder.path()).into_iter().filter_map(TrainerProcess::of).collect()
+        TrainerProcess::all(&self.path("workers"))
     }
 
     /// Kills one rank of a trial's newest attempt at once.

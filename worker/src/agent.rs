@@ -21,6 +21,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::ledger::Ledger;
 use crate::leftovers::{self, Remains};
 use crate::session::{self, Session, SessionLost};
+use crate::warm::Pool;
 
 /// Bytes of a log in one message.
 const LOG_CHUNK: usize = 64 * 1024;
@@ -69,7 +70,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let channel = session::channel(&config.coordinator)
         .map_err(|source| AgentError::Url { url: config.coordinator.clone(), source })?;
     let (events, inbox) = mpsc::channel(1024);
-    let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), events, config });
+    let trainers = Pool::start(&config);
+    let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
     let mut agent = Agent {
         context,
@@ -264,6 +266,11 @@ impl Agent {
             AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(attempt, checkpoint),
             AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
             AttemptEvent::Warning(message) => self.ledger.warning(attempt, message),
+            AttemptEvent::Incident { rank, pattern, line, quarantine } => {
+                if let Link::Up(session) = link {
+                    session.tell(FromWorker::Incident { attempt, rank, pattern, line, quarantine });
+                }
+            }
             AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
             AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),
             AttemptEvent::Ended(end) => {

@@ -1,17 +1,20 @@
 //! One attempt on this worker: fetch what it starts from, start its ranks, store what they leave, and say how it ended.
 //!
-//! A gang dies together: when one rank fails, the others on this worker are stopped at once. Those on other
-//! workers are stopped by the coordinator.
+//! A gang dies together: when one rank fails, the others on this worker are ended at once. Those on other
+//! workers are ended by the coordinator.
 
+mod gang;
+mod judge;
 mod launch;
+mod observe;
 mod outcome;
+mod patterns;
 mod uploads;
+mod watcher;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use common::report::{Command, Report};
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, Launch, Progress};
 use common::{AttemptId, Digest, FailureCause};
@@ -21,14 +24,15 @@ use tracing::Instrument as _;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
-use crate::process::{RankEvent, RankOrder};
+use crate::process::RankEvent;
+use crate::warm::Pool;
 
+use gang::Gang;
 use launch::start_ranks;
 use outcome::Outcomes;
 use uploads::{Upload, Uploads};
 
-/// How long the other ranks of a failed attempt may take to say what they saw.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+pub use patterns::Patterns;
 
 /// What the agent tells an attempt.
 #[derive(Clone, Debug)]
@@ -37,6 +41,12 @@ pub enum AttemptOrder {
     Rendezvous(String),
     /// Write a checkpoint, then end: the slots are wanted, the work is not to be lost.
     Yield,
+    /// Stand still, keeping everything.
+    #[expect(dead_code, reason = "for the agent that fences itself before its lease can be given away")]
+    Suspend,
+    /// Go on after [`Suspend`](Self::Suspend).
+    #[expect(dead_code, reason = "as `Suspend`")]
+    Resume,
     /// End, whatever it does.
     Stop,
 }
@@ -56,6 +66,17 @@ pub enum AttemptEvent {
     Damaged(Digest, String),
     /// Something that the user should know.
     Warning(String),
+    /// A line of a rank's log matched a pattern of the configuration.
+    Incident {
+        /// The rank.
+        rank: u32,
+        /// Name of the pattern.
+        pattern: String,
+        /// The line.
+        line: String,
+        /// Whether the worker should be given nothing more.
+        quarantine: bool,
+    },
     /// The log of a rank is stored.
     Log(u32, Digest, u64),
     /// The last process is gone.
@@ -71,6 +92,8 @@ pub struct Context {
     pub config: Config,
     /// The blob store.
     pub blobs: Blobs,
+    /// Trainers that wait for a launch.
+    pub trainers: Pool,
     /// Where attempts tell of themselves.
     pub events: mpsc::Sender<(AttemptId, AttemptEvent)>,
 }
@@ -117,7 +140,7 @@ impl Attempt {
     }
 
     async fn run(self, mut orders: mpsc::Receiver<AttemptOrder>) {
-        let mut rendezvous = None;
+        let (mut rendezvous, mut suspended) = (None, false);
         let prepared = {
             let prepare = self.prepare();
             tokio::pin!(prepare);
@@ -126,6 +149,9 @@ impl Attempt {
                     files = &mut prepare => break files,
                     order = orders.recv() => match order {
                         Some(AttemptOrder::Rendezvous(address)) => rendezvous = Some(address),
+                        // What stands still is the ranks, and there are none yet.
+                        Some(AttemptOrder::Suspend) => suspended = true,
+                        Some(AttemptOrder::Resume) => suspended = false,
                         // Nothing has begun.
                         Some(AttemptOrder::Yield | AttemptOrder::Stop) | None => {
                             break Err(FailureCause::Preempted);
@@ -135,7 +161,7 @@ impl Attempt {
             }
         };
         let end = match prepared {
-            Ok(files) => self.train(files, rendezvous, &mut orders).await,
+            Ok(files) => self.train(files, Before { rendezvous, suspended }, &mut orders).await,
             Err(cause) => {
                 tracing::warn!(%cause, "the attempt did not start");
                 self.tell(AttemptEvent::ProcessesGone).await;
@@ -192,11 +218,11 @@ impl Attempt {
     async fn train(
         &self,
         files: Files,
-        rendezvous: Option<String>,
+        before: Before,
         orders: &mut mpsc::Receiver<AttemptOrder>,
     ) -> AttemptEnd {
-        let (events, mut inbox) = mpsc::channel(256);
-        let ranks = match start_ranks(&self.context, &self.launch, &files, events) {
+        let (events, mut inbox) = mpsc::channel::<RankEvent>(256);
+        let ranks = match start_ranks(&self.context, &self.launch, &files, events).await {
             Ok(ranks) => ranks,
             Err(error) => {
                 self.tell(AttemptEvent::ProcessesGone).await;
@@ -204,12 +230,14 @@ impl Attempt {
             }
         };
         let uploads = Uploads::spawn(self.context.clone(), self.launch.attempt);
-        let mut gang = Gang { attempt: self, files, ranks, outcomes: Outcomes::default(), uploads: &uploads };
-        if let Some(address) = rendezvous {
+        let mut gang = Gang::new(self, files, ranks, &uploads);
+        if let Some(address) = before.rendezvous {
             gang.introduce(&address).await;
         }
-        gang.watch(&mut inbox, orders).await;
-        let outcomes = std::mem::take(&mut gang.outcomes);
+        if before.suspended {
+            gang.suspend().await;
+        }
+        let outcomes = gang.watch(&mut inbox, orders).await;
         self.tell(AttemptEvent::ProcessesGone).await;
         self.finish(outcomes, uploads, orders).await
     }
@@ -231,7 +259,12 @@ impl Attempt {
             tokio::select! {
                 artifacts = &mut stored => break artifacts,
                 order = orders.recv() => match order {
-                    Some(AttemptOrder::Rendezvous(_) | AttemptOrder::Yield) => {}
+                    Some(
+                        AttemptOrder::Rendezvous(_)
+                        | AttemptOrder::Yield
+                        | AttemptOrder::Suspend
+                        | AttemptOrder::Resume,
+                    ) => {}
                     // What it left is wanted no more; its logs are, but not at any price.
                     Some(AttemptOrder::Stop) | None => {
                         drop(tokio::time::timeout(self.context.config.grace, &mut stored).await);
@@ -244,128 +277,15 @@ impl Attempt {
     }
 }
 
+/// What an attempt was told before it had ranks.
+struct Before {
+    rendezvous: Option<String>,
+    suspended: bool,
+}
+
 /// Checkpoints on this worker's disk.
 #[derive(Debug, Default)]
 struct Files {
     restore: Vec<(Digest, PathBuf)>,
     networks: Vec<PathBuf>,
-}
-
-/// The ranks of an attempt on this worker.
-struct Gang<'a> {
-    attempt: &'a Attempt,
-    files: Files,
-    ranks: Vec<(u32, mpsc::Sender<RankOrder>)>,
-    outcomes: Outcomes,
-    uploads: &'a Uploads,
-}
-
-impl Gang<'_> {
-    /// Handles what ranks say until the last one is gone.
-    async fn watch(
-        &mut self,
-        inbox: &mut mpsc::Receiver<RankEvent>,
-        orders: &mut mpsc::Receiver<AttemptOrder>,
-    ) {
-        let mut alive = self.ranks.len();
-        let mut open = true;
-        let mut stop_at = None;
-        while alive > 0 {
-            let last_words = async {
-                match stop_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                Some(event) = inbox.recv() => match event {
-                    RankEvent::Report(rank, report) => self.report(rank, report).await,
-                    RankEvent::Gone(rank, status) => {
-                        alive -= 1;
-                        if self.outcomes.gone(rank, status) && stop_at.is_none() {
-                            stop_at = Some(tokio::time::Instant::now() + LAST_WORDS);
-                        }
-                    }
-                },
-                order = orders.recv(), if open => match order {
-                    Some(AttemptOrder::Rendezvous(address)) => self.introduce(&address).await,
-                    Some(AttemptOrder::Yield) => self.tell_all(&Command::Yield).await,
-                    Some(AttemptOrder::Stop) => {
-                        self.outcomes.stopped();
-                        self.stop().await;
-                    }
-                    None => {
-                        open = false;
-                        self.stop().await;
-                    }
-                },
-                () = last_words => {
-                    self.stop().await;
-                    stop_at = None;
-                }
-            }
-        }
-    }
-
-    async fn stop(&self) {
-        for (_, orders) in &self.ranks {
-            // A rank that is gone takes no orders.
-            drop(orders.send(RankOrder::Stop).await);
-        }
-    }
-
-    async fn tell_all(&self, command: &Command) {
-        for (_, orders) in &self.ranks {
-            drop(orders.send(RankOrder::Tell(command.clone())).await);
-        }
-    }
-
-    /// Tells every rank but 0 where the rendezvous store is.
-    async fn introduce(&self, address: &str) {
-        for (rank, orders) in &self.ranks {
-            if *rank != 0 {
-                let command = Command::Rendezvous { address: address.to_owned() };
-                drop(orders.send(RankOrder::Tell(command)).await);
-            }
-        }
-    }
-
-    /// Folder of a rank, from which the paths that it reports start unless they are absolute.
-    fn work_dir(&self, rank: u32) -> PathBuf {
-        work_dir(&self.attempt.context.folder(self.attempt.launch.attempt), rank)
-    }
-
-    async fn report(&mut self, rank: u32, report: Report) {
-        match report {
-            Report::Rendezvous { address } => {
-                self.introduce(&address).await;
-                self.attempt.tell(AttemptEvent::Rendezvous(address)).await;
-            }
-            Report::Progress { step, total_steps, loss, steps_per_second } => {
-                let progress = Progress { step, total_steps, loss, steps_per_second };
-                self.attempt.tell(AttemptEvent::Progress(progress)).await;
-            }
-            Report::Metrics { rows } => self.attempt.tell(AttemptEvent::Metrics(rows)).await,
-            Report::Checkpoint { step, path } => {
-                self.uploads.push(Upload::Checkpoint { step, path: self.work_dir(rank).join(path) });
-            }
-            Report::Artifact { name, path } => {
-                self.uploads.push(Upload::Artifact { name, path: self.work_dir(rank).join(path) });
-            }
-            Report::Warning { message } => {
-                tracing::warn!(rank, message, "a trainer warns");
-                self.attempt.tell(AttemptEvent::Warning(message)).await;
-            }
-            Report::CheckpointRefused { path, message } => {
-                let damaged =
-                    self.files.restore.iter().find(|(_, file)| *file == path).map(|&(digest, _)| digest);
-                if let Some(digest) = damaged {
-                    self.attempt.tell(AttemptEvent::Damaged(digest, message)).await;
-                }
-            }
-            Report::Yielded { .. } => self.outcomes.yielded(),
-            Report::Failed { cause } => self.outcomes.failed(rank, cause),
-            Report::Done { metrics } => self.outcomes.done(metrics),
-        }
-    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::attempt::Patterns;
+
 /// The commented defaults; the documentation of every key.
 pub const DEFAULT: &str = include_str!("../default.toml");
 
@@ -32,6 +34,10 @@ pub struct Config {
     pub slot_memory_mib: u64,
     /// Threads of one rank.
     pub threads_per_slot: u32,
+    /// Trainers that are kept ready; as many as slots when it is not set.
+    pub warm_trainers: Option<u32>,
+    /// Lines of a rank's log that say something about the worker.
+    pub log_patterns: Vec<LogPattern>,
     /// Folder of the worker.
     pub data_dir: PathBuf,
     /// Folder of the data sets.
@@ -48,6 +54,19 @@ pub struct Config {
     pub cache_mib: u64,
 }
 
+/// A line of a rank's log that says something about the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LogPattern {
+    /// Name for people.
+    pub name: String,
+    /// A regular expression, found anywhere in the line.
+    pub regex: String,
+    /// Whether the worker should be given nothing more.
+    #[serde(default)]
+    pub quarantine: bool,
+}
+
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
@@ -62,6 +81,17 @@ pub enum InvalidConfig {
         /// Slots in all.
         slots: u32,
     },
+    /// More than there can be use for.
+    #[error("`warm-trainers` is {warm}; at most two for each of the {slots} slots are of use")]
+    WarmTrainers {
+        /// Trainers.
+        warm: u32,
+        /// Slots.
+        slots: u32,
+    },
+    /// A pattern is not a regular expression.
+    #[error("`log-patterns`: {0}")]
+    LogPatterns(#[from] regex::Error),
     /// Not a URL of a host and a port.
     #[error("`coordinator` is `{0}`; expected a URL like http://127.0.0.1:7070")]
     Coordinator(String),
@@ -95,6 +125,10 @@ impl Config {
             let (per_device, slots) = (self.slots_per_device, self.slots);
             return Err(InvalidConfig::SlotsPerDevice { per_device, slots });
         }
+        if let Some(warm) = self.warm_trainers.filter(|&warm| warm > self.slots * 2) {
+            return Err(InvalidConfig::WarmTrainers { warm, slots: self.slots });
+        }
+        Patterns::new(&self.log_patterns)?;
         let Some(authority) = authority(&self.coordinator) else {
             return Err(InvalidConfig::Coordinator(self.coordinator));
         };

@@ -24,6 +24,46 @@ pub fn record(folder: &Path, rank: u32, pid: u32) -> io::Result<()> {
     fs::write(folder.join(format!("rank-{rank}.pid")), format!("{pid} {start}\n"))
 }
 
+/// Forgets the process of a rank, which is gone or does something else.
+pub fn forget(folder: &Path, rank: u32) {
+    // One that is not remembered is forgotten.
+    drop(fs::remove_file(folder.join(format!("rank-{rank}.pid"))));
+}
+
+/// Folder of the trainers that wait for a launch, below a worker's data folder.
+pub fn warm_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("warm")
+}
+
+/// Remembers a trainer that waits for a launch.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn record_warm(folder: &Path, pid: u32) -> io::Result<()> {
+    let Some(start) = start_time(pid) else { return Ok(()) };
+    fs::write(folder.join(format!("{pid}.pid")), format!("{pid} {start}\n"))
+}
+
+/// Forgets a trainer that waited for a launch.
+pub fn forget_warm(folder: &Path, pid: u32) {
+    drop(fs::remove_file(folder.join(format!("{pid}.pid"))));
+}
+
+/// Ends the trainers that waited for a launch of an earlier agent.
+fn sweep_warm(data_dir: &Path, patience: Duration) -> io::Result<()> {
+    let folder = warm_folder(data_dir);
+    fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "pid") {
+            end(&path, patience)?;
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// An attempt that an earlier agent on this folder ran.
 #[derive(Debug)]
 pub struct Remains {
@@ -39,6 +79,7 @@ pub struct Remains {
 ///
 /// When a folder cannot be read, or a process does not die.
 pub fn sweep(data_dir: &Path, patience: Duration) -> io::Result<Vec<Remains>> {
+    sweep_warm(data_dir, patience)?;
     let attempts = data_dir.join("attempts");
     fs::create_dir_all(&attempts)?;
     let mut remains = Vec::new();
@@ -111,6 +152,18 @@ mod tests {
         assert!(!child.wait().unwrap().success());
         assert_eq!(remains[0].attempt, AttemptId(7));
         assert_eq!(remains[0].logs, [(1, attempt.join("rank-1.log"))]);
+    }
+
+    #[test]
+    fn a_trainer_that_waited_for_a_launch_is_killed_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let warm = warm_folder(folder.path());
+        fs::create_dir_all(&warm).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+        record_warm(&warm, child.id()).unwrap();
+        sweep(folder.path(), Duration::from_secs(5)).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(fs::read_dir(&warm).unwrap().count(), 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod ledger;
 mod leftovers;
 mod process;
 mod session;
+mod warm;
 
 pub use agent::{AgentError, run};
-pub use config::{Config, DEFAULT, InvalidConfig};
+pub use config::{Config, DEFAULT, InvalidConfig, LogPattern};

@@ -1,18 +1,21 @@
 //! One trainer process: started in a process group of its own, spoken to in lines, and ended with SIGTERM, a
-//! grace, and SIGKILL.
+//! grace, and SIGKILL, or with SIGKILL at once.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use common::report::{Command, Report};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::warm::Idle;
 
 /// Environment of every trainer, where the agent's own has no other value.
 const TUNING: [(&str, &str); 3] = [
@@ -30,7 +33,8 @@ const TUNING: [(&str, &str); 3] = [
 pub enum RankEvent {
     /// A line of its standard output.
     Report(u32, Report),
-    /// It is gone, and so is everything that it started. The last event of a rank.
+    /// It is gone, and so is everything that it started; or it did what it was asked, and waits for something else to do.
+    /// The last event of a rank.
     Gone(u32, io::Result<ExitStatus>),
 }
 
@@ -41,6 +45,12 @@ pub enum RankOrder {
     Tell(Command),
     /// End, whatever it does.
     Stop,
+    /// End without a word: what it does counts no more, or it cannot hear.
+    Kill,
+    /// Stand still, keeping everything.
+    Suspend,
+    /// Go on.
+    Resume,
 }
 
 /// How to start the process of one rank.
@@ -51,7 +61,7 @@ pub struct RankProgram<'a> {
     /// The only argument.
     pub launch_file: &'a Path,
     /// Where its standard error goes.
-    pub log: File,
+    pub log: PathBuf,
     /// Rank in the gang.
     pub rank: u32,
     /// Rank on this worker.
@@ -62,7 +72,81 @@ pub struct RankProgram<'a> {
     pub threads: u32,
 }
 
-/// Starts the process of one rank. Its events go to `events`; the returned sender takes orders for it.
+/// A trainer's process and both pipes.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pid: u32,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Starts a trainer in a process group of its own. It is killed when this value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says when the program cannot be started.
+    pub fn spawn(
+        mut command: tokio::process::Command,
+        threads: u32,
+        stderr: impl Into<Stdio>,
+    ) -> io::Result<Self> {
+        let mut child = command
+            .envs(TUNING.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()))
+            .env("OMP_NUM_THREADS", threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("the process ended before it had an id"))?;
+        let stdin = child.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?;
+        Ok(Self { child, pid, stdin, lines: BufReader::new(stdout).lines() })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits until it says that it can be told a launch. Returns whether it does.
+    pub async fn ready(&mut self) -> bool {
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            if matches!(serde_json::from_str(&line), Ok(Report::Ready)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether it is there.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    ///
+    /// When it no longer reads.
+    pub async fn tell(&mut self, command: &Command) -> io::Result<()> {
+        tell(&mut self.stdin, command).await
+    }
+}
+
+/// A rank whose process is there.
+#[derive(Debug)]
+pub struct Started {
+    /// Takes orders for it.
+    pub orders: mpsc::Sender<RankOrder>,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// Starts the process of one rank. Its events go to `events`.
 ///
 /// # Errors
 ///
@@ -71,92 +155,179 @@ pub fn start(
     program: RankProgram<'_>,
     grace: Duration,
     events: mpsc::Sender<RankEvent>,
-) -> io::Result<(mpsc::Sender<RankOrder>, u32)> {
-    let rank = program.rank;
+) -> io::Result<Started> {
+    let log = File::options().create(true).append(true).open(&program.log)?;
     let mut command = tokio::process::Command::new(program.trainer);
-    command.envs(TUNING.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
-    let mut child = command
+    command
         .arg(program.launch_file)
-        .env("RANK", rank.to_string())
+        .env("RANK", program.rank.to_string())
         .env("LOCAL_RANK", program.local_rank.to_string())
-        .env("WORLD_SIZE", program.world_size.to_string())
-        .env("OMP_NUM_THREADS", program.threads.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(program.log)
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    let pid = child.id().ok_or_else(|| io::Error::other("the process ended before it had an id"))?;
-    let stdin = child.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
-    let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?;
-    let (orders, inbox) = mpsc::channel(16);
-    let reader = tokio::spawn(read_reports(rank, stdout, events.clone()));
-    tokio::spawn(async move {
-        let status = supervise(&mut child, pid, stdin, inbox, grace).await;
-        // All lines come before the end.
-        drop(reader.await);
-        drop(events.send(RankEvent::Gone(rank, status)).await);
-    });
-    Ok((orders, pid))
+        .env("WORLD_SIZE", program.world_size.to_string());
+    let process = Process::spawn(command, program.threads, log)?;
+    Ok(run(process, program.rank, grace, events, None))
 }
 
-async fn read_reports(rank: u32, stdout: ChildStdout, events: mpsc::Sender<RankEvent>) {
-    let mut lines = BufReader::new(stdout).lines();
+/// Gives a rank to a process that waits for one. `None` when the process is gone, which is nobody's failure.
+pub async fn give(
+    program: RankProgram<'_>,
+    mut idle: Idle,
+    grace: Duration,
+    events: mpsc::Sender<RankEvent>,
+) -> Option<Started> {
+    let launch = Command::Launch { path: program.launch_file.to_owned(), log: program.log };
+    if let Err(error) = idle.process.tell(&launch).await {
+        tracing::warn!(pid = idle.process.pid, %error, "a warm trainer takes no launch");
+        return None;
+    }
+    let (process, home) = idle.leave();
+    Some(run(process, program.rank, grace, events, Some(home)))
+}
+
+/// Where a process goes that did what it was asked and can do more.
+pub type Home = Box<dyn FnOnce(Process) + Send>;
+
+fn run(
+    process: Process,
+    rank: u32,
+    grace: Duration,
+    events: mpsc::Sender<RankEvent>,
+    home: Option<Home>,
+) -> Started {
+    let Process { child, pid, stdin, lines } = process;
+    let (orders, inbox) = mpsc::channel(16);
+    let reader = tokio::spawn(read_reports(rank, lines, events.clone()));
+    tokio::spawn(async move {
+        let mut rank_process = RankProcess { child, pid, stdin, grace, suspended: false };
+        let status = match rank_process.supervise(reader, inbox).await {
+            Ended::Gone(status) => status,
+            Ended::Idle(lines) => {
+                let RankProcess { child, pid, stdin, .. } = rank_process;
+                if let Some(home) = home {
+                    home(Process { child, pid, stdin, lines });
+                }
+                Ok(ExitStatus::default())
+            }
+        };
+        drop(events.send(RankEvent::Gone(rank, status)).await);
+    });
+    Started { orders, pid }
+}
+
+/// Passes reports on until the end of the output, or until the process waits for something to do: then the rest of
+/// what it will say is returned.
+async fn read_reports(
+    rank: u32,
+    mut lines: Lines<BufReader<ChildStdout>>,
+    events: mpsc::Sender<RankEvent>,
+) -> Option<Lines<BufReader<ChildStdout>>> {
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
+            Ok(Report::Ready) => return Some(lines),
             Ok(report) => {
                 if events.send(RankEvent::Report(rank, report)).await.is_err() {
-                    return;
+                    return None;
                 }
             }
             // libtorch or a library below it may print; what is not a report is not ours to judge.
             Err(error) => tracing::debug!(rank, line, %error, "not a report"),
         }
     }
+    None
 }
 
-async fn supervise(
-    child: &mut Child,
+/// How a rank left its process.
+enum Ended {
+    /// With it.
+    Gone(io::Result<ExitStatus>),
+    /// Alive.
+    Idle(Lines<BufReader<ChildStdout>>),
+}
+
+struct RankProcess {
+    child: Child,
     pid: u32,
-    mut stdin: ChildStdin,
-    mut inbox: mpsc::Receiver<RankOrder>,
+    stdin: ChildStdin,
     grace: Duration,
-) -> io::Result<ExitStatus> {
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            order = inbox.recv() => match order {
-                Some(RankOrder::Tell(command)) => tell(&mut stdin, &command).await,
-                Some(RankOrder::Stop) | None => break stop(child, pid, grace).await,
-            },
-        }
-    };
-    // The leader is gone; what it may have started in its group must not hold the slot.
-    signal(pid, Signal::SIGKILL);
-    status
+    suspended: bool,
 }
 
-async fn tell(stdin: &mut ChildStdin, command: &Command) {
+impl RankProcess {
+    async fn supervise(
+        &mut self,
+        mut reader: JoinHandle<Option<Lines<BufReader<ChildStdout>>>>,
+        mut inbox: mpsc::Receiver<RankOrder>,
+    ) -> Ended {
+        let mut reading = true;
+        let status = loop {
+            tokio::select! {
+                // A process that waits for something to do is alive.
+                biased;
+                read = &mut reader, if reading => {
+                    reading = false;
+                    if let Ok(Some(lines)) = read {
+                        return Ended::Idle(lines);
+                    }
+                },
+                status = self.child.wait() => break status,
+                order = inbox.recv() => match order {
+                    Some(order @ (RankOrder::Tell(_) | RankOrder::Suspend | RankOrder::Resume)) => {
+                        self.obey(order).await;
+                    }
+                    Some(RankOrder::Kill) => {
+                        signal(self.pid, Signal::SIGKILL);
+                        break self.child.wait().await;
+                    }
+                    Some(RankOrder::Stop) | None => break self.stop().await,
+                },
+            }
+        };
+        // The leader is gone; what it may have started in its group must not hold the slot.
+        signal(self.pid, Signal::SIGKILL);
+        if reading {
+            // All lines come before the end.
+            drop(reader.await);
+        }
+        Ended::Gone(status)
+    }
+
+    async fn obey(&mut self, order: RankOrder) {
+        match order {
+            RankOrder::Tell(command) => {
+                // A process that no longer reads is about to be gone, which is reported in its own way.
+                if let Err(error) = tell(&mut self.stdin, &command).await {
+                    tracing::debug!(%error, "a trainer does not read its commands");
+                }
+            }
+            RankOrder::Suspend => {
+                self.suspended = true;
+                signal(self.pid, Signal::SIGSTOP);
+            }
+            RankOrder::Resume => {
+                self.suspended = false;
+                signal(self.pid, Signal::SIGCONT);
+            }
+            RankOrder::Stop | RankOrder::Kill => {}
+        }
+    }
+
+    async fn stop(&mut self) -> io::Result<ExitStatus> {
+        // What stands still does not hear that it should end.
+        if !self.suspended {
+            signal(self.pid, Signal::SIGTERM);
+            if let Ok(status) = tokio::time::timeout(self.grace, self.child.wait()).await {
+                return status;
+            }
+        }
+        signal(self.pid, Signal::SIGKILL);
+        self.child.wait().await
+    }
+}
+
+async fn tell(stdin: &mut ChildStdin, command: &Command) -> io::Result<()> {
     let mut line = serde_json::to_vec(command).expect("a command holds only strings");
     line.push(b'\n');
-    // A process that no longer reads is about to be gone, which is reported in its own way.
-    if let Err(error) = stdin.write_all(&line).await {
-        tracing::debug!(%error, "a trainer does not read its commands");
-    }
+    stdin.write_all(&line).await
 }
-
-async fn stop(child: &mut Child, pid: u32, grace: Duration) -> io::Result<ExitStatus> {
-    signal(pid, Signal::SIGTERM);
-    match tokio::time::timeout(grace, child.wait()).await {
-        Ok(status) => status,
-        Err(_elapsed) => {
-            signal(pid, Signal::SIGKILL);
-            child.wait().await
-        }
-    }
-}
-
 /// Signals a whole process group. One that is gone is no error.
 pub fn signal(group: u32, signal: Signal) {
     let Ok(group) = i32::try_from(group) else { return };
@@ -186,14 +357,14 @@ mod tests {
         let program = RankProgram {
             trainer: &script,
             launch_file: Path::new("/dev/null"),
-            log: File::create(folder.join("log")).unwrap(),
+            log: folder.join("log"),
             rank: 0,
             local_rank: 0,
             world_size: 1,
             threads: 1,
         };
-        let (orders, _) = start(program, grace, events).unwrap();
-        (orders, inbox)
+        let started = start(program, grace, events).unwrap();
+        (started.orders, inbox)
     }
 
     async fn gone(inbox: &mut mpsc::Receiver<RankEvent>) -> ExitStatus {
@@ -242,6 +413,24 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the child outlived its group");
+    }
+
+    #[tokio::test]
+    async fn a_suspended_process_stands_still_goes_on_and_can_be_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let body = r#"while :; do echo '{"report":"warning","message":"tick"}'; sleep 0.02; done"#;
+        let (orders, mut inbox) = start_script(folder.path(), body, Duration::from_secs(60));
+        inbox.recv().await.unwrap();
+        orders.send(RankOrder::Suspend).await.unwrap();
+        let quiet = Duration::from_millis(300);
+        while tokio::time::timeout(quiet, inbox.recv()).await.is_ok() {}
+        orders.send(RankOrder::Resume).await.unwrap();
+        inbox.recv().await.unwrap();
+        orders.send(RankOrder::Suspend).await.unwrap();
+        // Without the grace that only a process which hears would need.
+        orders.send(RankOrder::Stop).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), gone(&mut inbox)).await.unwrap();
+        assert_eq!(ended.signal(), Some(9));
     }
 
     fn is_zombie(pid: i32) -> bool {

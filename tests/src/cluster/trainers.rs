@@ -1,5 +1,6 @@
 //! Trainers as the operating system sees them.
 
+use std::fs;
 use std::path::Path;
 
 /// The process of one rank.
@@ -16,14 +17,47 @@ pub struct TrainerProcess {
 }
 
 impl TrainerProcess {
-    /// Reads what the command line of a trainer names: `…/WORKER/attempts/ATTEMPT/rank-RANK.json`.
-    pub(super) fn of((pid, command): (u32, String)) -> Option<Self> {
-        let launch = Path::new(command.split(' ').next_back()?);
-        let rank =
-            launch.file_name()?.to_str()?.strip_prefix("rank-")?.strip_suffix(".json")?.parse().ok()?;
-        let folder = |level| Some(launch.ancestors().nth(level)?.file_name()?.to_str()?.to_owned());
-        Some(Self { pid, worker: folder(3)?, attempt: folder(1)?, rank })
+    /// Trainers that run, from what agents write down for their successors:
+    /// `workers/WORKER/attempts/ATTEMPT/rank-RANK.pid`. A command line says less: a trainer may have been started before
+    /// there was an attempt for it.
+    pub(super) fn all(workers: &Path) -> Vec<Self> {
+        let mut found = Vec::new();
+        for worker in names(workers) {
+            let attempts = workers.join(&worker).join("attempts");
+            for attempt in names(&attempts) {
+                for file in names(&attempts.join(&attempt)) {
+                    let rank = file.strip_prefix("rank-").and_then(|rest| rest.strip_suffix(".pid"));
+                    let Some(rank) = rank.and_then(|rank| rank.parse().ok()) else { continue };
+                    let pid = alive(&attempts.join(&attempt).join(&file));
+                    found.extend(pid.map(|pid| Self {
+                        pid,
+                        worker: worker.clone(),
+                        attempt: attempt.clone(),
+                        rank,
+                    }));
+                }
+            }
+        }
+        found
     }
+}
+
+/// Names in a folder, in their order. Nothing, if it is gone.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// The process of a file that holds its number and its start, if it still runs.
+fn alive(file: &Path) -> Option<u32> {
+    let text = fs::read_to_string(file).ok()?;
+    let (pid, start) = text.trim().split_once(' ')?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    (state != "Z" && state != "X" && fields.nth(18)? == start).then(|| pid.parse().ok())?
 }
 
 #[cfg(test)]
@@ -31,10 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trainer_is_told_from_other_processes_by_its_launch_file() {
-        let command = "/t/credence-trainer /tmp/x/workers/alpha/attempts/a12/rank-1.json";
-        let expected = TrainerProcess { pid: 7, worker: "alpha".into(), attempt: "a12".into(), rank: 1 };
-        assert_eq!(TrainerProcess::of((7, command.into())), Some(expected));
-        assert_eq!(TrainerProcess::of((8, "credence worker --data-dir /tmp/x/workers/alpha".into())), None);
+    fn a_trainer_is_found_by_the_file_of_its_attempt_while_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = folder.path().join("alpha/attempts/a12");
+        fs::create_dir_all(&attempt).unwrap();
+        let pid = std::process::id();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap();
+        fs::write(attempt.join("rank-1.pid"), format!("{pid} {start}\n")).unwrap();
+        fs::write(attempt.join("rank-2.pid"), format!("{pid} 1\n")).unwrap();
+        fs::write(attempt.join("rank-3.log"), "text").unwrap();
+        let expected = TrainerProcess { pid, worker: "alpha".into(), attempt: "a12".into(), rank: 1 };
+        assert_eq!(TrainerProcess::all(folder.path()), [expected]);
+        assert_eq!(TrainerProcess::all(&folder.path().join("nothing")), []);
     }
 }

@@ -18,6 +18,7 @@ mod operations;
 mod partition;
 mod placement;
 mod protocol;
+mod recovery;
 mod reuse;
 mod shutdown;
 mod storm;

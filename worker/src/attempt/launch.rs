@@ -1,6 +1,6 @@
 //! Starting the ranks of an attempt.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,42 +11,48 @@ use tokio::sync::mpsc;
 
 use super::{Context, Files, log_file, work_dir};
 use crate::leftovers;
-use crate::process::{self, RankEvent, RankOrder, RankProgram};
+use crate::process::{self, RankEvent, RankProgram, Started};
 
-/// Starts every rank of the attempt on this worker. If one cannot be started, those before it are stopped when the
+/// Starts every rank of the attempt on this worker, in a trainer that waits for it where there is one. If one cannot be started, those before it are stopped when the
 /// senders of their orders are dropped.
 ///
 /// # Errors
 ///
 /// What the operating system said, with the file or program that it said it of.
-pub fn start_ranks(
+pub async fn start_ranks(
     context: &Arc<Context>,
     launch: &Launch,
     files: &Files,
     events: mpsc::Sender<RankEvent>,
-) -> io::Result<Vec<(u32, mpsc::Sender<RankOrder>)>> {
+) -> io::Result<Vec<(u32, Started)>> {
     let folder = context.folder(launch.attempt);
     let mut ranks = Vec::new();
     for local_rank in 0..launch.ranks {
         let rank = launch.first_rank + local_rank;
         let launch_file = write_launch(context, launch, files, &folder, rank)?;
-        let log_path = log_file(&folder, rank);
-        let log = File::options().create(true).append(true).open(&log_path).map_err(|e| at(&log_path, &e))?;
         let config = &context.config;
-        let program = RankProgram {
+        let program = || RankProgram {
             trainer: &config.trainer,
             launch_file: &launch_file,
-            log,
+            log: log_file(&folder, rank),
             rank,
             local_rank,
             world_size: launch.world_size,
             threads: config.threads_per_slot,
         };
-        let (orders, pid) =
-            process::start(program, config.grace, events.clone()).map_err(|e| at(&config.trainer, &e))?;
-        tracing::info!(rank, pid, label = launch.label, "started a trainer");
-        ranks.push((rank, orders));
-        leftovers::record(&folder, rank, pid).map_err(|e| at(&folder, &e))?;
+        let warm = match context.trainers.take().await {
+            Some(idle) => process::give(program(), idle, config.grace, events.clone()).await,
+            None => None,
+        };
+        let is_warm = warm.is_some();
+        let started = match warm {
+            Some(started) => started,
+            None => process::start(program(), config.grace, events.clone())
+                .map_err(|e| at(&config.trainer, &e))?,
+        };
+        tracing::info!(rank, pid = started.pid, warm = is_warm, label = launch.label, "started a trainer");
+        leftovers::record(&folder, rank, started.pid).map_err(|e| at(&folder, &e))?;
+        ranks.push((rank, started));
     }
     Ok(ranks)
 }

@@ -39,6 +39,35 @@ impl Outcomes {
         self.yielded = true;
     }
 
+    /// The agent ends the attempt, for a reason that explains whatever ranks say from now on.
+    pub fn condemned(&mut self, cause: FailureCause) {
+        tracing::warn!(%cause, "the attempt is ended");
+        if self.has_no_better_cause(&cause) {
+            self.cause = Some(cause);
+        }
+    }
+
+    /// Whether the cause is known, so that nothing that other ranks may say would explain it better.
+    pub fn explained(&self) -> bool {
+        !matches!(self.cause, None | Some(FailureCause::CollectiveFailed { .. }))
+    }
+
+    /// Whether the scores are there: nothing that is asked from now on keeps the trial from its end.
+    pub fn is_done(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    /// A rank whose peer died sees a failed collective: an effect, not the cause.
+    fn has_no_better_cause(&self, cause: &FailureCause) -> bool {
+        match &self.cause {
+            None => true,
+            Some(FailureCause::CollectiveFailed { .. }) => {
+                !matches!(cause, FailureCause::CollectiveFailed { .. })
+            }
+            Some(_) => false,
+        }
+    }
+
     /// The coordinator wanted the attempt to end; what ranks do from now on is no failure of theirs.
     pub fn stopped(&mut self) {
         self.stopped = true;
@@ -59,15 +88,7 @@ impl Outcomes {
             (None, Err(error)) => FailureCause::LaunchFailed { message: error.to_string() },
         };
         tracing::warn!(rank, %cause, "a trainer is gone");
-        // A rank whose peer died sees a failed collective: an effect, not the cause.
-        let explains = match &self.cause {
-            None => true,
-            Some(FailureCause::CollectiveFailed { .. }) => {
-                !matches!(cause, FailureCause::CollectiveFailed { .. })
-            }
-            Some(_) => false,
-        };
-        if explains {
+        if self.has_no_better_cause(&cause) {
             self.cause = Some(cause);
         }
         true
@@ -122,6 +143,24 @@ mod tests {
         outcomes.failed(0, FailureCause::NonFiniteLoss { step: 3 });
         outcomes.gone(0, exited(1));
         assert_eq!(outcomes.into_end(true, Ok(vec![])), Err(FailureCause::NonFiniteLoss { step: 3 }));
+    }
+
+    #[test]
+    fn what_the_agent_found_explains_what_ranks_say_when_they_are_killed() {
+        let hung = FailureCause::Hung {
+            rank: 1,
+            worker: "w".to_owned(),
+            step: 3,
+            phase: "forward".to_owned(),
+            silent_ms: 2_000,
+        };
+        let mut outcomes = Outcomes::default();
+        assert!(!outcomes.explained());
+        outcomes.failed(0, FailureCause::CollectiveFailed { rank: 0 });
+        assert!(outcomes.gone(0, exited(1)) && !outcomes.explained());
+        outcomes.condemned(hung.clone());
+        assert!(outcomes.gone(1, killed(9)) && outcomes.explained());
+        assert_eq!(outcomes.into_end(true, Ok(vec![])), Err(hung));
     }
 
     #[test]

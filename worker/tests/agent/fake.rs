@@ -167,6 +167,18 @@ impl WorkerSession for Service {
     }
 }
 
+/// The beginning of every script: one that is started with `--warm` runs itself for each launch that it is told of, until
+/// that fails.
+const WARM: &str = r#"if [ "$1" = --warm ]; then
+  echo '{"report":"ready"}'
+  while read -r line; do
+    path=${line#*\"path\":\"}; log=${line#*\"log\":\"}
+    WARM=$$ sh "$0" "${path%%\"*}" 2>>"${log%%\"*}" || exit 1
+    echo '{"report":"ready"}'
+  done
+  exit 3
+fi"#;
+
 /// An agent in this process, in a folder of its own.
 pub struct Node {
     folder: tempfile::TempDir,
@@ -177,13 +189,19 @@ pub struct Node {
 impl Node {
     /// Starts an agent. `$1` of the script is the launch file; it runs in the rank's folder.
     pub async fn start(fake: &Fake, slots: u32, script: &str) -> Self {
+        Self::start_with(fake, slots, script, |_| {}).await
+    }
+
+    /// As [`start`](Self::start), with other settings.
+    pub async fn start_with(fake: &Fake, slots: u32, script: &str, change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let trainer = folder.path().join("trainer.sh");
         let home = folder.path().display();
-        let text = format!("#!/bin/sh\nHOME_OF_TEST='{home}'\ncd \"${{1%.json}}\" || exit 9\n{script}\n");
+        let text =
+            format!("#!/bin/sh\n{WARM}\nHOME_OF_TEST='{home}'\ncd \"${{1%.json}}\" || exit 9\n{script}\n");
         std::fs::write(&trainer, text).unwrap();
         std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let config = Config {
+        let mut config = Config {
             coordinator: fake.url.clone(),
             name: "node".to_owned(),
             host: "127.0.0.1".to_owned(),
@@ -192,6 +210,8 @@ impl Node {
             labels: std::collections::BTreeMap::new(),
             device: "cpu".to_owned(),
             slot_memory_mib: 0,
+            warm_trainers: Some(0),
+            log_patterns: Vec::new(),
             threads_per_slot: 1,
             data_dir: folder.path().join("data"),
             datasets_dir: folder.path().join("datasets"),
@@ -200,6 +220,7 @@ impl Node {
             reconnect_limit: Duration::from_millis(200),
             cache_mib: 16,
         };
+        change(&mut config);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             if stopped.await.is_err() {
@@ -222,6 +243,33 @@ impl Node {
     pub fn pid_of(&self, attempt: AttemptId) -> u32 {
         let file: PathBuf = self.folder.path().join(attempt.to_string());
         std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
+    /// A file that a script wrote into its `$HOME_OF_TEST`.
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap().trim().to_owned()
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Waits until so many trainers that are alive wait for a launch.
+    pub async fn wait_for_warm(&self, count: usize) {
+        let waiting = || {
+            let files =
+                std::fs::read_dir(self.folder.path().join("data/warm")).into_iter().flatten().flatten();
+            let pids = files.filter_map(|file| file.path().file_stem()?.to_str()?.parse().ok());
+            pids.filter(|&pid| is_alive(pid)).count()
+        };
+        let enough = async {
+            while waiting() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // The file is written when the process is there, a moment before it says that it is ready.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        tokio::time::timeout(PATIENCE, enough).await.expect("warm trainers in time");
     }
 
     pub fn break_trainer(&self) {

@@ -3,7 +3,10 @@
 //! Decides when the process must leave because the agent is gone. Does not decide what a command means
 //! or what is worth a report.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +15,8 @@ use std::time::Duration;
 
 use common::FailureCause;
 use common::report::{Command, Report, exit};
+
+use crate::beacon::Beacon;
 
 /// Writes reports, one JSON object a line, each flushed at once. Shared by all threads.
 pub struct Reporter {
@@ -52,17 +57,30 @@ impl Reporter {
     }
 }
 
-/// Both pipes.
+/// All ways to and from the agent, for one launch.
 pub struct Agent {
     /// To the agent.
     pub reporter: Arc<Reporter>,
     /// From the agent.
-    pub commands: Commands,
+    pub commands: Rc<Commands>,
+    /// Where the agent looks, without being told.
+    pub beacon: Rc<Beacon>,
 }
 
 /// Commands of the agent, in the order of their arrival.
 pub struct Commands {
     receiver: Receiver<Command>,
+    checkpoint_asked: Cell<bool>,
+    yield_asked: Cell<bool>,
+}
+
+/// What a warm trainer is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The launch file.
+    pub path: PathBuf,
+    /// Where standard error goes meanwhile.
+    pub log: PathBuf,
 }
 
 /// No address of the rendezvous store arrived.
@@ -73,7 +91,7 @@ pub struct NoRendezvous(Duration);
 impl Commands {
     /// Starts to read commands from `input` on a thread of its own. `ended` is called at the end of the
     /// input, which means that the agent is gone.
-    pub fn listen(input: impl BufRead + Send + 'static, ended: impl FnOnce() + Send + 'static) -> Self {
+    pub fn listen(input: impl BufRead + Send + 'static, ended: impl FnOnce() + Send + 'static) -> Rc<Self> {
         let (sender, receiver) = mpsc::channel();
         let span = tracing::Span::current();
         thread::spawn(move || {
@@ -81,7 +99,23 @@ impl Commands {
             read_commands(input, &sender);
             ended();
         });
-        Self { receiver }
+        Rc::new(Self { receiver, checkpoint_asked: Cell::new(false), yield_asked: Cell::new(false) })
+    }
+
+    /// Waits for the next launch. What was said before it was meant for the one before, and is forgotten. `None` when
+    /// there will be none.
+    pub fn order(&self) -> Option<Order> {
+        loop {
+            match self.receiver.recv() {
+                Ok(Command::Launch { path, log }) => {
+                    self.checkpoint_asked.set(false);
+                    self.yield_asked.set(false);
+                    return Some(Order { path, log });
+                }
+                Ok(Command::Rendezvous { .. } | Command::Checkpoint | Command::Yield) => {}
+                Err(mpsc::RecvError) => return None,
+            }
+        }
     }
 
     /// Waits for the address of the rendezvous store.
@@ -93,8 +127,7 @@ impl Commands {
         loop {
             match self.receiver.recv_timeout(limit) {
                 Ok(Command::Rendezvous { address }) => return Ok(address),
-                // Nothing is trained yet, so there is nothing to keep.
-                Ok(Command::Checkpoint | Command::Yield) => {}
+                Ok(command) => self.note(&command),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(NoRendezvous(limit));
                 }
@@ -104,12 +137,33 @@ impl Commands {
 
     /// Whether a checkpoint was asked for since the last call.
     pub fn checkpoint_asked(&self) -> bool {
-        let mut asked = false;
+        self.hear();
+        self.checkpoint_asked.take()
+    }
+
+    /// Whether the rank was asked to end before its time.
+    pub fn yield_asked(&self) -> bool {
+        self.hear();
+        self.yield_asked.get()
+    }
+
+    fn hear(&self) {
         loop {
             match self.receiver.try_recv() {
-                Ok(Command::Checkpoint | Command::Yield) => asked = true,
-                Ok(Command::Rendezvous { .. }) => {}
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return asked,
+                Ok(command) => self.note(&command),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn note(&self, command: &Command) {
+        match command {
+            Command::Checkpoint => self.checkpoint_asked.set(true),
+            Command::Yield => self.yield_asked.set(true),
+            // The agent tells the address again when it hears it again.
+            Command::Rendezvous { .. } => {}
+            Command::Launch { path, .. } => {
+                tracing::error!(path = %path.display(), "ignored a launch, because another one runs");
             }
         }
     }
@@ -177,5 +231,34 @@ mod tests {
         assert_eq!(commands.rendezvous(Duration::from_secs(1)).unwrap(), "h:1");
         assert!(commands.checkpoint_asked());
         assert!(!commands.checkpoint_asked());
+        assert!(!commands.yield_asked());
+    }
+
+    #[test]
+    fn what_was_said_before_a_launch_does_not_concern_it() {
+        let input = concat!(
+            r#"{"command":"launch","path":"/1","log":"/l"}"#,
+            "\n",
+            r#"{"command":"yield"}"#,
+            "\n",
+            r#"{"command":"checkpoint"}"#,
+            "\n",
+            r#"{"command":"launch","path":"/2","log":"/l"}"#,
+            "\n"
+        );
+        let commands = Commands::listen(Cursor::new(input), || {});
+        assert_eq!(commands.order().unwrap().path, PathBuf::from("/1"));
+        assert_eq!(commands.order().unwrap().path, PathBuf::from("/2"));
+        assert!(!commands.checkpoint_asked() && !commands.yield_asked());
+        assert_eq!(commands.order(), None);
+    }
+
+    #[test]
+    fn a_yield_that_comes_while_a_rank_waits_for_the_others_is_kept() {
+        let input =
+            concat!(r#"{"command":"yield"}"#, "\n", r#"{"command":"rendezvous","address":"h:1"}"#, "\n");
+        let commands = Commands::listen(Cursor::new(input), || {});
+        assert_eq!(commands.rendezvous(Duration::from_secs(10)).unwrap(), "h:1");
+        assert!(commands.yield_asked() && commands.yield_asked());
     }
 }

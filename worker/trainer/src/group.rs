@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
 use std::time::Duration;
 
 use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
+use common::beacon::Phase;
 use common::report::{Launch, Report};
 use tch::{Kind, Tensor};
 
-use crate::agent::{Commands, NoRendezvous, Reporter};
+use crate::agent::{Agent, NoRendezvous};
+use crate::beacon::Beacon;
 
 /// Bounds the meeting of the ranks, and then each collective. Longer than any step and any pause to copy
 /// a checkpoint; a rank that is killed is noticed at once, only one that hangs takes so long.
@@ -52,6 +55,7 @@ pub struct Group {
     process: ProcessGroup,
     /// Rank 0 serves it to the others for as long as it lives.
     _store: Option<Store>,
+    beacon: Rc<Beacon>,
 }
 
 impl Group {
@@ -61,20 +65,21 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError`] when the ranks do not find each other in time.
-    pub fn join(launch: &Launch, commands: &Commands, reporter: &Reporter) -> Result<Self, GroupError> {
+    pub fn join(launch: &Launch, agent: &Agent) -> Result<Self, GroupError> {
         if launch.world_size == 1 && launch.rank == 0 {
-            return Ok(Self::alone());
+            return Ok(Self { beacon: Rc::clone(&agent.beacon), ..Self::alone() });
         }
+        agent.beacon.enter(Phase::Rendezvous, 0);
         let rank = Rank::new(launch.rank as usize, launch.world_size as usize)
             .ok_or(GroupError::Rank { rank: launch.rank, world_size: launch.world_size })?;
         let store = if rank.index() == 0 {
             let store = Store::host(rank, resolve(&launch.host)?, TIMEOUT)?;
             let address = format!("{}:{}", launch.host, store.port());
             tracing::info!(address, "rendezvous store is up");
-            reporter.send(&Report::Rendezvous { address });
+            agent.reporter.send(&Report::Rendezvous { address });
             store
         } else {
-            let address = commands.rendezvous(TIMEOUT)?;
+            let address = agent.commands.rendezvous(TIMEOUT)?;
             let (host, port) = split_address(&address).ok_or(GroupError::Address(address.clone()))?;
             Store::connect(rank, host, port, TIMEOUT)?
         };
@@ -87,17 +92,27 @@ impl Group {
         };
         let process = ProcessGroup::gloo(&options)?;
         tracing::info!(world_size = launch.world_size, "process group joined");
-        Ok(Self { process, _store: Some(store) })
+        Ok(Self { process, _store: Some(store), beacon: Rc::clone(&agent.beacon) })
     }
 
     /// A group of one, which opens no socket.
     pub fn alone() -> Self {
-        Self { process: ProcessGroup::alone(), _store: None }
+        Self { process: ProcessGroup::alone(), _store: None, beacon: Beacon::dark() }
     }
 
     /// The process group, for the reducer.
     pub fn process(&self) -> &ProcessGroup {
         &self.process
+    }
+
+    /// Where this rank says what it does.
+    pub fn beacon(&self) -> &Beacon {
+        &self.beacon
+    }
+
+    /// Runs a collective, and says so meanwhile. That of one rank is none.
+    fn together<T>(&self, collective: impl FnOnce() -> T) -> T {
+        if self.is_alone() { collective() } else { self.beacon.during(Phase::Collective, collective) }
     }
 
     /// Whether this rank speaks for the trial: it reports, and writes checkpoints.
@@ -117,7 +132,7 @@ impl Group {
     /// [`GroupError::Collective`] when a rank does not take part.
     pub fn broadcast<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), GroupError> {
         for tensor in tensors {
-            self.process.broadcast(&tensor.detach(), 0)?;
+            self.together(|| self.process.broadcast(&tensor.detach(), 0))?;
         }
         Ok(())
     }
@@ -129,7 +144,7 @@ impl Group {
     /// As [`broadcast`](Self::broadcast).
     pub fn mean(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
         let mean = tensor.detach().copy();
-        self.process.all_reduce(&mean, ReduceOp::Avg)?;
+        self.together(|| self.process.all_reduce(&mean, ReduceOp::Avg))?;
         Ok(mean)
     }
 
@@ -140,8 +155,19 @@ impl Group {
     /// As [`broadcast`](Self::broadcast).
     pub fn sum(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
         let sum = tensor.detach().copy();
-        self.process.all_reduce(&sum, ReduceOp::Sum)?;
+        self.together(|| self.process.all_reduce(&sum, ReduceOp::Sum))?;
         Ok(sum)
+    }
+
+    /// The largest of each element over the ranks.
+    ///
+    /// # Errors
+    ///
+    /// As [`broadcast`](Self::broadcast).
+    pub fn max(&self, tensor: &Tensor) -> Result<Tensor, GroupError> {
+        let max = tensor.detach().copy();
+        self.together(|| self.process.all_reduce(&max, ReduceOp::Max))?;
+        Ok(max)
     }
 
     /// The rows of all ranks, in their order; every rank has equally many.
@@ -150,7 +176,7 @@ impl Group {
     ///
     /// As [`broadcast`](Self::broadcast).
     pub fn gather_rows(&self, rows: &Tensor) -> Result<Tensor, GroupError> {
-        Ok(Tensor::cat(&self.process.all_gather(&rows.detach().contiguous())?, 0))
+        Ok(Tensor::cat(&self.together(|| self.process.all_gather(&rows.detach().contiguous()))?, 0))
     }
 
     /// Checks that all ranks hold the same bits. Every rank gets the same answer.
@@ -160,7 +186,7 @@ impl Group {
     /// [`GroupError::Diverged`] when they do not.
     pub fn check_equal<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), GroupError> {
         let mine = digest(tensors);
-        let all = self.process.all_gather(&mine)?;
+        let all = self.together(|| self.process.all_gather(&mine))?;
         if all.iter().all(|other| *other == mine) { Ok(()) } else { Err(GroupError::Diverged) }
     }
 }

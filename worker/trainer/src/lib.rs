@@ -2,7 +2,8 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`agent`], [`log`] | how the process speaks with the agent that started it, and when it leaves |
+//! | [`agent`], [`log`], [`beacon`] | how the process speaks with the agent that started it, and when it leaves |
+//! | [`warm`] | a process that is started before its launch is known, and runs several |
 //! | [`rank`] | what a launch comes to, and what a failure is called |
 //! | [`train`] | training: steps, optimizer, learning rate, what is measured |
 //! | [`checkpoint`], [`storage`] | what is kept of training, and how files reach the disk |
@@ -17,6 +18,7 @@
 //! the coordinator, or retries.
 
 pub mod agent;
+pub mod beacon;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
@@ -31,3 +33,4 @@ pub mod seed;
 pub mod storage;
 pub mod train;
 pub mod uq;
+pub mod warm;

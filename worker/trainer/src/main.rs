@@ -7,13 +7,17 @@ use std::process::ExitCode;
 use common::report::exit;
 use common::spec::NUMERICS;
 use trainer::error::chain;
-use trainer::{log, rank};
+use trainer::{log, rank, warm};
 
 const HELP: &str = "\
 One rank of one trial of Credence. Started by `credence worker`, never by hand.
 
 Usage: credence-trainer LAUNCH.json
+       credence-trainer --warm OWNER
        credence-trainer --version | --help
+
+With --warm, it loads libtorch, says that it is ready, and runs the launches that it is then told of, one after the
+other, until one fails. OWNER, the folder of the agent, is for those who list processes.
 
 Reads commands on standard input and writes reports on standard output, one JSON object a line; the end of
 standard input means that the agent is gone, and ends the process. Logs to standard error.
@@ -35,6 +39,10 @@ fn main() -> ExitCode {
         [flag] if flag == "--help" || flag == "-h" => print(HELP),
         [flag] if flag == "--version" || flag == "-V" => {
             print(&format!("credence-trainer {} (numerics {NUMERICS})\n", env!("CARGO_PKG_VERSION")))
+        }
+        [flag, _owner] if flag == "--warm" => {
+            log::start();
+            warm::serve()
         }
         [path] if !path.to_string_lossy().starts_with('-') => start(Path::new(path)),
         _ => usage("expected the path of a launch file"),

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, BufReader};
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use common::FailureCause;
@@ -11,6 +12,7 @@ use common::report::{Launch, Report, exit};
 use common::spec::TrialSpec;
 
 use crate::agent::{Agent, Commands, Reporter};
+use crate::beacon::Beacon;
 use crate::error::{TrainerError, cause_of_text, chain};
 use crate::{evaluate, log, train};
 
@@ -45,18 +47,31 @@ pub fn read_launch(path: &Path) -> Result<Launch, LaunchError> {
     serde_json::from_slice(&text).map_err(|source| LaunchError::Parse { path: path.to_owned(), source })
 }
 
-/// Runs the rank and returns its exit status.
+/// What is set once in the life of a process, whatever it runs. libtorch refuses the second setting of some of it.
+pub fn prepare_process(reporter: &Arc<Reporter>) {
+    report_panics(reporter);
+    tch::set_num_interop_threads(1);
+}
+
+/// Runs the rank that the process was started for, and returns its exit status.
 pub fn run(launch: &Launch) -> i32 {
-    let span = log::rank_span(launch);
-    let _entered = span.enter();
     let reporter = Reporter::stdout();
-    report_panics(&reporter);
+    prepare_process(&reporter);
     // An agent that is gone cannot account for this process's slot, so the process must not outlive it.
-    let commands = Commands::listen(BufReader::new(io::stdin()), || {
+    let span = log::rank_span(launch);
+    let commands = Commands::listen(BufReader::new(io::stdin()), move || {
+        let _entered = span.enter();
         tracing::warn!("standard input has ended: the agent is gone");
         c10d::exit_now(exit::AGENT_LOST)
     });
-    let agent = Agent { reporter, commands };
+    run_in(launch, reporter, commands)
+}
+
+/// Runs a rank in a prepared process, and returns what would be its exit status.
+pub fn run_in(launch: &Launch, reporter: Arc<Reporter>, commands: Rc<Commands>) -> i32 {
+    let span = log::rank_span(launch);
+    let _entered = span.enter();
+    let agent = Agent { reporter, commands, beacon: Beacon::light(&launch.work_dir) };
     match execute(launch, &agent) {
         Ok(()) => exit::SUCCESS,
         Err(error) => {
@@ -69,7 +84,6 @@ pub fn run(launch: &Launch) -> i32 {
 fn execute(launch: &Launch, agent: &Agent) -> Result<(), TrainerError> {
     let threads = i32::try_from(launch.threads).unwrap_or(i32::MAX).max(1);
     tch::set_num_threads(threads);
-    tch::set_num_interop_threads(1);
     match &launch.spec {
         TrialSpec::Train(spec) => train::run(launch, spec, agent),
         TrialSpec::Evaluate(spec) => evaluate::run(launch, spec, agent),

@@ -16,7 +16,8 @@ use crate::storage::StorageError;
 pub struct Saver {
     sender: Sender<Snapshot>,
     busy: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    /// Ends with the step of the last checkpoint that was written.
+    thread: JoinHandle<Option<u64>>,
     target: Target,
 }
 
@@ -65,12 +66,32 @@ impl Saver {
         let _ = self.thread.join();
         self.target.save(last)
     }
+
+    /// Waits for the thread, then writes `last`, unless the thread wrote the checkpoint of that step: the agent takes a
+    /// file away once it has stored it, so none is written twice.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] when `last` cannot be written.
+    pub fn leave(self, last: &Snapshot) -> Result<(), StorageError> {
+        drop(self.sender);
+        match self.thread.join() {
+            Ok(Some(step)) if step == last.step() => Ok(()),
+            // A panic of the thread has ended the process by the panic hook.
+            Ok(_) | Err(_) => self.target.save(last),
+        }
+    }
 }
 
 impl Target {
-    fn save_all(&self, snapshots: &Receiver<Snapshot>, busy: &AtomicBool) {
+    fn save_all(&self, snapshots: &Receiver<Snapshot>, busy: &AtomicBool) -> Option<u64> {
+        let mut written = None;
         for snapshot in snapshots {
-            if let Err(error) = self.save(&snapshot) {
+            let saved = self.save(&snapshot);
+            if saved.is_ok() {
+                written = Some(snapshot.step());
+            }
+            if let Err(error) = saved {
                 let message = format!(
                     "the checkpoint of step {} was not written ({error}); training goes on without it: \
                      check the space left in the worker's folder",
@@ -81,6 +102,7 @@ impl Target {
             }
             busy.store(false, Ordering::Release);
         }
+        written
     }
 
     fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {

@@ -13,8 +13,10 @@ mod sets;
 mod training;
 mod variants;
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use common::beacon::Phase;
 use common::report::{Launch, Report};
 use common::spec::{
     Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, Task, TrainSpec,
@@ -53,14 +55,16 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
     let unshifted = evaluation.unshifted_sets()?;
     let shift = Shift::open(launch, spec, &first.data)?;
     let total = evaluation.passes(&unshifted, shift.as_ref());
-    let mut recorder = Recorder::new(Progress::new(agent.reporter.clone(), total, 0));
+    let progress = Progress::new(agent.reporter.clone(), total, 0);
+    let mut recorder = Recorder::new(progress, Rc::clone(&agent.beacon));
 
     let mut sets = evaluation.predict(unshifted, &mut recorder)?;
     for lot in shift.iter().flat_map(Shift::lots) {
-        let shifted = evaluation.shifted_sets(&lot)?;
+        let shifted = recorder.during(Phase::Loading, || evaluation.shifted_sets(&lot))?;
         sets.extend(evaluation.predict(shifted, &mut recorder)?);
     }
 
+    agent.beacon.enter(Phase::Finishing, total);
     let Evaluation { costs, seconds, posteriors, .. } = evaluation;
     let path = artifact::write(&launch.work_dir, launch, spec, &sets, costs.weight_cosine)?;
     agent.reporter.send(&Report::Artifact { name: PREDICTIONS.to_owned(), path });

@@ -1,11 +1,15 @@
 //! Forward passes over a set of images, with draws that depend on what they are for alone.
 
+use std::rc::Rc;
+
+use common::beacon::Phase;
 use common::spec::{Predictor, Task};
 use datasets::Batch;
 use tch::{Device, Kind, Tensor};
 
 use super::sets::{ImageSet, Members};
 use super::variants::Variants;
+use crate::beacon::Beacon;
 use crate::data;
 use crate::model::{Mode, Network};
 use crate::seed;
@@ -14,18 +18,25 @@ use crate::train::Progress;
 /// Counts batches for the progress reports.
 pub struct Recorder {
     progress: Progress,
+    beacon: Rc<Beacon>,
     done: u64,
 }
 
 impl Recorder {
-    /// A recorder that reports to `progress`.
-    pub fn new(progress: Progress) -> Self {
-        Self { progress, done: 0 }
+    /// A recorder that reports to `progress`, and says at each batch that it is there.
+    pub fn new(progress: Progress, beacon: Rc<Beacon>) -> Self {
+        Self { progress, beacon, done: 0 }
+    }
+
+    /// Does something other than predicting.
+    pub fn during<T>(&self, phase: Phase, body: impl FnOnce() -> T) -> T {
+        self.beacon.during(phase, body)
     }
 
     /// Counts a batch, of predictions or of training images.
     pub fn batch_done(&mut self) {
         self.done += 1;
+        self.beacon.enter(Phase::Evaluating, self.done);
         if self.progress.is_due() || self.done == self.progress.total_steps() {
             self.progress.report(self.done, None);
         }

@@ -10,6 +10,7 @@
 //! augmentation and the learning rate do not depend on that number; what does is named in `docs/operations.md`. At the
 //! level `trace`, the target `credence::samples` logs the images of each step, so that this can be checked.
 
+mod agreement;
 #[cfg(test)]
 mod golden;
 mod latent;
@@ -26,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use c10d::{Reducer, ReducerOptions};
 use common::TrialKey;
-use common::report::Launch;
+use common::beacon::Phase;
+use common::report::{Launch, Report};
 use common::spec::{NUMERICS, Task, TrainSpec};
 use datasets::{Batcher, Sharding};
 use tch::Device;
@@ -46,13 +48,15 @@ use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
 use crate::model::Network;
 use crate::pretrained;
+use agreement::Agreement;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
 use step::{Parts, Stepper};
 use tracker::Tracker;
 
-/// Trains the network of `spec` and leaves its final checkpoint.
+/// Trains the network of `spec` and leaves its final checkpoint; one that is asked to yield leaves that of the step it
+/// has come to.
 ///
 /// # Errors
 ///
@@ -60,10 +64,12 @@ use tracker::Tracker;
 pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent) -> Result<(), TrainerError> {
     let prepared = Prepared::new(launch, spec)?;
     // Only now: a rank that cannot take part says so before the others wait for it.
-    let group = Group::join(launch, &agent.commands, &agent.reporter)?;
+    let group = Group::join(launch, agent)?;
     let mut training = Training::start(launch, spec, agent, prepared, group)?;
-    training.run()?;
-    training.finish()
+    match training.run()? {
+        Reached::End => training.finish(),
+        Reached::Yield => training.leave(),
+    }
 }
 
 /// What a rank can check and build without the others.
@@ -120,6 +126,14 @@ fn allowed_ranks(spec: &TrainSpec) -> String {
     }
 }
 
+/// Why steps are no longer made.
+enum Reached {
+    /// All are done.
+    End,
+    /// The slots are wanted.
+    Yield,
+}
+
 struct Training<'a> {
     launch: &'a Launch,
     agent: &'a Agent,
@@ -134,6 +148,9 @@ struct Training<'a> {
     /// On rank 0.
     saver: Option<Saver>,
     done: u64,
+    /// Steps that the attempt began with.
+    restored: u64,
+    agreement: Agreement,
     before: Duration,
     started: Instant,
     checkpoint_due: bool,
@@ -185,6 +202,8 @@ impl<'a> Training<'a> {
             collapse: CollapseWatch::default(),
             saver,
             done,
+            restored: done,
+            agreement: Agreement::new(done),
             before: Duration::from_secs_f64(train_seconds.max(0.0)),
             started: now,
             checkpoint_due: false,
@@ -193,7 +212,7 @@ impl<'a> Training<'a> {
         })
     }
 
-    fn run(&mut self) -> Result<(), TrainerError> {
+    fn run(&mut self) -> Result<Reached, TrainerError> {
         if self.group.is_first() {
             for message in self.stepper.tracker().warnings(self.course.total_steps) {
                 self.meter.warn(message);
@@ -201,6 +220,11 @@ impl<'a> Training<'a> {
             self.progress.report(self.done, None);
         }
         while self.done < self.course.total_steps {
+            let asked = self.agent.commands.yield_asked();
+            if self.agreement.stops(self.done, asked, &self.group)? {
+                return Ok(Reached::Yield);
+            }
+            self.agent.beacon.enter(Phase::Batch, self.done + 1);
             let batch = self
                 .batches
                 .next()
@@ -212,7 +236,7 @@ impl<'a> Training<'a> {
             self.done += 1;
             self.after_step()?;
         }
-        Ok(())
+        Ok(Reached::End)
     }
 
     /// What follows a step. The conditions of collectives depend on the step alone, those of rank 0's own
@@ -258,6 +282,7 @@ impl<'a> Training<'a> {
             return Ok(());
         };
         self.stepper.check_finite()?;
+        self.agent.beacon.enter(Phase::Checkpoint, self.done);
         saver.save(self.snapshot()?);
         self.checkpoint_due = false;
         self.last_checkpoint = Instant::now();
@@ -285,7 +310,22 @@ impl<'a> Training<'a> {
         (self.before + self.started.elapsed()).as_secs_f64()
     }
 
+    /// Ends before the trial does, with nothing lost.
+    fn leave(mut self) -> Result<(), TrainerError> {
+        self.stepper.check_finite()?;
+        if let Some(saver) = self.saver.take() {
+            self.agent.beacon.enter(Phase::Checkpoint, self.done);
+            if self.done > self.restored {
+                saver.leave(&self.snapshot()?)?;
+            }
+        }
+        tracing::info!(step = self.done, "training yields");
+        self.agent.reporter.send(&Report::Yielded { step: self.done });
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<(), TrainerError> {
+        self.agent.beacon.enter(Phase::Finishing, self.done);
         self.stepper.check_finite()?;
         device::synchronize(device::of_rank());
         let seconds = self.train_seconds();

@@ -1,6 +1,7 @@
 //! One optimizer step: the arithmetic of training, and nothing that depends on the clock.
 
 use c10d::Reducer;
+use common::beacon::Phase;
 use common::spec::{Task, TrainSpec};
 use datasets::{Batch, Shape};
 use tch::{Device, Kind, Tensor};
@@ -119,6 +120,7 @@ impl Stepper {
     ///
     /// [`TrainerError::Group`] when another rank is lost.
     pub fn step(&mut self, done: u64, batch: &Batch, group: &Group) -> Result<(), TrainerError> {
+        group.beacon().enter(Phase::Forward, done + 1);
         if self.reset_momentum_each_epoch && done.is_multiple_of(self.course.steps_per_epoch) {
             self.optimizer.reset_momentum();
         }
@@ -135,8 +137,10 @@ impl Stepper {
             Some(regulariser) => &data + regulariser,
             None => data.shallow_clone(),
         };
+        group.beacon().enter(Phase::Backward, done + 1);
         self.reducer.backward(&loss).map_err(GroupError::from)?;
 
+        group.beacon().enter(Phase::Update, done + 1);
         self.grad_norm = self.optimizer.grad_norm();
         self.watch.observe(done + 1, &loss, &self.grad_norm);
         if let Some(limit) = self.clip_norm {

@@ -13,3 +13,5 @@ mod resume;
 mod sets;
 mod state;
 mod support;
+mod warm;
+mod yielding;

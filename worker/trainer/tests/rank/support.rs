@@ -136,15 +136,47 @@ impl Rank {
 
     fn spawn(mut program: Command, launch: &Launch) -> Self {
         fs::create_dir_all(&launch.work_dir).unwrap();
-        let file = launch.work_dir.join("launch.json");
-        fs::write(&file, serde_json::to_vec(launch).unwrap()).unwrap();
-        let mut child = program
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        program.arg(write_launch(launch));
+        Self::of(program)
+    }
+
+    /// A process that is told its launches later.
+    pub fn warm() -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_credence-trainer"));
+        program.args(["--warm", "test"]).env("OMP_NUM_THREADS", "1");
+        let mut rank = Self::of(program);
+        rank.ready();
+        rank
+    }
+
+    /// Waits until a warm process can be told its next launch.
+    pub fn ready(&mut self) {
+        self.wait_for(|report| matches!(report, Report::Ready).then_some(()));
+    }
+
+    /// Tells a warm process its next launch. Returns its log. What it reported before is forgotten.
+    pub fn run_warm(&mut self, launch: &Launch) -> PathBuf {
+        fs::create_dir_all(&launch.work_dir).unwrap();
+        self.seen.clear();
+        let log = launch.work_dir.join("log");
+        self.command(&AgentCommand::Launch { path: write_launch(launch), log: log.clone() });
+        log
+    }
+
+    /// What a process that runs on has reported.
+    pub fn so_far(&self) -> Ended {
+        let status = std::os::unix::process::ExitStatusExt::from_raw(0);
+        let reports = self.seen.iter().filter(|report| !matches!(report, Report::Ready)).cloned().collect();
+        Ended { status, reports, stderr: String::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn of(mut program: Command) -> Self {
+        let mut child =
+            program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, reports) = mpsc::channel();
         let stdout = child.stdout.take().unwrap();
         thread::spawn(move || {
@@ -273,6 +305,12 @@ impl Ended {
         };
         self.reports.iter().filter_map(warning).collect()
     }
+}
+
+fn write_launch(launch: &Launch) -> PathBuf {
+    let file = launch.work_dir.join("launch.json");
+    fs::write(&file, serde_json::to_vec(launch).unwrap()).unwrap();
+    file
 }
 
 /// Runs one rank to its end.
