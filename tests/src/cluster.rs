@@ -333,7 +333,7 @@ impl Cluster {
 
     /// Trainers that run, by worker, attempt and rank.
     pub fn trainers(&self) -> Vec<TrainerProcess> {
-        TrainerProcess::all(&self.path("workers"))
+        TrainerProcess::all(&self.path("workers"), |folder| self.seen(folder))
     }
 
     /// Kills one rank of a trial's newest attempt at once.
@@ -415,6 +415,11 @@ impl Cluster {
         Proxy::start(address.parse().expect("an address"))
     }
 
+    /// Where a service's data folder is for us: a small disk is mounted for its service alone.
+    fn seen(&self, folder: &Path) -> PathBuf {
+        self.disks.get(folder).map_or_else(|| folder.to_owned(), |disk| disk.seen(folder))
+    }
+
     /// The coordinator's small disk, if it has one.
     pub fn coordinator_disk(&self) -> Option<&SmallDisk> {
         self.disks.get(&self.data_dir())
@@ -437,8 +442,7 @@ impl Cluster {
             let mut client = CredenceClient::connect(self.url()).await.expect("a coordinator");
             client.get_trial(request).await.expect("a trial").into_inner()
         });
-        let folder = self.data_dir().join("blobs");
-        let folder = self.coordinator_disk().map_or_else(|| folder.clone(), |disk| disk.seen(&folder));
+        let folder = self.seen(&self.data_dir()).join("blobs");
         let file = |digest: &str| folder.join(&digest[..2]).join(digest);
         let mut files: Vec<_> =
             found.checkpoints.iter().map(|kept| (kept.step, file(&kept.digest))).collect();
