@@ -191,12 +191,14 @@ impl Cluster {
         self.coordinator.as_ref().expect("a running coordinator").signal(signal);
     }
 
-    /// Starts the coordinator again if it has ended by itself.
-    pub fn revive_coordinator(&mut self) {
-        if self.coordinator.as_mut().is_none_or(|service| !service.is_running()) {
+    /// Starts the coordinator again if it has ended by itself; says whether it had.
+    pub fn revive_coordinator(&mut self) -> bool {
+        let ended = self.coordinator.as_mut().is_none_or(|service| !service.is_running());
+        if ended {
             self.coordinator = None;
             self.start_coordinator();
         }
+        ended
     }
 
     /// The coordinator, to end it in another way.

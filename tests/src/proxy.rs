@@ -354,9 +354,10 @@ mod tests {
     fn what_is_held_either_way_arrives_when_the_network_heals() {
         let proxy = Proxy::start(echo());
         for direction in Direction::ALL {
-            let mut stream = client(&proxy, SHORT);
+            let mut stream = client(&proxy, LONG);
             assert_eq!(ask(&stream, "before").unwrap(), "before");
             proxy.set(direction, Flow::Hold);
+            stream.set_read_timeout(Some(SHORT)).unwrap();
             let silent = ask(&stream, "held").unwrap_err();
             assert!(matches!(silent.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{silent}");
             proxy.heal();

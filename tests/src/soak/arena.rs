@@ -29,6 +29,8 @@ pub(super) struct Arena {
     links: Vec<Proxy>,
     /// Why there are no small disks here, if there are none.
     pub(super) no_disks: Option<NoDisk>,
+    /// Whether the coordinator may stop by itself, because it found its disk full.
+    may_stop: bool,
     /// Trials one of whose checkpoints was damaged.
     pub(super) damaged: BTreeSet<String>,
 }
@@ -59,7 +61,7 @@ impl Arena {
             cluster.add_worker_through(name, 1, link);
         }
         WORKERS.iter().for_each(|name| cluster.wait_connected(name));
-        Self { cluster, links, no_disks, damaged: BTreeSet::new() }
+        Self { cluster, links, no_disks, may_stop: false, damaged: BTreeSet::new() }
     }
 
     /// Begins a fault; `None` when there is nothing that it could strike.
@@ -76,6 +78,7 @@ impl Arena {
             }
             Kind::FullCoordinatorDisk => {
                 self.cluster.coordinator_disk()?.fill();
+                self.may_stop = true;
                 Mend::FreeCoordinatorDisk
             }
             Kind::KillAgent => {
@@ -149,8 +152,6 @@ impl Arena {
             Mend::ThawCoordinator => self.cluster.signal_coordinator(Signal::SIGCONT),
             Mend::FreeCoordinatorDisk => {
                 self.cluster.coordinator_disk().into_iter().for_each(SmallDisk::free);
-                // It may have stopped, as it says, because it could not write.
-                self.cluster.revive_coordinator();
             }
             Mend::StartAgent(index) => {
                 self.cluster.add_worker_through(WORKERS[index], 1, &self.links[index]);
@@ -170,6 +171,24 @@ impl Arena {
             }
             Mend::HealLink(index) => self.links[index].heal(),
             Mend::Nothing => {}
+        }
+    }
+
+    /// Starts the coordinator again if it stopped because its disk was full; it takes a moment to end its connections.
+    ///
+    /// Not to be called while a fault has the coordinator.
+    ///
+    /// # Panics
+    ///
+    /// When it ended for another reason.
+    pub(super) fn tend(&mut self) {
+        if self.cluster.revive_coordinator() {
+            assert!(
+                self.may_stop,
+                "the coordinator ended by itself; its log:\n{}",
+                self.cluster.coordinator_log()
+            );
+            self.may_stop = false;
         }
     }
 

@@ -219,6 +219,9 @@ impl Round {
                 continue;
             }
             let reachable = lasting.iter().all(|other| other.target != Target::Coordinator);
+            if reachable {
+                arena.tend();
+            }
             let experiment = if reachable { look(&arena) } else { None };
             if experiment.as_ref().is_some_and(|experiment| experiment.state != "active") {
                 break;
@@ -253,8 +256,9 @@ impl Round {
         }
     }
 
-    fn finish(&self, arena: Arena, expected: &Outcome, survived: &mut Survived) {
+    fn finish(&self, mut arena: Arena, expected: &Outcome, survived: &mut Survived) {
         until(&format!("the grid ends after the faults of seed {}", self.seed), CALM, || {
+            arena.tend();
             look(&arena).filter(|experiment| experiment.state != "active")
         });
         let Arena { cluster, damaged, no_disks, .. } = &arena;
