@@ -110,6 +110,8 @@ pub struct Survived {
     pub trials: u64,
     /// Attempts that they took.
     pub attempts: u64,
+    /// Those that failed, by cause.
+    pub causes: BTreeMap<String, u64>,
     /// Kinds that this machine does not allow, and why.
     pub skipped: Option<String>,
     /// How long it took.
@@ -117,11 +119,14 @@ pub struct Survived {
 }
 
 impl Survived {
-    fn add(&mut self, Effort { cells, trials, attempts }: Effort) {
+    fn add(&mut self, Effort { cells, trials, attempts, causes }: Effort) {
         self.rounds += 1;
         self.cells += cells;
         self.trials += trials;
         self.attempts += attempts;
+        for (cause, count) in causes {
+            *self.causes.entry(cause).or_default() += count;
+        }
     }
 
     /// Faults in all.
@@ -141,6 +146,10 @@ impl fmt::Display for Survived {
         )?;
         for kind in Kind::ALL {
             writeln!(f, "  {:<32}{:>6}", kind.name(), self.faults.get(&kind).copied().unwrap_or_default())?;
+        }
+        writeln!(f, "attempts that failed, by cause:")?;
+        for (cause, count) in &self.causes {
+            writeln!(f, "  {cause:<32}{count:>6}")?;
         }
         if let Some(why) = &self.skipped {
             writeln!(f, "  full disks are skipped, because this machine allows none of limited size: {why}")?;

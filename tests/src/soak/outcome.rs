@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::schedule::WORKERS;
 use crate::cluster::Cluster;
 use crate::view::Trial;
 
@@ -26,11 +27,13 @@ pub(super) struct Outcome {
 }
 
 /// How the trials of a run went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effort {
     pub(super) cells: u64,
     pub(super) trials: u64,
     pub(super) attempts: u64,
+    /// Attempts that failed, by cause.
+    pub(super) causes: BTreeMap<String, u64>,
 }
 
 impl Outcome {
@@ -53,6 +56,9 @@ impl Outcome {
             assert_once(&trial, again.contains(&trial.id));
             effort.trials += 1;
             effort.attempts += u64::from(trial.attempts);
+            for attempt in trial.history.iter().filter(|attempt| !attempt.failure.is_empty()) {
+                *effort.causes.entry(kind_of(&attempt.failure)).or_default() += 1;
+            }
             let values =
                 Values { label: trial.label.clone(), scores: scores(&trial), rows: rows(cluster, &trial.id) };
             assert!(
@@ -115,6 +121,17 @@ fn assert_once(trial: &Trial, again: bool) {
     assert!(allowed.contains(&successes), "{successes} attempts succeeded: {trial:#?}");
 }
 
+/// A cause without what differs from attempt to attempt: numbers, workers, and the details behind a colon.
+fn kind_of(failure: &str) -> String {
+    let head = failure.split(':').next().unwrap_or(failure);
+    let general = |word| match word {
+        word if WORKERS.contains(&word) => "W",
+        word if word.chars().any(|c| c.is_ascii_digit()) => "N",
+        word => word,
+    };
+    head.split(' ').map(general).collect::<Vec<_>>().join(" ")
+}
+
 fn scores(trial: &Trial) -> BTreeMap<String, u64> {
     let scores = trial.deterministic_metrics().into_iter();
     scores.map(|(name, bits)| (name.to_owned(), bits)).collect()
@@ -162,6 +179,14 @@ mod tests {
         let mut table = table(accuracy, seconds);
         remove_times(&mut table);
         Outcome { table, trials: BTreeMap::new() }
+    }
+
+    #[test]
+    fn causes_are_counted_by_kind() {
+        assert_eq!(kind_of("a trainer was ended by signal 9"), "a trainer was ended by signal N");
+        assert_eq!(kind_of("a collective failed on rank 1"), "a collective failed on rank N");
+        assert_eq!(kind_of("rank 1 on beta hung: silent for 1.7 s"), "rank N on W hung");
+        assert_eq!(kind_of("no space is left: `/tmp/x`"), "no space is left");
     }
 
     #[test]

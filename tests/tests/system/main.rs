@@ -10,6 +10,7 @@ mod cancel;
 mod checkpoints;
 mod coordinator_loss;
 mod folders;
+mod full_disk;
 mod grid_to_table;
 mod load;
 mod logs;
