@@ -16,29 +16,54 @@ const FULL: Duration = Duration::from_secs(6);
 /// Attempts that may fail meanwhile. A trial that is tried again without a pause would make hundreds.
 const ATTEMPTS: u32 = 20;
 
+/// A cluster of one worker on a small disk; `None`, with a word, where there are none.
+fn on_a_small_disk() -> Option<Cluster> {
+    match Cluster::on_small_disks(Lease::Long, &["alpha"], MIB) {
+        Ok(mut cluster) => {
+            cluster.add_worker("alpha", 1);
+            cluster.wait_connected("alpha");
+            Some(cluster)
+        }
+        Err(NoDisk(why)) => {
+            eprintln!("skipped, there are no small disks here: {why}");
+            None
+        }
+    }
+}
+
+fn assert_goes_on(cluster: Cluster, train: &str) {
+    let expected = undisturbed::outcome(Ranks::One);
+    let meanwhile = cluster.trial(train);
+    cluster.worker_disk("alpha").unwrap().free();
+    expected.assert_same(&Outcome::of(&cluster, undisturbed::grid(Ranks::One).name()));
+    let after = cluster.trial(train);
+    assert!(after.attempts <= ATTEMPTS, "{} attempts: {meanwhile:#?}", after.attempts);
+    cluster.stop();
+}
+
 #[test]
 fn a_worker_without_space_damages_nothing_and_its_trial_goes_on_to_the_same_bits_when_there_is_some() {
-    let expected = undisturbed::outcome(Ranks::One);
-    let mut cluster = match Cluster::on_small_disks(Lease::Long, &["alpha"], MIB) {
-        Ok(cluster) => cluster,
-        Err(NoDisk(why)) => return eprintln!("skipped, there are no small disks here: {why}"),
-    };
-    cluster.add_worker("alpha", 1);
-    cluster.wait_connected("alpha");
+    undisturbed::outcome(Ranks::One);
+    let Some(cluster) = on_a_small_disk() else { return };
     let grid = undisturbed::grid(Ranks::One);
     cluster.submit(&grid);
     let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
     cluster.wait_checkpoint(&train, 40);
-    let disk = cluster.worker_disk("alpha").unwrap();
-    disk.fill();
+    cluster.worker_disk("alpha").unwrap().fill();
     // So that one is started while there is no space, too.
     cluster.trainers().iter().for_each(|trainer| cluster.kill_process_of(trainer));
     thread::sleep(FULL);
-    let meanwhile = cluster.trial(&train);
-    disk.free();
+    assert_goes_on(cluster, &train);
+}
 
-    expected.assert_same(&Outcome::of(&cluster, grid.name()));
-    let after = cluster.trial(&train);
-    assert!(after.attempts <= ATTEMPTS, "{} attempts: {meanwhile:#?}", after.attempts);
-    cluster.stop();
+#[test]
+fn a_trial_that_is_placed_on_a_worker_without_space_is_not_tried_again_without_a_pause() {
+    undisturbed::outcome(Ranks::One);
+    let Some(cluster) = on_a_small_disk() else { return };
+    cluster.worker_disk("alpha").unwrap().fill();
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    thread::sleep(FULL);
+    assert_goes_on(cluster, &train);
 }
