@@ -3,6 +3,7 @@
 //! A test that fails prints the logs of every process of its cluster.
 
 mod cores;
+mod disks;
 mod logs;
 mod trainers;
 
@@ -13,13 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use proto::v1::GetTrialRequest;
-use proto::v1::credence_client::CredenceClient;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::client::{self, Finished};
-use crate::disk::{NoDisk, SmallDisk};
+use crate::disk::SmallDisk;
 use crate::grid::Grid;
 use crate::process::{Service, ServiceCommand, processes_naming, send};
 use crate::programs::Programs;
@@ -84,24 +83,6 @@ impl Cluster {
     /// Starts a coordinator as soon as there are so many cores, or all that there are.
     pub fn with_cores(lease: Lease, cores: usize) -> Self {
         Self::start_on(Cores::take(cores), lease)
-    }
-
-    /// As [`Cluster::with_cores`] for workers of these names, but the data folders of all services are disks of this
-    /// size.
-    ///
-    /// # Errors
-    ///
-    /// When this machine allows no such disks.
-    pub fn on_small_disks(lease: Lease, names: &[&str], mib: u64) -> Result<Self, NoDisk> {
-        let mut cluster = Self::prepare(Cores::take(names.len()), lease);
-        let folders = names.iter().map(|name| cluster.worker_dir(name)).chain([cluster.data_dir()]);
-        for (number, folder) in folders.collect::<Vec<_>>().into_iter().enumerate() {
-            let log = cluster.path(&format!("disk-{number}.log"));
-            let disk = SmallDisk::mount(&folder, mib, log)?;
-            cluster.disks.insert(folder, disk);
-        }
-        cluster.start_coordinator();
-        Ok(cluster)
     }
 
     fn start_on(cores: Cores, lease: Lease) -> Self {
@@ -415,41 +396,6 @@ impl Cluster {
     pub fn proxy(&self) -> Proxy {
         let address = self.address.as_ref().expect("the coordinator listens");
         Proxy::start(address.parse().expect("an address"))
-    }
-
-    /// Where a service's data folder is for us: a small disk is mounted for its service alone.
-    fn seen(&self, folder: &Path) -> PathBuf {
-        self.disks.get(folder).map_or_else(|| folder.to_owned(), |disk| disk.seen(folder))
-    }
-
-    /// The coordinator's small disk, if it has one.
-    pub fn coordinator_disk(&self) -> Option<&SmallDisk> {
-        self.disks.get(&self.data_dir())
-    }
-
-    /// The small disk of a worker, if it has one.
-    pub fn worker_disk(&self, name: &str) -> Option<&SmallDisk> {
-        self.disks.get(&self.worker_dir(name))
-    }
-
-    /// Steps and files of the checkpoints of a trial that are kept, oldest first.
-    ///
-    /// # Panics
-    ///
-    /// When the coordinator does not answer.
-    pub fn checkpoint_files(&self, trial: &str) -> Vec<(u64, PathBuf)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let request = GetTrialRequest { trial: trial.to_owned() };
-        let found = runtime.block_on(async {
-            let mut client = CredenceClient::connect(self.url()).await.expect("a coordinator");
-            client.get_trial(request).await.expect("a trial").into_inner()
-        });
-        let folder = self.seen(&self.data_dir()).join("blobs");
-        let file = |digest: &str| folder.join(&digest[..2]).join(digest);
-        let mut files: Vec<_> =
-            found.checkpoints.iter().map(|kept| (kept.step, file(&kept.digest))).collect();
-        files.sort();
-        files
     }
 
     /// URL of the coordinator.
