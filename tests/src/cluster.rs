@@ -3,6 +3,7 @@
 //! A test that fails prints the logs of every process of its cluster.
 
 mod cores;
+mod disks;
 mod logs;
 mod trainers;
 
@@ -17,9 +18,11 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::client::{self, Finished};
+use crate::disk::SmallDisk;
 use crate::grid::Grid;
 use crate::process::{Service, ServiceCommand, processes_naming, send};
 use crate::programs::Programs;
+use crate::proxy::Proxy;
 use crate::view::{Experiment, MetricRow, Submitted, Trial, Worker};
 use crate::wait::{PATIENCE, until, within};
 
@@ -37,6 +40,8 @@ pub enum Lease {
     Long,
     /// For tests in which a worker is lost.
     Short,
+    /// As the program comes.
+    Shipped,
     /// For tests in which a trainer hangs: as [`Lease::Short`], and steps must follow each other within 6 s.
     ShortWithStallLimit,
 }
@@ -46,6 +51,7 @@ impl Lease {
         match self {
             Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\n",
             Self::Short => "lease = \"4s\"\nheartbeat = \"500ms\"\n",
+            Self::Shipped => "",
             Self::ShortWithStallLimit => "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\n",
         }
     }
@@ -59,6 +65,8 @@ pub struct Cluster {
     address: Option<String>,
     coordinator: Option<Service>,
     workers: BTreeMap<String, Service>,
+    /// Small disks by the folder that they are mounted at. After the services, which use them.
+    disks: BTreeMap<PathBuf, SmallDisk>,
     _cores: Cores,
 }
 
@@ -72,21 +80,31 @@ impl Cluster {
         Self::start_on(Cores::take(1), lease)
     }
 
+    /// Starts a coordinator as soon as there are so many cores, or all that there are.
+    pub fn with_cores(lease: Lease, cores: usize) -> Self {
+        Self::start_on(Cores::take(cores), lease)
+    }
+
     fn start_on(cores: Cores, lease: Lease) -> Self {
+        let mut cluster = Self::prepare(cores, lease);
+        cluster.start_coordinator();
+        cluster
+    }
+
+    fn prepare(cores: Cores, lease: Lease) -> Self {
         let folder = tempfile::Builder::new().prefix("credence-test-").tempdir().expect("a temporary folder");
         fs::write(folder.path().join("coordinator.toml"), lease.settings()).expect("a configuration file");
         fs::write(folder.path().join("worker.toml"), "grace = \"5s\"\nreconnect-limit = \"500ms\"\n")
             .expect("a configuration file");
-        let mut cluster = Self {
+        Self {
             folder,
             programs: Programs::find(),
             address: None,
             coordinator: None,
             workers: BTreeMap::new(),
+            disks: BTreeMap::new(),
             _cores: cores,
-        };
-        cluster.start_coordinator();
-        cluster
+        }
     }
 
     /// Starts a coordinator with one-slot workers of these names, as soon as there is a core for each, and waits until
@@ -113,13 +131,23 @@ impl Cluster {
         let mut arguments = self.coordinator_arguments(&listen);
         arguments.extend(["--address-file".to_owned(), text(&file)]);
         let log = self.path("coordinator.log");
-        let mut service = Service::start(ServiceCommand { program: &self.programs.credence, arguments, log });
+        let mut service = self.service(&self.data_dir(), arguments, log);
         let address = until("the coordinator listens", PATIENCE, || {
             assert!(service.is_running(), "the coordinator ended at its start:\n{}", service.log());
             fs::read_to_string(&file).ok()
         });
         self.address = Some(address.trim().to_owned());
         self.coordinator = Some(service);
+    }
+
+    /// Starts `credence` with the disk that is mounted at its data folder, if there is one.
+    fn service(&self, data: &Path, arguments: Vec<String>, log: PathBuf) -> Service {
+        let credence = &self.programs.credence;
+        let (program, arguments) = match self.disks.get(data) {
+            Some(disk) => disk.enter(credence, arguments),
+            None => (credence.clone(), arguments),
+        };
+        Service::start(ServiceCommand { program: &program, arguments, log })
     }
 
     /// Arguments of a coordinator on this cluster's data folder.
@@ -135,6 +163,25 @@ impl Cluster {
         self.take_coordinator().kill();
     }
 
+    /// Signals the coordinator.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn signal_coordinator(&self, signal: Signal) {
+        self.coordinator.as_ref().expect("a running coordinator").signal(signal);
+    }
+
+    /// Starts the coordinator again if it has ended by itself; says whether it had.
+    pub fn revive_coordinator(&mut self) -> bool {
+        let ended = self.coordinator.as_mut().is_none_or(|service| !service.is_running());
+        if ended {
+            self.coordinator = None;
+            self.start_coordinator();
+        }
+        ended
+    }
+
     /// The coordinator, to end it in another way.
     ///
     /// # Panics
@@ -144,6 +191,15 @@ impl Cluster {
         self.coordinator.take().expect("a running coordinator")
     }
 
+    /// Process id of the coordinator.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.as_ref().expect("a running coordinator").pid()
+    }
+
     /// What the coordinator logged, over all its restarts.
     pub fn coordinator_log(&self) -> String {
         fs::read_to_string(self.path("coordinator.log")).unwrap_or_default()
@@ -151,9 +207,19 @@ impl Cluster {
 
     /// Starts a worker in a folder of its own. A worker that had the name before is the same worker.
     pub fn add_worker(&mut self, name: &str, slots: u32) {
-        let arguments = self.worker_arguments(name, slots);
+        let url = self.url();
+        self.add_worker_at(name, slots, &url);
+    }
+
+    /// As [`Cluster::add_worker`], but what it says passes a proxy.
+    pub fn add_worker_through(&mut self, name: &str, slots: u32, proxy: &Proxy) {
+        self.add_worker_at(name, slots, &proxy.url());
+    }
+
+    fn add_worker_at(&mut self, name: &str, slots: u32, url: &str) {
+        let arguments = self.worker_arguments_at(name, slots, url);
         let log = self.path(&format!("worker-{name}.log"));
-        let service = Service::start(ServiceCommand { program: &self.programs.credence, arguments, log });
+        let service = self.service(&self.worker_dir(name), arguments, log);
         assert!(self.workers.insert(name.to_owned(), service).is_none(), "worker {name} runs already");
     }
 
@@ -166,16 +232,19 @@ impl Cluster {
 
     /// Arguments of the worker of this name.
     pub fn worker_arguments(&self, name: &str, slots: u32) -> Vec<String> {
+        self.worker_arguments_at(name, slots, &self.url())
+    }
+
+    fn worker_arguments_at(&self, name: &str, slots: u32, url: &str) -> Vec<String> {
         let data = text(&self.worker_dir(name));
         let datasets = text(&self.path("datasets"));
-        let (config, trainer, url) =
-            (text(&self.path("worker.toml")), text(&self.programs.trainer), self.url());
+        let (config, trainer) = (text(&self.path("worker.toml")), text(&self.programs.trainer()));
         let slots = slots.to_string();
         // One thread a rank on every worker: another number may change the last bits of a sum.
         let arguments = [
             "worker",
             "--coordinator",
-            &url,
+            url,
             "--config",
             &config,
             "--data-dir",
@@ -218,6 +287,20 @@ impl Cluster {
         self.worker(name).signal(Signal::SIGCONT);
     }
 
+    /// Forgets a worker that has ended by itself; says whether it had.
+    ///
+    /// # Panics
+    ///
+    /// When there was none of that name.
+    pub fn bury_worker(&mut self, name: &str) -> bool {
+        let worker = self.workers.get_mut(name).unwrap_or_else(|| panic!("no worker {name} runs"));
+        let ended = !worker.is_running();
+        if ended {
+            self.workers.remove(name);
+        }
+        ended
+    }
+
     fn worker(&self, name: &str) -> &Service {
         self.workers.get(name).unwrap_or_else(|| panic!("no worker {name} runs"))
     }
@@ -233,7 +316,7 @@ impl Cluster {
 
     /// Trainers that run, by worker, attempt and rank.
     pub fn trainers(&self) -> Vec<TrainerProcess> {
-        TrainerProcess::all(&self.path("workers"))
+        TrainerProcess::all(&self.path("workers"), |folder| self.seen(folder))
     }
 
     /// Kills one rank of a trial's newest attempt at once.
@@ -258,6 +341,11 @@ impl Cluster {
         send(trainer.pid, Signal::SIGSTOP);
     }
 
+    /// Lets a frozen trainer go on.
+    pub fn thaw_trainer(&self, trainer: &TrainerProcess) {
+        send(trainer.pid, Signal::SIGCONT);
+    }
+
     /// Ends every process in good order and checks that none is left.
     ///
     /// # Panics
@@ -272,6 +360,7 @@ impl Cluster {
             let status = service.wait(ENDING);
             assert!(status.success(), "ended with {status}; its log:\n{log}");
         }
+        self.disks.clear();
         self.assert_nothing_left();
     }
 
@@ -297,6 +386,16 @@ impl Cluster {
     /// Data folder of a worker.
     pub fn worker_dir(&self, name: &str) -> PathBuf {
         self.path("workers").join(name)
+    }
+
+    /// A proxy in front of the coordinator, which it outlives and finds again.
+    ///
+    /// # Panics
+    ///
+    /// When the coordinator never listened.
+    pub fn proxy(&self) -> Proxy {
+        let address = self.address.as_ref().expect("the coordinator listens");
+        Proxy::start(address.parse().expect("an address"))
     }
 
     /// URL of the coordinator.
@@ -420,6 +519,7 @@ impl Drop for Cluster {
         }
         self.workers.clear();
         self.coordinator = None;
+        self.disks.clear();
         let orphans = processes_naming(self.folder.path());
         orphans.iter().for_each(|(pid, _)| send(*pid, Signal::SIGKILL));
         assert!(failed || orphans.is_empty(), "processes were left: {orphans:?}");

@@ -41,6 +41,7 @@ pub mod method {
 #[derive(Clone, Debug)]
 pub struct Grid {
     name: String,
+    model: String,
     seeds: Vec<u64>,
     top: String,
     data: String,
@@ -54,6 +55,7 @@ impl Grid {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            model: "wrn-10-1".to_owned(),
             seeds: vec![0],
             top: String::new(),
             data: "[data.digits]\nheld-out = [8, 9]\ntrain-limit = 256\ntest-limit = 64".to_owned(),
@@ -61,6 +63,13 @@ impl Grid {
             run: String::new(),
             methods: Vec::new(),
         }
+    }
+
+    /// Replaces the network.
+    #[must_use]
+    pub fn model(mut self, model: &str) -> Self {
+        self.model = model.to_owned();
+        self
     }
 
     /// Sets the seeds.
@@ -112,9 +121,9 @@ impl Grid {
 
     /// The file.
     pub fn text(&self) -> String {
-        let Self { name, seeds, top, data, recipe, run, methods } = self;
+        let Self { name, model, seeds, top, data, recipe, run, methods } = self;
         let mut text =
-            format!("name = \"{name}\"\nmodels = [\"wrn-10-1\"]\nseeds = {seeds:?}\n{top}\n{data}\n");
+            format!("name = \"{name}\"\nmodels = [\"{model}\"]\nseeds = {seeds:?}\n{top}\n{data}\n");
         text.push_str(&format!("[recipe]\nbatch-size = 32\n{recipe}\n[run]\n{run}\n"));
         for method in methods {
             text.push_str(&format!("[[method]]\n{method}\n"));

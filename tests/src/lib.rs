@@ -8,18 +8,29 @@
 
 mod client;
 mod cluster;
+mod disk;
+mod draws;
 mod grid;
+pub mod load;
+mod machine;
 mod process;
 mod programs;
+mod proxy;
+pub mod race;
+pub mod soak;
 mod tensors;
 mod view;
 mod wait;
 
 pub use client::Finished;
 pub use cluster::{Cluster, Lease, TrainerProcess};
+pub use disk::{NoDisk, SmallDisk};
+pub use draws::Draws;
 pub use grid::{Grid, method};
+pub use machine::Machine;
 pub use process::{Service, ServiceCommand, processes_naming};
 pub use programs::{Programs, repository};
+pub use proxy::{Direction, Flow, Proxy};
 pub use tensors::{StoredTensor, tensors_of};
 pub use view::{Attempt, Counts, Experiment, MetricRow, Progress, Submitted, Trial, Worker};
 pub use wait::{PATIENCE, until};

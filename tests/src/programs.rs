@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 pub struct Programs {
     /// `credence`.
     pub credence: PathBuf,
-    /// `credence-trainer`.
-    pub trainer: PathBuf,
 }
 
 impl Programs {
@@ -18,12 +16,18 @@ impl Programs {
     ///
     /// # Panics
     ///
-    /// When one is missing. Cargo builds no binaries of other packages for a test, so it says what does.
+    /// When `credence` is missing. Cargo builds no binaries of other packages for a test, so it says what does.
     pub fn find() -> Self {
-        Self {
-            credence: program("CREDENCE_BIN", "credence"),
-            trainer: program("CREDENCE_TRAINER_BIN", "credence-trainer"),
-        }
+        Self { credence: program("CREDENCE_BIN", "credence") }
+    }
+
+    /// `credence-trainer`, which only what really trains needs.
+    ///
+    /// # Panics
+    ///
+    /// When it is missing.
+    pub fn trainer(&self) -> PathBuf {
+        program("CREDENCE_TRAINER_BIN", "credence-trainer")
     }
 }
 
@@ -37,10 +41,12 @@ fn program(variable: &str, name: &str) -> PathBuf {
     path
 }
 
-/// `target/PROFILE` of the running test, which lies in `target/PROFILE/deps`.
+/// `target/PROFILE` of the running test, which lies in `target/PROFILE/deps`, or of a program of this crate.
 fn profile_folder() -> PathBuf {
-    let test = env::current_exe().expect("the path of the test executable");
-    test.ancestors().nth(2).expect("cargo's layout of the target folder").to_owned()
+    let own = env::current_exe().expect("the path of the test executable");
+    let folder = own.parent().expect("cargo's layout of the target folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    profile.expect("cargo's layout of the target folder").to_owned()
 }
 
 /// Root of the repository.

@@ -9,6 +9,7 @@ mod launch;
 mod observe;
 mod outcome;
 mod patterns;
+mod space;
 mod uploads;
 mod watcher;
 
@@ -142,7 +143,10 @@ impl Attempt {
     async fn run(self, mut orders: mpsc::Receiver<AttemptOrder>) {
         let (mut rendezvous, mut suspended) = (None, false);
         let prepared = {
-            let prepare = self.prepare();
+            let prepare = async {
+                space::wait(&self).await?;
+                self.prepare().await
+            };
             tokio::pin!(prepare);
             loop {
                 tokio::select! {

@@ -50,8 +50,11 @@ enum End {
 pub fn run(workspace: &Path, earlier: Earlier) -> anyhow::Result<ExitCode> {
     setup::run(workspace)?;
     process::run(&mut cargo(workspace, &["build", "--locked", "--release", "-p", "cli", "-p", "trainer"]))?;
-    let demo =
-        Demo { programs: release_folder()?, folder: workspace.join("demo"), grid: workspace.join(GRID) };
+    let demo = Demo {
+        programs: process::release_folder()?,
+        folder: workspace.join("demo"),
+        grid: workspace.join(GRID),
+    };
     demo.prepare(earlier)?;
 
     let interrupt = Interrupt::take_over()?;
@@ -83,14 +86,6 @@ pub fn run(workspace: &Path, earlier: Earlier) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// Where cargo puts release builds: beside the folder that this program was built into.
-fn release_folder() -> anyhow::Result<PathBuf> {
-    let own = env::current_exe().context("cannot tell where this program lies")?;
-    let target =
-        own.parent().and_then(Path::parent).context("this program does not lie in a target folder")?;
-    Ok(target.join("release"))
 }
 
 struct Demo {

@@ -4,6 +4,7 @@
 //! programs of this workspace by their command lines only and links none of their crates, so that
 //! it builds in seconds on a machine that has nothing yet.
 
+mod bench;
 mod demo;
 mod fetch;
 mod mutants;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::demo::Earlier;
 
 /// Tasks of the Credence workspace.
@@ -41,6 +43,24 @@ enum Task {
     },
     /// Run every test of the workspace
     Test,
+    /// Put a coordinator under the load of 1,000 worker sessions and 100,000 trials; `-- --help` says what can be chosen
+    Load {
+        /// Arguments of the load run
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a grid again and again while everything fails, for an hour or `--minutes N`
+    Soak {
+        /// Arguments of the soak, like `--minutes 5 --seed 7`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Race with peers on this machine: `recovery` of a rank, or a faulted `grid`
+    Race {
+        /// Arguments of the race, like `recovery --runs 10`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Break the coordinator's core and the agent's logic in known ways, and show which test notices each
     Mutants {
         /// Only those whose name holds this
@@ -64,6 +84,9 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
         Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
+        Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
+        Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),
         Task::Mutants { only } => mutants::run(&workspace, only.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -38,6 +38,13 @@ pub fn cargo(workspace: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Where cargo puts release builds: beside the folder that this program was built into.
+pub fn release_folder() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program lies")?;
+    let target = own.parent().and_then(Path::parent);
+    Ok(target.context("this program does not lie in a target folder")?.join("release"))
+}
+
 /// Program and arguments, for people.
 pub fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program());

@@ -8,9 +8,10 @@ use anyhow::Context;
 use crate::process::{self, cargo};
 use crate::setup;
 
-/// Tells the system tests where the programs are.
-const CREDENCE: &str = "CREDENCE_BIN";
-const TRAINER: &str = "CREDENCE_TRAINER_BIN";
+/// Tells the system tests where `credence` is.
+pub const CREDENCE: &str = "CREDENCE_BIN";
+/// Tells them where `credence-trainer` is.
+pub const TRAINER: &str = "CREDENCE_TRAINER_BIN";
 
 /// Sets up, builds the programs that the system tests start, and runs all tests.
 pub fn run(workspace: &Path) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Trainers as the operating system sees them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The process of one rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +20,11 @@ impl TrainerProcess {
     /// Trainers that run, from what agents write down for their successors:
     /// `workers/WORKER/attempts/ATTEMPT/rank-RANK.pid`. A command line says less: a trainer may have been started before
     /// there was an attempt for it.
-    pub(super) fn all(workers: &Path) -> Vec<Self> {
+    pub(super) fn all(workers: &Path, seen: impl Fn(&Path) -> PathBuf) -> Vec<Self> {
         let mut found = Vec::new();
         for worker in names(workers) {
-            let attempts = workers.join(&worker).join("attempts");
+            // A worker's folder may be a disk that only the worker has mounted.
+            let attempts = seen(&workers.join(&worker)).join("attempts");
             for attempt in names(&attempts) {
                 for file in names(&attempts.join(&attempt)) {
                     let rank = file.strip_prefix("rank-").and_then(|rest| rest.strip_suffix(".pid"));
@@ -76,7 +77,7 @@ mod tests {
         fs::write(attempt.join("rank-2.pid"), format!("{pid} 1\n")).unwrap();
         fs::write(attempt.join("rank-3.log"), "text").unwrap();
         let expected = TrainerProcess { pid, worker: "alpha".into(), attempt: "a12".into(), rank: 1 };
-        assert_eq!(TrainerProcess::all(folder.path()), [expected]);
-        assert_eq!(TrainerProcess::all(&folder.path().join("nothing")), []);
+        assert_eq!(TrainerProcess::all(folder.path(), Path::to_owned), [expected]);
+        assert_eq!(TrainerProcess::all(&folder.path().join("nothing"), Path::to_owned), []);
     }
 }

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use proto::v1::GetTrialRequest;
-use proto::v1::credence_client::CredenceClient;
 use system_tests::{Cluster, Grid, Lease, PATIENCE, method, tensors_of};
 
 use crate::trainer_loss::assert_went_on_from;
@@ -34,21 +32,6 @@ impl Damage {
     }
 }
 
-/// Step and file of each checkpoint that is kept, oldest first.
-fn blobs(cluster: &Cluster, trial: &str) -> Vec<(u64, PathBuf)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let response = runtime.block_on(async {
-        let mut client = CredenceClient::connect(cluster.url()).await.unwrap();
-        client.get_trial(GetTrialRequest { trial: trial.to_owned() }).await.unwrap().into_inner()
-    });
-    let folder = cluster.data_dir().join("blobs");
-    let blob = |digest: &str| folder.join(&digest[..2]).join(digest);
-    let mut blobs: Vec<_> =
-        response.checkpoints.iter().map(|checkpoint| (checkpoint.step, blob(&checkpoint.digest))).collect();
-    blobs.sort();
-    blobs
-}
-
 /// The worker dies with its cache, so that the next one must ask the coordinator for the checkpoint, and no worker is
 /// there until the damage is done.
 fn assert_the_one_before_is_used(damage: Damage) {
@@ -62,7 +45,7 @@ fn assert_the_one_before_is_used(damage: Damage) {
     });
     cluster.kill_worker("alpha");
     cluster.wait_trial(&train, "its worker is lost", |trial| trial.state == "queued");
-    let blobs = blobs(&cluster, &train);
+    let blobs = cluster.checkpoint_files(&train);
     let [(before, whole), (newest, damaged)] = &blobs[..] else { panic!("two checkpoints: {blobs:?}") };
     assert!(whole.is_file());
     damage.apply(damaged);
@@ -109,7 +92,7 @@ fn a_network_that_went_bad_is_trained_again_for_whoever_needs_it() {
     let worker = cluster.take_worker("alpha");
     worker.signal(Signal::SIGTERM);
     assert!(worker.wait(PATIENCE).success());
-    let blobs = blobs(&cluster, &train);
+    let blobs = cluster.checkpoint_files(&train);
     let [(_, blob)] = &blobs[..] else { panic!("one checkpoint: {blobs:?}") };
     Damage::FlippedByte.apply(blob);
 
@@ -131,7 +114,7 @@ fn a_damaged_artifact_is_not_handed_out() {
     let cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
     cluster.submit(&Grid::new("fetched").method(method::DETERMINISTIC));
     let train = cluster.finish("fetched").trial(&["train"]).id.clone();
-    let blobs = blobs(&cluster, &train);
+    let blobs = cluster.checkpoint_files(&train);
     let [(_, blob)] = &blobs[..] else { panic!("one checkpoint: {blobs:?}") };
     Damage::FlippedByte.apply(blob);
     let target = cluster.path("fetched.safetensors");

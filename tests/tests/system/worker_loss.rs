@@ -10,7 +10,7 @@ use crate::undisturbed::{self, Outcome, Ranks};
 /// A trainer notices at once that its agent is gone.
 const LEAVING: Duration = Duration::from_secs(10);
 
-fn assert_trainers_leave(cluster: &Cluster, worker: &str) {
+pub fn assert_trainers_leave(cluster: &Cluster, worker: &str) {
     until(&format!("the trainers of {worker} leave"), LEAVING, || {
         cluster.trainers().iter().all(|trainer| trainer.worker != worker).then_some(())
     });

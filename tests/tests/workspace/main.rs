@@ -4,4 +4,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 mod dependencies;
+mod guarantees;
 mod sources;
