@@ -71,6 +71,7 @@ pub struct Trial {
     /// Every failure, oldest first.
     pub failures: Vec<Failure>,
     /// Workers of attempts that failed, other than by being preempted. It is placed elsewhere if it can be.
+    #[serde(default)]
     pub failed_on: BTreeSet<WorkerId>,
     /// Failures that count, since it was last submitted.
     pub counted_failures: u32,
