@@ -31,18 +31,17 @@ impl Driver {
             slots,
             version,
             attempts,
-            labels: _,
-            device: _,
-            slot_memory_mib: _,
+            labels,
+            device,
+            slot_memory_mib,
         } = hello;
+        let device = (!device.is_empty()).then_some(device);
+        let traits = Traits { labels, device, slot_memory_mib };
         let session = self.live.sessions.open(worker, version, outgoing);
         // Before the effects of the hello, because the welcome is the first message of a session.
         turn.deferred.push(Deferred::Welcome { worker, session, reply });
         turn.changed = true;
-        self.decide_or_note(
-            Input::Hello { worker, name, host, slots, traits: Traits::default(), attempts },
-            turn,
-        );
+        self.decide_or_note(Input::Hello { worker, name, host, slots, traits, attempts }, turn);
     }
 
     pub(super) async fn hear(&mut self, worker: WorkerId, message: FromWorker, turn: &mut Turn) {
