@@ -14,7 +14,7 @@ use super::parts::{self, Records};
 use super::{DATABASE, DATABASE_FILE, PID_FILE, frame};
 
 /// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more.
-const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
 
 /// How long to wait for whoever had the folder before.
 const HANDOVER: Duration = Duration::from_secs(1);
