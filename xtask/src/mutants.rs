@@ -1,4 +1,4 @@
-//! `cargo xtask mutants`: breaks the coordinator's core and the agent's logic in known ways, one at a time, and shows which
+//! `cargo xtask mutants`: breaks the core of the coordinator in known ways, one at a time, and shows which
 //! test notices.
 //!
 //! A mutant is a piece of source and what replaces it, in `coordinator/core/tests/mutants.txt`. It is applied to a copy of
@@ -18,8 +18,11 @@ use crate::process::{self, cargo, line_of};
 /// The list.
 const LIST: &str = "coordinator/core/tests/mutants.txt";
 
+/// What the last run of the whole list said.
+const TABLE: &str = "coordinator/core/tests/MUTANTS.md";
+
 /// Crates whose tests must notice.
-const CRATES: [&str; 2] = ["coordinator-core", "worker-core"];
+const CRATES: [&str; 1] = ["coordinator-core"];
 
 /// A mutant under which the tests run for longer than this is caught: it hangs.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -56,25 +59,36 @@ pub fn run(workspace: &Path, only: Option<&str>) -> anyhow::Result<()> {
     if let Verdict::Caught(_) | Verdict::Hung = test(workspace, &copy)? {
         bail!("the tests fail without any mutant");
     }
-    let mut survived = 0;
+    let (mut survived, mut broken, mut rows) = (0, 0, Vec::new());
     for mutant in &chosen {
         let path = copy.join(&mutant.file);
         let source = mutant.apply(&path)?;
         let start = Instant::now();
-        let verdict = test(workspace, &copy).with_context(|| format!("mutant `{}`", mutant.name));
+        let verdict = test(workspace, &copy);
         fs::write(&path, source).with_context(|| format!("cannot restore `{}`", path.display()))?;
-        let said = match verdict? {
-            Verdict::Caught(tests) => format!("caught by {}", named(&tests)),
-            Verdict::Hung => format!("caught: the tests run for more than {} s", LIMIT.as_secs()),
-            Verdict::Survived => {
+        let said = match verdict {
+            Ok(Verdict::Caught(tests)) => named(&tests),
+            Ok(Verdict::Hung) => format!("the tests run for more than {} s", LIMIT.as_secs()),
+            Ok(Verdict::Survived) => {
                 survived += 1;
                 "SURVIVED".to_owned()
             }
+            // The others say something all the same.
+            Err(error) => {
+                broken += 1;
+                format!("BROKEN: {error:#}")
+            }
         };
         eprintln!("{:>4} s  {}: {said}", start.elapsed().as_secs(), mutant.name);
+        rows.push(format!("| {} | {said} |\n", mutant.name));
     }
-    eprintln!("{} mutants, {survived} survived", chosen.len());
-    ensure!(survived == 0, "{survived} mutants survived");
+    eprintln!("{} mutants, {survived} survived, {broken} broken", chosen.len());
+    ensure!(survived == 0 && broken == 0, "{survived} mutants survived, {broken} say nothing");
+    if only.is_none() {
+        let head = "# Mutants and what catches them\n\nWritten by `cargo xtask mutants`.\n\n| Mutant | Caught by |\n|---|---|\n";
+        fs::write(workspace.join(TABLE), format!("{head}{}", rows.concat()))
+            .with_context(|| format!("cannot write `{TABLE}`"))?;
+    }
     Ok(())
 }
 

@@ -23,6 +23,24 @@ fn width(seed: u64) -> u32 {
     }
 }
 
+/// Fewest slots of an elastic network.
+fn narrowest(seed: u64) -> Option<u32> {
+    match seed % 8 {
+        5 => Some(1),
+        6 if seed > 8 => Some(2),
+        7 if seed > 8 => Some(4),
+        _ => None,
+    }
+}
+
+/// Whether a trial is one of the few that do not run everywhere.
+fn seldom(spec: &TrialSpec) -> bool {
+    match spec {
+        TrialSpec::Train(train) => train.seed % 5 == 1,
+        TrialSpec::Evaluate(_) => false,
+    }
+}
+
 /// Optimizer steps that a trial takes.
 pub fn steps(spec: &TrialSpec) -> u64 {
     match spec {
@@ -40,16 +58,24 @@ pub fn poison(spec: &TrialSpec) -> Option<u64> {
 }
 
 pub fn draw(rng: &mut SmallRng) -> Plan {
-    let networks: BTreeMap<u64, TrainSpec> = (0..rng.random_range(1..4))
+    let members: BTreeMap<u64, TrainSpec> = (0..rng.random_range(1..4))
         .map(|_| rng.random_range(0..POOL))
-        .map(|seed| (seed, network(seed, width(seed))))
+        .map(|seed| (seed, TrainSpec { min_world_size: narrowest(seed), ..network(seed, width(seed)) }))
         .collect();
-    let networks: Vec<TrainSpec> = networks.into_values().collect();
+    let networks: Vec<TrainSpec> = members.into_values().collect();
     let mut trials: Vec<TrialSpec> = networks.iter().cloned().map(TrialSpec::Train).collect();
     for _ in 0..rng.random_range(0..3) {
         let members = rng.random_range(1..=2);
         let ensemble = (0..members).filter_map(|_| networks.choose(rng).cloned());
         trials.push(evaluate(ensemble.collect::<Vec<_>>()));
     }
-    plan_with(rng.random_range(0..4), trials)
+    let mut plan = plan_with(rng.random_range(0..4), trials);
+    plan.project = ["default", "alpha", "beta"].choose(rng).unwrap().to_string();
+    plan.priority = rng.random_range(-1..=1);
+    for planned in &mut plan.trials {
+        if let Some(zone) = ["a", "b"].choose(rng).filter(|_| seldom(&planned.spec)) {
+            planned.policy.requires.labels.insert("zone".to_owned(), (*zone).to_owned());
+        }
+    }
+    plan
 }

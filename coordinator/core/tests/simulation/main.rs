@@ -3,12 +3,16 @@
 //! Everything is drawn from one seed; a failure prints the seed that shows it. `SIM_SEED` runs one seed,
 //! `SIM_RUNS` so many from 0.
 //!
-//! Faults: lost, repeated, reordered and late messages; partitions during which workers train on; crashes of
-//! workers; crashes of the coordinator before and after it persisted a step; blobs that rot; trainers that
-//! die, hang, or meet a loss that is not finite.
+//! People: submissions of several projects with weights and quotas, with requirements and elastic trials; they
+//! cancel, pause, resume, change priorities, drain, undrain, pin and unpin.
+//!
+//! Faults: lost, repeated, reordered and late messages; partitions in both directions or one; clocks that drift;
+//! crashes of workers; crashes of the coordinator before and after it persisted a step; a coordinator that stands
+//! still, or whose disk is slow; blobs that rot; trainers that die, hang, stop at a checkpoint late or never, or
+//! meet a loss that is not finite; broken hardware.
 //!
 //! Checked after every step: the invariants, that the log rebuilds the state, that the log is a legal history
-//! ([`oracle`]), that every blob that a record names is stored, and that every waiting trial is told why.
+//! ([`oracle`]), that nothing computes on a worker whose lease was given away, that every blob that a record names is stored, and that every waiting trial is told why.
 //! Checked at the end: every trial ends once the faults stop, and no worker holds anything.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
@@ -18,6 +22,7 @@ mod support;
 
 mod grid;
 mod oracle;
+mod people;
 mod worker;
 mod world;
 
@@ -51,12 +56,13 @@ fn run(seed: u64) -> World {
             let trial = world.rng.random_range(1..60);
             world.client(Input::CancelTrial { trial: common::TrialId(trial) });
         }
+        world.people();
         world.tick();
     }
     world.stop_faults();
     let deadline = world.now() + QUIET;
     while world.now() < deadline && !world.is_idle() {
-        world.cancel_too_wide();
+        world.settle();
         world.tick();
     }
     assert!(world.is_idle(), "trials are stuck after the faults stopped: {}", world.stuck());

@@ -1,9 +1,13 @@
 //! What must be true of the log, and of the answers, seen from outside: knows the rules, not the code.
 
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
-use coordinator_core::{Event, Outcome};
+use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
+use coordinator_core::{DropReason, Event, Outcome, Policy, QuarantineReason, YieldReason};
+
+use standing::Standing;
 
 /// Where a trial stands, according to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,10 @@ struct Story {
     failures: u32,
     forgiven: u32,
     newest_step: Option<u64>,
+    /// Steps of checkpoints by their content.
+    steps: BTreeMap<Digest, u64>,
+    /// Attempts that lost a worker, since it was opened.
+    lost: u32,
     /// Experiments that wait for it.
     wanted_by: BTreeSet<ExperimentId>,
 }
@@ -35,18 +43,33 @@ impl Story {
             failures: 0,
             forgiven,
             newest_step: None,
+            steps: BTreeMap::new(),
+            lost: 0,
             wanted_by: BTreeSet::new(),
         }
     }
 }
 
-/// Reads the log as it grows.
+/// When an attempt was over, and which of its workers were lost then.
 #[derive(Debug, Default)]
+pub struct End {
+    pub at: u64,
+    pub lost: BTreeSet<WorkerId>,
+}
+
+/// Reads the log as it grows.
+#[derive(Debug)]
 pub struct Oracle {
+    policy: Policy,
+    standing: Standing,
+    /// Attempts that are over.
+    ends: BTreeMap<AttemptId, End>,
     trials: BTreeMap<TrialId, Story>,
     attempts: BTreeSet<AttemptId>,
-    /// Attempts all of whose ranks succeeded, as the workers know it.
+    /// Shares whose ranks all succeeded or stopped at a checkpoint, as the workers know it; and of which rank 0
+    /// succeeded.
     finished: BTreeMap<AttemptId, BTreeSet<u32>>,
+    done: BTreeSet<AttemptId>,
     /// Shares that were started while their attempt was current.
     started: BTreeSet<(AttemptId, WorkerId)>,
     /// The trial that a client asks to cancel by its name.
@@ -61,24 +84,46 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 17] = [
+    const ALL: [&'static str; 39] = [
         "attempt failed: charged",
         "attempt failed: free",
         "cancelled",
         "checkpoint damaged",
+        "checkpoint pinned",
         "checkpoint superseded",
+        "checkpoint unpinned",
         "coordinator crashed after persisting",
         "coordinator crashed before persisting",
+        "coordinator frozen",
+        "experiment paused",
+        "experiment resumed",
         "failed",
         "gang of several workers",
+        "incident",
         "late message",
+        "lost too many workers",
         "need failed",
+        "preempted",
+        "priority changed",
+        "quarantined for an incident",
+        "quarantined for failures",
         "reopened",
         "resubmitted",
         "stalled",
+        "stopped at a checkpoint",
         "succeeded",
+        "trial paused",
+        "trial resumed",
+        "worker deaf",
+        "worker drained",
+        "worker fenced itself",
         "worker left",
         "worker lost",
+        "worker mute",
+        "worker undrained",
+        "yield for a drain",
+        "yield for a pause",
+        "yield for another",
     ];
 
     pub fn note(&mut self, what: &'static str) {
@@ -100,6 +145,27 @@ impl Seen {
 }
 
 impl Oracle {
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            standing: Standing::default(),
+            ends: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            attempts: BTreeSet::new(),
+            finished: BTreeMap::new(),
+            done: BTreeSet::new(),
+            started: BTreeSet::new(),
+            cancelling: None,
+            proves_absence: false,
+            seen: Seen::default(),
+        }
+    }
+
+    /// How an attempt that is not current any more ended.
+    pub fn end_of(&self, attempt: AttemptId) -> &End {
+        &self.ends[&attempt]
+    }
+
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -113,12 +179,17 @@ impl Oracle {
         assert!(first, "{attempt} was started on {worker} a second time");
     }
 
-    /// The ranks of a share, named by its first, all succeeded.
-    pub fn share_finished(&mut self, attempt: AttemptId, first_rank: u32) {
+    /// The ranks of a share, named by its first, all succeeded or stopped at a checkpoint.
+    pub fn share_finished(&mut self, attempt: AttemptId, first_rank: u32, succeeded: bool) {
+        if succeeded && first_rank == 0 {
+            self.done.insert(attempt);
+        }
         self.finished.entry(attempt).or_default().insert(first_rank);
     }
 
-    pub fn read(&mut self, event: &Event) {
+    pub fn read(&mut self, now: u64, event: &Event) {
+        self.standing.read(event);
+        self.note_new(event);
         match event {
             Event::TrialSubmitted { trial, needs, policy, .. } => {
                 let story = Story::new(needs.clone(), policy.max_failures);
@@ -137,26 +208,33 @@ impl Oracle {
             }
             Event::AttemptStarted { trial, attempt, placement, .. } => {
                 self.start(*trial, *attempt);
+                self.may_start(*trial, placement);
                 if placement.shares().len() > 1 {
                     self.note("gang of several workers");
                 }
             }
-            Event::AttemptFailed { trial, attempt, cause, .. } => self.fail(*trial, *attempt, cause),
-            Event::TrialEnded { trial, outcome, .. } => self.end(*trial, outcome),
+            Event::AttemptFailed { trial, attempt, cause, .. } => self.fail(now, *trial, *attempt, cause),
+            Event::TrialEnded { trial, outcome, .. } => self.end(now, *trial, outcome),
             Event::CheckpointCommitted { trial, attempt, checkpoint, .. } => {
                 let story = self.trials.get_mut(trial).unwrap();
                 assert_eq!(story.stand, Stand::Running(*attempt), "{attempt} is stale and committed");
                 assert!(story.newest_step < Some(checkpoint.step), "{trial} went back to {checkpoint:?}");
                 story.newest_step = Some(checkpoint.step);
+                story.steps.insert(checkpoint.digest, checkpoint.step);
             }
-            Event::CheckpointDropped { trial, reason, .. } => {
-                let damaged = *reason == coordinator_core::DropReason::Damaged;
+            Event::CheckpointDropped { trial, digest, reason, .. } => {
+                let step = self.trials[trial].steps[digest];
+                self.drop_step(*trial, step, *reason);
+                let damaged = *reason == DropReason::Damaged;
                 if damaged {
                     self.trials.get_mut(trial).unwrap().newest_step = None;
                 }
                 self.note(if damaged { "checkpoint damaged" } else { "checkpoint superseded" });
             }
-            Event::WorkerLost { .. } => self.note("worker lost"),
+            Event::WorkerLost { worker, .. } => {
+                self.lose(*worker);
+                self.note("worker lost");
+            }
             Event::WorkerLeft { .. } => self.note("worker left"),
             Event::ExperimentSubmitted { experiment, trials, .. } => self.want(*experiment, trials),
             Event::ExperimentCancelled { experiment, .. } => {
@@ -179,10 +257,52 @@ impl Oracle {
         }
     }
 
-    fn fail(&mut self, trial: TrialId, attempt: AttemptId, cause: &FailureCause) {
+    /// Takes note of what nothing else here looks at.
+    fn note_new(&mut self, event: &Event) {
+        let what = match event {
+            Event::TrialPaused { .. } => "trial paused",
+            Event::TrialResumed { .. } => "trial resumed",
+            Event::ExperimentPaused { .. } => "experiment paused",
+            Event::ExperimentResumed { .. } => "experiment resumed",
+            Event::ExperimentPrioritized { .. } => "priority changed",
+            Event::WorkerDrained { .. } => "worker drained",
+            Event::WorkerQuarantined { reason: QuarantineReason::Incident { .. }, .. } => {
+                "quarantined for an incident"
+            }
+            Event::WorkerQuarantined { reason: QuarantineReason::Failures { .. }, .. } => {
+                "quarantined for failures"
+            }
+            Event::WorkerUndrained { .. } => "worker undrained",
+            Event::CheckpointPinned { .. } => "checkpoint pinned",
+            Event::CheckpointUnpinned { .. } => "checkpoint unpinned",
+            Event::YieldRequested { reason: YieldReason::Preempted { .. }, .. } => "yield for another",
+            Event::YieldRequested { reason: YieldReason::Paused, .. } => "yield for a pause",
+            Event::YieldRequested { reason: YieldReason::Draining { .. }, .. } => "yield for a drain",
+            Event::AttemptFailed { cause: FailureCause::Preempted, .. } => "preempted",
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::ExperimentSubmitted { .. }
+            | Event::ExperimentCancelled { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkerLost { .. }
+            | Event::WorkerLeft { .. }
+            | Event::AttemptStarted { .. }
+            | Event::YieldRequested { reason: YieldReason::Resized { .. }, .. }
+            | Event::AttemptFailed { .. }
+            | Event::TrialEnded { .. }
+            | Event::CheckpointCommitted { .. }
+            | Event::CheckpointDropped { .. } => return,
+        };
+        self.note(what);
+    }
+
+    fn fail(&mut self, now: u64, trial: TrialId, attempt: AttemptId, cause: &FailureCause) {
         let story = self.trials.get_mut(&trial).unwrap();
         assert_eq!(story.stand, Stand::Running(attempt), "{attempt} failed without running");
         story.stand = Stand::Open;
+        self.ends.insert(attempt, End { at: now, lost: BTreeSet::new() });
+        story.lost += u32::from(matches!(cause, FailureCause::WorkerLost | FailureCause::Unhealthy { .. }));
         story.failures += u32::from(cause.counts());
         assert!(story.failures <= story.forgiven + 1, "{trial} went on after too many failures");
         let lost = *cause == FailureCause::WorkerLost;
@@ -211,6 +331,7 @@ impl Oracle {
         assert_eq!(story.stand, Stand::Ended, "{trial} was opened while it was open");
         story.stand = Stand::Open;
         story.succeeded = false;
+        story.lost = 0;
         story.failures = 0;
     }
 
@@ -224,9 +345,12 @@ impl Oracle {
         self.trials.get_mut(&trial).unwrap().stand = Stand::Running(attempt);
     }
 
-    fn end(&mut self, trial: TrialId, outcome: &Outcome) {
+    fn end(&mut self, now: u64, trial: TrialId, outcome: &Outcome) {
         let story = &self.trials[&trial];
         assert_ne!(story.stand, Stand::Ended, "{trial} ended twice");
+        if let Stand::Running(attempt) = story.stand {
+            self.ends.insert(attempt, End { at: now, lost: BTreeSet::new() });
+        }
         match outcome {
             Outcome::Succeeded { result } => {
                 let attempt = AttemptId(result.metrics["attempt"] as u64);
@@ -234,6 +358,7 @@ impl Oracle {
                 let shares = result.metrics["shares"] as usize;
                 let finished = self.finished.get(&attempt).map_or(0, BTreeSet::len);
                 assert_eq!(finished, shares, "{trial} succeeded before all its ranks had");
+                assert!(self.done.contains(&attempt), "{trial} succeeded and its rank 0 did not");
                 self.note("succeeded");
             }
             Outcome::Failed { cause } => {
@@ -242,7 +367,11 @@ impl Oracle {
                 assert!(spent || !cause.retryable(), "{trial} was given up too soon: {cause}");
                 self.note("failed");
             }
-            Outcome::LostWorkers { .. } => panic!("{trial} was given up though no worker is lost so often"),
+            Outcome::LostWorkers { .. } => {
+                let limit = self.policy.max_workers_lost.get();
+                assert!(story.lost >= limit, "{trial} was given up after {} lost workers", story.lost);
+                self.note("lost too many workers");
+            }
             Outcome::Cancelled => {
                 let asked = self.cancelling == Some(trial) || story.wanted_by.is_empty();
                 assert!(asked, "{trial} was cancelled and {:?} want it", story.wanted_by);

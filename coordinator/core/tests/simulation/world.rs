@@ -3,12 +3,15 @@
 mod trainer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use common::result::Checkpoint;
 use common::spec::TrialSpec;
-use common::{AttemptId, Digest, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Session, Step};
+use common::{AttemptId, Digest, TrialId, WorkerId};
+use coordinator_core::{
+    Cluster, Effect, Event, Input, Millis, Phase, Policy, ProjectPolicy, Reject, Session, Step, WaitReason,
+};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -16,32 +19,63 @@ use rand::{Rng, SeedableRng};
 use crate::grid::steps;
 use crate::oracle::Oracle;
 use crate::support;
-use crate::worker::{Order, SimWorker};
+use crate::worker::{Order, SimWorker, State};
 
 /// Slots of the workers. The others hold 6 without [`DEAD`]: not enough for the widest trials.
 const SLOTS: [u32; 4] = [1, 2, 3, 3];
 /// Goes away when the faults stop, and never returns.
 pub const DEAD: WorkerId = WorkerId(3);
 
-fn policy() -> Policy {
+/// Time for which an attempt that is over may run on where it was not heard of yet.
+const GRACE: u64 = 150;
+
+fn policy(rng: &mut SmallRng) -> Policy {
+    let weight = |weight, quota| ProjectPolicy { weight: NonZeroU32::new(weight).unwrap(), quota };
     // Short enough for a hung trainer to be found out before some other fault ends it.
-    Policy { stall: Some(Duration::from_millis(100)), ..support::policy() }
+    let mut policy = Policy {
+        stall: Some(Duration::from_millis(100)),
+        resize_after: Duration::from_millis(10),
+        ..support::policy()
+    };
+    policy.projects.insert("alpha".to_owned(), weight(2, None));
+    policy.projects.insert("beta".to_owned(), weight(1, Some(rng.random_range(2..6))));
+    if rng.random_bool(0.5) {
+        policy.quarantine_after = NonZeroUsize::MIN.saturating_add(1);
+    }
+    if rng.random_bool(0.3) {
+        policy.max_workers_lost = NonZeroU32::MIN.saturating_add(3);
+    }
+    policy
 }
 
 enum Packet {
-    ToCoordinator { worker: WorkerId, session: u64, input: Input },
-    ToWorker { worker: WorkerId, session: u64, order: ToWorker },
+    /// Sent at a time by the worker's clock.
+    ToCoordinator {
+        worker: WorkerId,
+        session: u64,
+        sent: f64,
+        input: Input,
+    },
+    ToWorker {
+        worker: WorkerId,
+        session: u64,
+        order: ToWorker,
+    },
 }
 
 #[derive(Clone)]
 enum ToWorker {
     Launch(Box<Order>),
     Release(AttemptId),
+    Preempt(AttemptId),
+    /// What was sent then extended the lease, and these attempts are current.
+    Proven(f64, Vec<AttemptId>),
     Rendezvous(AttemptId, String),
     Uploaded(AttemptId, Checkpoint),
 }
 
 pub struct World {
+    policy: Policy,
     pub rng: SmallRng,
     pub cluster: Cluster,
     pub workers: BTreeMap<WorkerId, SimWorker>,
@@ -54,24 +88,36 @@ pub struct World {
     rotten: BTreeSet<Digest>,
     /// The coordinator is down until then.
     down_until: u64,
+    /// The coordinator stands still until then, and what is sent to it waits.
+    frozen_until: u64,
+    /// How long what is being sent waits for a slow disk.
+    flush: u64,
     faults: bool,
     crashes: u32,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let worker = |(id, slots)| (WorkerId(id), SimWorker { slots, ..SimWorker::default() });
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let policy = policy(&mut rng);
+        let workers = (0..).zip(SLOTS).map(|(id, slots)| {
+            let rate = rng.random_range(0.95..1.05);
+            (WorkerId(id), SimWorker { slots, rate, ..SimWorker::default() })
+        });
         Self {
-            rng: SmallRng::seed_from_u64(seed),
-            cluster: Cluster::new(policy()),
-            workers: (0..).zip(SLOTS).map(worker).collect(),
-            oracle: Oracle::default(),
+            workers: workers.collect(),
+            rng,
+            cluster: Cluster::new(policy.clone()),
+            oracle: Oracle::new(policy.clone()),
+            policy,
             now: 0,
             log: Vec::new(),
             wire: VecDeque::new(),
             blobs: BTreeSet::new(),
             rotten: BTreeSet::new(),
             down_until: 0,
+            frozen_until: 0,
+            flush: 0,
             faults: true,
             crashes: 0,
         }
@@ -103,28 +149,72 @@ impl World {
     pub fn stop_faults(&mut self) {
         self.faults = false;
         self.down_until = self.now;
+        self.frozen_until = self.now;
         for (&id, worker) in &mut self.workers {
             let slots = SLOTS[id.0 as usize];
             if id == DEAD || worker.slots != slots {
                 worker.crash(slots);
             }
+            (worker.deaf_until, worker.mute_until) = (self.now, self.now);
             worker.away_until = if id == DEAD { u64::MAX } else { self.now };
         }
     }
 
-    /// Clients give up on what is wider than the workers that are left. Not once: a trial that had succeeded
-    /// runs again when its checkpoint turns out to be damaged.
-    pub fn cancel_too_wide(&mut self) {
-        let living: u32 = SLOTS.iter().sum::<u32>() - SLOTS[DEAD.0 as usize];
-        let trials = self.cluster.trials().filter(|(_, trial)| !trial.has_ended() && trial.slots() > living);
-        for trial in trials.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.client(Input::CancelTrial { trial });
+    /// Clients and operators give up on what can never run on the workers that are left, and let everything else
+    /// run. Not once: a trial that had succeeded runs again when its checkpoint turns out to be damaged.
+    pub fn settle(&mut self) {
+        let barred =
+            self.cluster.drained().map(|(id, _)| id).chain(self.cluster.quarantined().map(|(id, _)| id));
+        for worker in barred.collect::<BTreeSet<_>>() {
+            self.client(Input::Undrain { worker });
         }
+        let paused = self.cluster.experiments().filter(|(_, record)| record.paused.is_some());
+        for experiment in paused.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.client(Input::ResumeExperiment { experiment });
+        }
+        let paused = self.cluster.trials().filter(|(_, trial)| trial.paused.is_some() && !trial.has_ended());
+        for trial in paused.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.client(Input::ResumeTrial { trial });
+        }
+        // Only once the worker that is gone is lost: until then its slots are counted on.
+        if self.cluster.worker(DEAD).is_none() && self.cluster.workers().count() == SLOTS.len() - 1 {
+            for trial in self.hopeless() {
+                self.client(Input::CancelTrial { trial });
+            }
+        }
+    }
+
+    fn hopeless(&self) -> Vec<TrialId> {
+        let trials = self.cluster.trials().filter(|(_, trial)| matches!(trial.phase, Phase::Queued));
+        let hopeless = trials.filter(|&(id, _)| match self.cluster.explain(id) {
+            Some(WaitReason::TooWide { .. } | WaitReason::OverQuota { .. } | WaitReason::NoMatch { .. }) => {
+                true
+            }
+            Some(
+                WaitReason::Needs(_)
+                | WaitReason::NoWorker
+                | WaitReason::Paused { .. }
+                | WaitReason::OutOfService(_)
+                | WaitReason::Quota { .. }
+                | WaitReason::Slots { .. }
+                | WaitReason::Reserved { .. }
+                | WaitReason::Yielding { .. }
+                | WaitReason::Held { .. }
+                | WaitReason::Behind { .. },
+            )
+            | None => false,
+        });
+        hopeless.map(|(id, _)| id).collect()
+    }
+
+    /// Whether the coordinator does anything.
+    fn is_up(&self) -> bool {
+        self.now >= self.down_until && self.now >= self.frozen_until
     }
 
     /// A client's call. It fails if the coordinator is down; the client does not insist.
     pub fn client(&mut self, input: Input) {
-        if self.now >= self.down_until {
+        if self.is_up() {
             if let Input::CancelTrial { trial } = input {
                 self.oracle.cancelling = Some(trial);
             }
@@ -142,17 +232,58 @@ impl World {
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
             self.tick_worker(id, &together);
         }
+        self.freeze();
         let now = self.now;
+        let frozen = now < self.frozen_until;
+        if !frozen && self.fault(0.2) {
+            self.clock_strikes();
+        }
+        let waits = |packet: &Packet| frozen && matches!(packet, Packet::ToCoordinator { .. });
         let wire = std::mem::take(&mut self.wire);
-        let (due, later): (VecDeque<_>, VecDeque<_>) = wire.into_iter().partition(|&(at, _)| at <= now);
+        let (due, later): (VecDeque<_>, VecDeque<_>) =
+            wire.into_iter().partition(|(at, packet)| *at <= now && !waits(packet));
         self.wire = later;
         for (_, packet) in due {
             self.deliver(packet);
         }
-        if self.now >= self.down_until && self.cluster.next_deadline().is_some_and(|due| due.0 <= now) {
+        self.clock_strikes();
+        self.check_fences();
+    }
+
+    fn clock_strikes(&mut self) {
+        let now = self.now;
+        if self.is_up() && self.cluster.next_deadline().is_some_and(|due| due.0 <= now) {
             let _ = self.handle(Input::Tick);
             let deadline = self.cluster.next_deadline();
             assert!(deadline.is_none_or(|due| due.0 > now), "a tick left a deadline in the past");
+        }
+    }
+
+    /// The coordinator's process or machine stands still; then its clock has jumped, and its sockets are full.
+    fn freeze(&mut self) {
+        if self.is_up() && self.fault(0.001) {
+            self.oracle.note("coordinator frozen");
+            self.frozen_until = self.now + self.rng.random_range(5..150);
+        }
+    }
+
+    /// What computes is current. Where it is not any more, a worker that was lost has stopped it before; any other
+    /// one hears of it soon.
+    fn check_fences(&self) {
+        for (&id, worker) in &self.workers {
+            for (&attempt, held) in &worker.held {
+                let computes = matches!(held.state, State::Running(_)) && !held.suspended;
+                if !computes || self.cluster.is_current(attempt, id) {
+                    continue;
+                }
+                let end = self.oracle.end_of(attempt);
+                assert!(!end.lost.contains(&id), "{attempt} runs on {id}, which was lost");
+                assert!(
+                    self.now - end.at <= GRACE,
+                    "{attempt} still runs on {id}, and is over since {}",
+                    end.at
+                );
+            }
         }
     }
 
@@ -175,19 +306,24 @@ impl World {
             self.crash_coordinator();
             return Ok(());
         }
+        if self.fault(0.02) {
+            self.flush = self.rng.random_range(1..25);
+        }
         for effect in effects {
             self.perform(effect);
         }
+        self.flush = 0;
         Ok(())
     }
 
     fn check(&mut self, events: &[Event]) {
         self.cluster.check().unwrap();
-        let replayed = Cluster::replay(policy(), Millis(self.now), &self.log);
+        let replayed = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state");
         for event in events {
-            self.oracle.read(event);
+            self.oracle.read(self.now, event);
         }
+        self.oracle.check_priorities(&self.cluster, events);
         crate::support::explained::check_explanations(&self.cluster);
         for view in self.cluster.workers().filter(|view| view.session == Session::Connected) {
             let worker = &self.workers[&view.id];
@@ -195,7 +331,11 @@ impl World {
         }
         for (id, trial) in self.cluster.trials() {
             if let (TrialSpec::Train(_), true) = (&trial.spec, trial.has_succeeded()) {
-                let last = trial.checkpoints.iter().map(|held| held.step).collect::<Vec<_>>();
+                let others = trial
+                    .checkpoints
+                    .iter()
+                    .filter(|held| !trial.is_pinned(held) || held.step == steps(&trial.spec));
+                let last = others.map(|held| held.step).collect::<Vec<_>>();
                 assert_eq!(last, [steps(&trial.spec)], "{id} succeeded with another network than its last");
             }
             let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
@@ -211,7 +351,7 @@ impl World {
         self.crashes += 1;
         let text = serde_json::to_string(&self.log).unwrap();
         self.log = serde_json::from_str(&text).unwrap();
-        self.cluster = Cluster::replay(policy(), Millis(self.now), &self.log);
+        self.cluster = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         self.cluster.check().unwrap();
         self.down_until = self.now + self.rng.random_range(0..100);
         for worker in self.workers.values_mut() {
@@ -239,8 +379,7 @@ impl World {
             Effect::Rendezvous { worker, attempt, address } => {
                 self.send_to_worker(worker, ToWorker::Rendezvous(attempt, address));
             }
-            // Nothing asks for it here yet.
-            Effect::Preempt { .. } => {}
+            Effect::Preempt { worker, attempt } => self.send_to_worker(worker, ToWorker::Preempt(attempt)),
             Effect::DeleteBlob { digest } => {
                 if !self.cluster.is_referenced(digest) {
                     self.blobs.remove(&digest);
@@ -263,25 +402,25 @@ impl World {
     }
 
     fn send(&mut self, worker: WorkerId, input: Input) {
-        let session = self.workers[&worker].session;
-        if self.fault(0.05) {
+        let (session, sent) = (self.workers[&worker].session, self.workers[&worker].clock(self.now));
+        if self.fault(0.05) || self.now < self.workers[&worker].mute_until {
             return;
         }
         if self.fault(0.05) {
             let input = input.clone();
-            self.put_on_wire(Packet::ToCoordinator { worker, session, input });
+            self.put_on_wire(Packet::ToCoordinator { worker, session, sent, input });
         }
-        self.put_on_wire(Packet::ToCoordinator { worker, session, input });
+        self.put_on_wire(Packet::ToCoordinator { worker, session, sent, input });
     }
 
     fn put_on_wire(&mut self, packet: Packet) {
-        let delay = self.rng.random_range(1..15);
+        let delay = self.rng.random_range(1..15) + self.flush;
         self.wire.push_back((self.now + delay, packet));
     }
 
     fn deliver(&mut self, packet: Packet) {
         match packet {
-            Packet::ToCoordinator { worker, session, input } => {
+            Packet::ToCoordinator { worker, session, sent, input } => {
                 let current = self.workers[&worker].session == session && self.workers[&worker].connected;
                 // An upload does not pass through the session, and so may outlive it; and a driver may be slow
                 // to notice that a session is over. What says "I am alive" never comes late.
@@ -314,18 +453,22 @@ impl World {
                     if late {
                         self.oracle.note("late message");
                     }
-                    self.receive(worker, input);
+                    self.receive(worker, sent, input);
                 }
             }
             Packet::ToWorker { worker: id, session, order } => {
-                let gone = self.now + self.rng.random_range(0..15);
+                let now = self.now;
+                let gone = now + self.rng.random_range(0..15);
+                let stop_at = now + self.patience();
                 let worker = self.workers.get_mut(&id).unwrap();
-                if worker.session != session || !worker.connected {
+                if worker.session != session || !worker.connected || now < worker.deaf_until {
                     return;
                 }
                 match order {
                     ToWorker::Launch(order) => worker.launch(*order),
                     ToWorker::Release(attempt) => worker.release(attempt, gone),
+                    ToWorker::Preempt(attempt) => worker.preempt(attempt, stop_at),
+                    ToWorker::Proven(sent, current) => worker.proven(now, sent, &current),
                     ToWorker::Rendezvous(attempt, address) => worker.rendezvous(attempt, address),
                     ToWorker::Uploaded(attempt, checkpoint) => worker.uploaded(attempt, &checkpoint),
                 }
@@ -334,7 +477,11 @@ impl World {
     }
 
     /// What the driver does with a worker's message besides asking the core.
-    fn receive(&mut self, worker: WorkerId, input: Input) {
+    fn receive(&mut self, worker: WorkerId, sent: f64, input: Input) {
+        if let Input::Heartbeat { attempts, .. } = &input {
+            let attempts = attempts.iter().map(|report| report.attempt).collect();
+            return self.listen(worker, sent, attempts, input);
+        }
         if let Input::CheckpointCommitted { attempt, checkpoint, .. } = &input {
             let (attempt, checkpoint) = (*attempt, checkpoint.clone());
             if self.blobs.contains(&checkpoint.digest) {
@@ -342,6 +489,28 @@ impl World {
             }
         } else if let Err(Reject::UnknownWorker(worker)) = self.handle(input) {
             self.workers.get_mut(&worker).unwrap().connected = false;
+        }
+    }
+
+    /// Handles what extends a lease, and says so.
+    fn listen(&mut self, worker: WorkerId, sent: f64, mut attempts: Vec<AttemptId>, input: Input) {
+        let crashes = self.crashes;
+        match self.handle(input) {
+            Ok(()) if self.crashes == crashes => {
+                attempts.retain(|&attempt| self.cluster.is_current(attempt, worker));
+                self.send_to_worker(worker, ToWorker::Proven(sent, attempts));
+            }
+            Ok(()) => {}
+            Err(_) => self.workers.get_mut(&worker).unwrap().connected = false,
+        }
+    }
+
+    /// How long an attempt that is asked to stop goes on: mostly not long, and sometimes for ever.
+    fn patience(&mut self) -> u64 {
+        match self.rng.random_range(0..10) {
+            0 if self.faults => u64::MAX / 2,
+            1 if self.faults => self.rng.random_range(20..300),
+            _ => self.rng.random_range(0..4),
         }
     }
 

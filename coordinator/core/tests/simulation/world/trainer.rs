@@ -15,6 +15,11 @@ use crate::worker::{Order, State, Trainer};
 
 /// Steps between checkpoints.
 const CHECKPOINT: u64 = 4;
+/// Where a worker stands.
+fn zone(id: WorkerId) -> &'static str {
+    if id.0 < 2 { "a" } else { "b" }
+}
+
 /// Ticks without peers after which a collective fails, and how long the first one waits.
 const COLLECTIVE: u64 = 5;
 const MEETING: u64 = 300;
@@ -40,6 +45,14 @@ impl World {
         self.connect(id);
         let now = self.now;
         let worker = self.workers.get_mut(&id).unwrap();
+        if worker.fence(now) && !worker.held.is_empty() {
+            self.oracle.note("worker fenced itself");
+        }
+        let worker = self.workers.get_mut(&id).unwrap();
+        // A session that nobody answers is given up.
+        if worker.fenced && worker.connected && now > worker.heard + 60 {
+            worker.connected = false;
+        }
         let started = worker.start_pending(now);
         assert!(worker.used() <= worker.slots, "{id} runs more than it has slots for");
         let held = worker.held.keys().copied().collect::<Vec<_>>();
@@ -53,7 +66,9 @@ impl World {
             self.tick_share(id, attempt, together.get(&attempt).copied());
         }
         let worker = &self.workers[&id];
-        if worker.connected && now.is_multiple_of(10) {
+        // By its own clock, too.
+        let beats = |at: u64| (worker.clock(at) / 10.0) as u64;
+        if worker.connected && beats(now) > beats(now - 1) {
             let attempts = worker.reports();
             self.send(id, Input::Heartbeat { worker: id, attempts });
         }
@@ -70,11 +85,22 @@ impl World {
             let worker = self.workers.get_mut(&id).unwrap();
             worker.connected = false;
             worker.away_until = until;
-            if noticed && self.now >= self.down_until {
+            if noticed && self.is_up() {
                 let _ = self.handle(Input::Disconnected { worker: id });
             }
         }
-        if self.fault(0.001) && self.workers[&id].connected {
+        if self.fault(0.001) {
+            let until = self.now + self.rng.random_range(10..200);
+            let deaf = self.chance(0.5);
+            self.oracle.note(if deaf { "worker deaf" } else { "worker mute" });
+            let worker = self.workers.get_mut(&id).unwrap();
+            *if deaf { &mut worker.deaf_until } else { &mut worker.mute_until } = until;
+        }
+        if self.fault(0.0005) {
+            let until = self.now + 200;
+            self.workers.get_mut(&id).unwrap().broken_until = until;
+        }
+        if self.fault(0.001) && self.workers[&id].connected && self.is_up() {
             let _ = self.handle(Input::WorkerLeft { worker: id });
             let until = self.now + self.rng.random_range(0..100);
             let worker = self.workers.get_mut(&id).unwrap();
@@ -84,38 +110,64 @@ impl World {
     }
 
     fn connect(&mut self, id: WorkerId) {
+        let up = self.is_up();
         let worker = self.workers.get_mut(&id).unwrap();
-        if worker.connected || self.now < worker.away_until || self.now < self.down_until {
+        let cut = worker.away_until.max(worker.deaf_until).max(worker.mute_until);
+        if worker.connected || self.now < cut || !up {
             return;
         }
         worker.connected = true;
         worker.session += 1;
+        worker.heard = self.now;
+        let sent = worker.clock(self.now);
         let (slots, attempts) = (worker.slots, worker.reports());
         let (name, host) = (format!("node-{id}"), format!("10.0.0.{}", id.0));
-        let _ =
-            self.handle(Input::Hello { worker: id, name, host, slots, traits: Traits::default(), attempts });
+        let labels = [("zone".to_owned(), zone(id).to_owned())].into();
+        let traits = Traits { labels, ..Traits::default() };
+        let known = attempts.iter().map(|report| report.attempt).collect();
+        self.listen(id, sent, known, Input::Hello { worker: id, name, host, slots, traits, attempts });
     }
 
     fn tick_share(&mut self, id: WorkerId, attempt: AttemptId, together: Option<u64>) {
-        let dies = self.fault(0.002);
+        let broken = self.now < self.workers[&id].broken_until;
+        let dies = self.fault(if broken { 0.05 } else { 0.002 });
         let hangs = self.fault(0.005);
+        let blamed = self.fault(0.0004);
         let held = &self.workers[&id].held[&attempt];
         let State::Running(trainer) = &held.state else {
             return;
         };
         let order = held.order.clone();
+        let stops = held.stop_at.is_some_and(|at| at <= self.now);
         if dies {
             return self.end_share(id, &order, Err(FailureCause::TrainerExit { code: 1 }));
         }
-        if !trainer.ready {
-            return self.prepare(id, &order);
+        if held.suspended {
+            return;
         }
+        if !trainer.ready {
+            return if stops {
+                self.end_share(id, &order, Err(FailureCause::Preempted))
+            } else {
+                self.prepare(id, &order)
+            };
+        }
+        if blamed {
+            self.blame(id, &order);
+        }
+        let held = &self.workers[&id].held[&attempt];
+        let State::Running(trainer) = &held.state else {
+            return;
+        };
         // Once rank 0 made its last step it only waits for its uploads; the others are done by then.
         if trainer.met && trainer.step >= steps(&order.spec) {
             return self.finish(id, &order);
         }
         if trainer.hung {
             return;
+        }
+        if stops {
+            return self.stop(id, &order);
         }
         // What hangs without ever having reported a step is found out by nobody but its user.
         let alone = order.share.ranks == order.world_size;
@@ -155,6 +207,37 @@ impl World {
         }
     }
 
+    /// Stops at a checkpoint; rank 0 once it is committed.
+    fn stop(&mut self, id: WorkerId, order: &Order) {
+        let trainer = self.trainer(id, order.attempt);
+        let first = !std::mem::replace(&mut trainer.stopping, true);
+        let step = trainer.step;
+        if order.share.first_rank == 0 {
+            if first && step > 0 && matches!(order.spec, TrialSpec::Train(_)) {
+                self.save(id, order, step);
+            }
+            if !self.trainer(id, order.attempt).uploads.is_empty() {
+                if self.now.is_multiple_of(6) {
+                    self.upload(id, order.attempt);
+                }
+                return;
+            }
+        } else if !self.chance(0.3) {
+            return;
+        }
+        self.oracle.note("stopped at a checkpoint");
+        self.end_share(id, order, Err(FailureCause::Preempted));
+    }
+
+    /// A line of a log says that the worker is broken.
+    fn blame(&mut self, id: WorkerId, order: &Order) {
+        self.oracle.note("incident");
+        let (attempt, rank) = (order.attempt, order.share.first_rank);
+        let (pattern, line) = ("ecc".to_owned(), "uncorrectable ECC error".to_owned());
+        let quarantine = self.chance(0.4);
+        self.send(id, Input::Incident { worker: id, attempt, rank, pattern, line, quarantine });
+    }
+
     /// Reads what the trial starts from, and opens the store.
     fn prepare(&mut self, id: WorkerId, order: &Order) {
         let bad = |digest: &Digest| !self.blobs.contains(digest) || self.rotten.contains(digest);
@@ -192,18 +275,22 @@ impl World {
             TrialSpec::Evaluate(_) => false,
         };
         if saves && order.share.first_rank == 0 {
-            // The bytes do not depend on the attempt: training is deterministic.
-            let digest = Digest::of(format!("{} at {step}", order.label).as_bytes());
-            let checkpoint = Checkpoint { step, digest, bytes: 1_000 };
-            self.trainer(id, order.attempt).uploads.push_back(checkpoint);
-            self.upload(id, order.attempt);
+            self.save(id, order, step);
         }
+    }
+
+    /// The bytes do not depend on the attempt: training is deterministic.
+    fn save(&mut self, id: WorkerId, order: &Order, step: u64) {
+        let digest = Digest::of(format!("{} at {step}", order.label).as_bytes());
+        let checkpoint = Checkpoint { step, digest, bytes: 1_000 };
+        self.trainer(id, order.attempt).uploads.push_back(checkpoint);
+        self.upload(id, order.attempt);
     }
 
     /// Stores the oldest checkpoint that is not acknowledged, and commits it. Content that is stored already
     /// is not sent again, unless it is wrong.
     fn upload(&mut self, id: WorkerId, attempt: AttemptId) {
-        if !self.workers[&id].connected || self.now < self.down_until {
+        if !self.workers[&id].connected || !self.is_up() {
             return;
         }
         if let Some(checkpoint) = self.trainer(id, attempt).uploads.front().cloned() {
@@ -269,8 +356,8 @@ impl World {
     }
 
     fn end_share(&mut self, id: WorkerId, order: &Order, end: AttemptEnd) {
-        if end.is_ok() {
-            self.oracle.share_finished(order.attempt, order.share.first_rank);
+        if end.is_ok() || end == Err(FailureCause::Preempted) {
+            self.oracle.share_finished(order.attempt, order.share.first_rank, end.is_ok());
         }
         let held = self.workers.get_mut(&id).unwrap().held.get_mut(&order.attempt).unwrap();
         held.state = State::Ended(end.clone());

@@ -1,0 +1,212 @@
+//! Who may run: priorities, projects, pauses, workers in service; and checkpoints that are pinned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use coordinator_core::{Cluster, DropReason, Event, Phase, Placement, Session, WaitReason};
+
+use super::{Oracle, Stand};
+use crate::support::explained::{least, standing};
+
+#[derive(Debug)]
+struct Owner {
+    project: String,
+    priority: i32,
+    paused: bool,
+}
+
+/// What the log says about who may run.
+#[derive(Debug, Default)]
+pub struct Standing {
+    experiments: BTreeMap<ExperimentId, Owner>,
+    paused: BTreeSet<TrialId>,
+    barred: BTreeSet<WorkerId>,
+    placements: BTreeMap<AttemptId, Placement>,
+    pins: BTreeSet<(TrialId, u64)>,
+}
+
+impl Standing {
+    pub fn read(&mut self, event: &Event) {
+        match event {
+            Event::ExperimentSubmitted { experiment, project, priority, .. } => {
+                let owner = Owner { project: project.clone(), priority: *priority, paused: false };
+                self.experiments.insert(*experiment, owner);
+            }
+            Event::ExperimentPrioritized { experiment, priority, .. } => {
+                self.owner(*experiment).priority = *priority;
+            }
+            Event::ExperimentPaused { experiment, .. } => self.owner(*experiment).paused = true,
+            Event::ExperimentResumed { experiment, .. } | Event::ExperimentCancelled { experiment, .. } => {
+                self.owner(*experiment).paused = false;
+            }
+            Event::TrialPaused { trial, .. } => {
+                assert!(self.paused.insert(*trial), "{trial} is paused twice")
+            }
+            Event::TrialResumed { trial, .. } => assert!(self.paused.remove(trial), "{trial} was not paused"),
+            Event::TrialEnded { trial, .. } => {
+                self.paused.remove(trial);
+            }
+            Event::WorkerDrained { worker, .. } | Event::WorkerQuarantined { worker, .. } => {
+                self.barred.insert(*worker);
+            }
+            Event::WorkerUndrained { worker, .. } => {
+                self.barred.remove(worker);
+            }
+            Event::AttemptStarted { attempt, placement, .. } => {
+                self.placements.insert(*attempt, placement.clone());
+            }
+            Event::CheckpointPinned { trial, step, .. } => {
+                self.pins.insert((*trial, *step));
+            }
+            Event::CheckpointUnpinned { trial, step, .. } => {
+                let pinned = self.pins.remove(&(*trial, *step));
+                assert!(pinned, "step {step} of {trial} was not pinned");
+            }
+            Event::TrialSubmitted { .. }
+            | Event::TrialResubmitted { .. }
+            | Event::TrialReopened { .. }
+            | Event::WorkerJoined { .. }
+            | Event::WorkerLost { .. }
+            | Event::WorkerLeft { .. }
+            | Event::YieldRequested { .. }
+            | Event::AttemptFailed { .. }
+            | Event::CheckpointCommitted { .. }
+            | Event::CheckpointDropped { .. } => {}
+        }
+    }
+
+    fn owner(&mut self, experiment: ExperimentId) -> &mut Owner {
+        self.experiments.get_mut(&experiment).unwrap()
+    }
+}
+
+impl Oracle {
+    /// A checkpoint goes: it is not one that a user wants kept, unless it is of no use.
+    pub(super) fn drop_step(&mut self, trial: TrialId, step: u64, reason: DropReason) {
+        let pinned = self.standing.pins.remove(&(trial, step));
+        assert!(!pinned || reason != DropReason::Superseded, "step {step} of {trial} was pinned, and went");
+    }
+
+    /// A worker's lease is over, and so is whatever had a share there.
+    pub(super) fn lose(&mut self, worker: WorkerId) {
+        let placed = self.standing.placements.iter();
+        for (attempt, _) in placed.filter(|(_, placement)| placement.share_of(worker).is_some()) {
+            if let Some(end) = self.ends.get_mut(attempt) {
+                end.lost.insert(worker);
+            }
+        }
+    }
+
+    /// A trial starts that somebody wants now, where work is taken, within its project's quota.
+    pub(super) fn may_start(&self, trial: TrialId, placement: &Placement) {
+        let wanted_by = &self.trials[&trial].wanted_by;
+        let wanted = wanted_by.is_empty() || wanted_by.iter().any(|id| !self.standing.experiments[id].paused);
+        assert!(wanted && !self.standing.paused.contains(&trial), "{trial} started and is paused");
+        for share in placement.shares() {
+            let barred = self.standing.barred.contains(&share.worker);
+            assert!(!barred, "{trial} started on {}, which is out of service", share.worker);
+        }
+        let project = self.project(trial);
+        if let Some(quota) = project.and_then(|project| self.policy.project(project).quota) {
+            let running = self.trials.iter().filter(|&(&id, _)| self.project(id) == project);
+            let slots = running.filter_map(|(_, story)| match story.stand {
+                Stand::Running(attempt) => Some(self.standing.placements[&attempt].world_size()),
+                Stand::Open | Stand::Ended => None,
+            });
+            let used = slots.sum::<u32>();
+            assert!(used <= quota, "with {trial} {project:?} has {used} slots of {quota}");
+        }
+    }
+
+    /// The project of the most urgent experiment that wants a trial, of those that are not paused if there are any.
+    fn project(&self, trial: TrialId) -> Option<&str> {
+        let owners = self.trials[&trial].wanted_by.iter().map(|id| &self.standing.experiments[id]);
+        // Of equals `max_by_key` takes the last.
+        let owner = owners.rev().max_by_key(|owner| (!owner.paused, owner.priority))?;
+        Some(&owner.project)
+    }
+
+    /// Whether a project's quota leaves less than `needs`, counting what is kept for its trials.
+    fn is_spent(&self, cluster: &Cluster, project: &str, needs: u32) -> bool {
+        let Some(quota) = self.policy.project(project).quota else {
+            return false;
+        };
+        let charged = |id| standing(cluster, cluster.trial(id).unwrap()).1 == project;
+        let running = cluster.trials().filter_map(|(id, record)| Some((id, record.attempt()?)));
+        let used = running.filter(|&(id, _)| charged(id)).map(|(_, attempt)| attempt.placement.world_size());
+        let kept = cluster.reservations().filter(|&(id, _, _)| charged(id));
+        let kept = kept.flat_map(|(_, reservation, _)| reservation.slots.values().copied());
+        used.chain(kept).sum::<u32>() + needs > quota
+    }
+
+    /// Nothing was started with slots on which a more urgent trial would have fitted.
+    pub fn check_priorities(&self, cluster: &Cluster, events: &[Event]) {
+        let mut started = Vec::new();
+        for event in events {
+            if let Event::AttemptStarted { trial, placement, .. } = event {
+                let record = cluster.trial(*trial).unwrap();
+                started.push((standing(cluster, record).0, placement));
+            }
+        }
+        if started.is_empty() {
+            return;
+        }
+        for (id, record) in cluster.trials().filter(|(_, record)| record.phase == Phase::Queued) {
+            let (priority, project) = standing(cluster, record);
+            if self.is_spent(cluster, &project, least(record)) {
+                continue;
+            }
+            let takes_work = |worker| {
+                cluster.worker(worker).is_some_and(|view| {
+                    let in_service = view.drain.is_none() && view.quarantine.is_none();
+                    let meets = view.worker.traits.meet(&record.policy.requires);
+                    view.session == Session::Connected && in_service && meets
+                })
+            };
+            let free = cluster.workers().filter(|view| takes_work(view.id));
+            let free = free.map(|view| view.worker.slots - view.used).sum::<u32>();
+            let taken = started.iter().filter(|(other, _)| *other < priority);
+            let shares = taken.flat_map(|(_, placement)| placement.shares());
+            let taken = shares.filter(|share| takes_work(share.worker)).map(|share| share.ranks).sum::<u32>();
+            let held_back = match cluster.explain(id) {
+                // More urgent trials have the slots.
+                Some(WaitReason::Held { .. } | WaitReason::Behind { .. } | WaitReason::Yielding { .. }) => {
+                    true
+                }
+                Some(
+                    WaitReason::Needs(_)
+                    | WaitReason::NoWorker
+                    | WaitReason::Paused { .. }
+                    | WaitReason::OutOfService(_)
+                    | WaitReason::Quota { .. }
+                    | WaitReason::OverQuota { .. }
+                    | WaitReason::NoMatch { .. }
+                    | WaitReason::TooWide { .. }
+                    | WaitReason::Slots { .. }
+                    | WaitReason::Reserved { .. },
+                )
+                | None => false,
+            };
+            let fits = taken > 0 && free + taken >= least(record);
+            assert!(
+                held_back || !fits,
+                "{id} of priority {priority} was passed over for {started:?}: {:?}; {:?} {project} {:?} {:?} used {:?}",
+                cluster.explain(id),
+                (
+                    record.spec.min_slots(),
+                    record.slots(),
+                    &record.policy.requires,
+                    &record.needs,
+                    free,
+                    taken
+                ),
+                self.policy.projects,
+                cluster.reservations().collect::<Vec<_>>(),
+                cluster
+                    .trials()
+                    .filter_map(|(id, r)| Some((id, standing(cluster, r), r.attempt()?)))
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+}
