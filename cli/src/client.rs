@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use proto::v1::credence_client::CredenceClient;
+use proto::version;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::args::ClientArguments;
 use crate::error::Failure;
+
+/// Writes on each request which version it comes from.
+pub type Sign = fn(Request<()>) -> Result<Request<()>, Status>;
 
 /// A client of one coordinator.
 #[derive(Debug)]
 pub struct Client {
     /// Calls of the service.
-    pub api: CredenceClient<Channel>,
+    pub api: CredenceClient<InterceptedService<Channel, Sign>>,
     url: String,
 }
 
@@ -33,7 +38,8 @@ impl Client {
         match endpoint.connect().await {
             // A table or a list of trials may be larger than the default limit of 4 MiB.
             Ok(channel) => {
-                Ok(Self { api: CredenceClient::new(channel).max_decoding_message_size(256 << 20), url })
+                let api = CredenceClient::with_interceptor(channel, version::sign as Sign);
+                Ok(Self { api: api.max_decoding_message_size(256 << 20), url })
             }
             Err(error) => {
                 let message = innermost(&error).to_string();

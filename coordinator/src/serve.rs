@@ -10,6 +10,7 @@ use futures::{StreamExt, pin_mut};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tracing::{info, warn};
@@ -144,7 +145,7 @@ async fn router(driver: &Handle, blobs: Blobs, store: Reader) -> Result<Router, 
     Ok(Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(grpc::Server::new(clients))
+        .add_service(InterceptedService::new(grpc::Server::new(clients), proto::version::check))
         .add_service(session::Server::new(workers))
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(ServeError::Reflection)?)

@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod status;
+pub mod version;
 
 /// Generated from `proto/credence/v1/credence.proto`.
 #[expect(

@@ -316,3 +316,15 @@ async fn a_table_of_a_run_that_goes_on_says_what_is_missing() {
     assert!(table.rendered.contains("the loss was not finite at step 3"), "{}", table.rendered);
     assert!(table.rendered.contains("1 failed, 1 running"), "{}", table.rendered);
 }
+
+#[tokio::test]
+async fn a_client_of_another_interface_is_refused_with_both_versions() {
+    let server = Server::start().await;
+    let mut request = tonic::Request::new(v1::ListWorkersRequest {});
+    request.metadata_mut().insert("credence-api", 99_u32.into());
+    let refused = server.client().list_workers(request).await.unwrap_err();
+    let ours = format!("interface {}", proto::version::API);
+    assert_refused(&refused, Code::FailedPrecondition, &["interface 99", &ours]);
+    // One that says nothing is somebody's own program.
+    server.client().list_workers(v1::ListWorkersRequest {}).await.unwrap();
+}
