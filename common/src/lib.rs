@@ -18,6 +18,7 @@ pub mod session;
 pub mod spec;
 pub mod suggest;
 pub mod table;
+pub mod timeouts;
 
 pub use cause::FailureCause;
 pub use digest::{Digest, TrialKey};

@@ -223,6 +223,9 @@ pub enum ToWorker {
         heartbeat: std::time::Duration,
         /// Version of the coordinator's build.
         version: String,
+        /// Attempts of the hello that are current on this worker. What stands still may go on; what is not named here waits for
+        /// its release.
+        current: Vec<AttemptId>,
     },
     /// Start ranks.
     Launch(Box<Launch>),
@@ -240,6 +243,8 @@ pub enum ToWorker {
     HeartbeatAck {
         /// Its sequence number.
         sequence: u64,
+        /// Attempts that it named and that are current on this worker, as in [`ToWorker::Welcome`].
+        current: Vec<AttemptId>,
     },
     /// Where rank 0 hosts the rendezvous store.
     Rendezvous {

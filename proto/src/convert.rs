@@ -473,10 +473,11 @@ impl From<ToWorker> for v1::ToWorker {
     fn from(message: ToWorker) -> Self {
         use v1::to_worker::Message as Wire;
         let message = match message {
-            ToWorker::Welcome { lease, heartbeat, version } => Wire::Welcome(v1::Welcome {
+            ToWorker::Welcome { lease, heartbeat, version, current } => Wire::Welcome(v1::Welcome {
                 lease_ms: millis(lease),
                 heartbeat_ms: millis(heartbeat),
                 version,
+                current_attempt_ids: current.into_iter().map(|attempt| attempt.0).collect(),
             }),
             ToWorker::Launch(launch) => Wire::Launch((*launch).into()),
             ToWorker::Release { attempt } => Wire::Release(v1::Release { attempt_id: attempt.0 }),
@@ -484,7 +485,10 @@ impl From<ToWorker> for v1::ToWorker {
                 Wire::Rendezvous(v1::Rendezvous { attempt_id: attempt.0, address })
             }
             ToWorker::Preempt { attempt } => Wire::Preempt(v1::Preempt { attempt_id: attempt.0 }),
-            ToWorker::HeartbeatAck { sequence } => Wire::HeartbeatAck(v1::HeartbeatAck { sequence }),
+            ToWorker::HeartbeatAck { sequence, current } => Wire::HeartbeatAck(v1::HeartbeatAck {
+                sequence,
+                current_attempt_ids: current.into_iter().map(|attempt| attempt.0).collect(),
+            }),
             ToWorker::MetricAck { attempt, sequence } => {
                 Wire::MetricAck(v1::MetricAck { attempt_id: attempt.0, sequence })
             }
@@ -509,6 +513,7 @@ impl TryFrom<v1::ToWorker> for ToWorker {
                 lease: Duration::from_millis(welcome.lease_ms),
                 heartbeat: Duration::from_millis(welcome.heartbeat_ms),
                 version: welcome.version,
+                current: welcome.current_attempt_ids.into_iter().map(AttemptId).collect(),
             },
             Wire::Launch(launch) => Self::Launch(Box::new(launch.try_into()?)),
             Wire::Release(release) => Self::Release { attempt: AttemptId(release.attempt_id) },
@@ -516,7 +521,10 @@ impl TryFrom<v1::ToWorker> for ToWorker {
                 Self::Rendezvous { attempt: AttemptId(rendezvous.attempt_id), address: rendezvous.address }
             }
             Wire::Preempt(preempt) => Self::Preempt { attempt: AttemptId(preempt.attempt_id) },
-            Wire::HeartbeatAck(ack) => Self::HeartbeatAck { sequence: ack.sequence },
+            Wire::HeartbeatAck(ack) => Self::HeartbeatAck {
+                sequence: ack.sequence,
+                current: ack.current_attempt_ids.into_iter().map(AttemptId).collect(),
+            },
             Wire::MetricAck(ack) => {
                 Self::MetricAck { attempt: AttemptId(ack.attempt_id), sequence: ack.sequence }
             }

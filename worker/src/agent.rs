@@ -1,6 +1,7 @@
-//! The agent's one task: it owns the ledger, starts attempts when slots are free, and keeps a session open.
+//! The shell around the agent's decisions: it reads the clock, dials, starts attempts, and performs what [`worker_core::Agent`]
+//! asks for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -8,26 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::AttemptId;
-use common::session::{FromWorker, Hello, Launch, LogPart, PROTOCOL, ToWorker};
+use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, ToWorker};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tonic::transport::Channel;
+use worker_core::{Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings};
 
-use crate::attempt::{self, AttemptEvent, AttemptOrder, Context, log_file};
+use crate::attempt::{self, Context, log_file};
 use crate::blobs::Blobs;
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
-use crate::ledger::Ledger;
 use crate::leftovers::{self, Remains};
 use crate::session::{self, Session, SessionLost};
 use crate::warm::Pool;
 
 /// Bytes of a log in one message.
 const LOG_CHUNK: usize = 64 * 1024;
-
-/// Pause before the first try to dial again.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -71,68 +69,80 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .map_err(|source| AgentError::Url { url: config.coordinator.clone(), source })?;
     let (events, inbox) = mpsc::channel(1024);
     let trainers = Pool::start(&config);
+    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit };
     let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
-    let mut agent = Agent {
+    let mut shell = Shell {
         context,
         channel,
         identity,
-        ledger: Ledger::default(),
+        agent: Agent::new(settings),
+        clock: Clock::start(),
         orders: BTreeMap::new(),
-        waiting: VecDeque::new(),
-        heartbeat: Duration::from_secs(1),
-        beats: 0,
-        stopping: false,
+        link: Link::None,
+        session: SessionNumber::default(),
     };
-    agent.salvage(remains);
-    agent.serve(inbox, shutdown).await
+    for found in remains {
+        shell.salvage(found);
+    }
+    shell.serve(inbox, shutdown).await
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<Session, SessionLost>> + Send>>;
 
-/// Where the connection stands.
+/// The connection that the agent asked for.
 enum Link {
-    Down { until: Instant, pause: Duration },
-    Dialling { dial: Dial, pause: Duration },
+    None,
+    Dialling(Dial),
     Up(Box<Session>),
 }
 
-struct Agent {
+/// What the link did.
+enum LinkStep {
+    Opened(Box<Session>),
+    Message(ToWorker),
+    Lost(SessionLost),
+}
+
+/// Whether the agent goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Going {
+    On,
+    Away,
+}
+
+struct Shell {
     context: Arc<Context>,
     channel: Channel,
     identity: Identity,
-    ledger: Ledger,
-    orders: BTreeMap<AttemptId, mpsc::Sender<AttemptOrder>>,
-    /// Launches whose slots are still held by processes of older attempts.
-    waiting: VecDeque<Launch>,
-    heartbeat: Duration,
-    /// Heartbeats of this agent so far.
-    beats: u64,
-    stopping: bool,
+    agent: Agent,
+    clock: Clock,
+    orders: BTreeMap<AttemptId, mpsc::UnboundedSender<AttemptOrder>>,
+    link: Link,
+    session: SessionNumber,
 }
 
-impl Agent {
+impl Shell {
     /// Stores the logs that an earlier agent left.
-    fn salvage(&mut self, remains: Vec<Remains>) {
-        for Remains { attempt, logs } in remains {
-            self.ledger.admit_remains(attempt);
-            let context = self.context.clone();
-            tokio::spawn(async move {
-                for (rank, path) in logs {
-                    match context.blobs.store(&path).await {
-                        Ok((digest, bytes)) => {
-                            let event = AttemptEvent::Log(rank, digest, bytes);
-                            drop(context.events.send((attempt, event)).await);
-                        }
-                        Err(error) => {
-                            tracing::warn!(%attempt, rank, %error, "cannot store a log left behind")
-                        }
+    fn salvage(&mut self, remains: Remains) {
+        let Remains { attempt, logs } = remains;
+        self.perform_all(Input::Remains(attempt));
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            for (rank, path) in logs {
+                match context.blobs.store(&path).await {
+                    Ok((digest, bytes)) => {
+                        let event = AttemptEvent::Log(rank, digest, bytes);
+                        drop(context.events.send((attempt, event)).await);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%attempt, rank, %error, "cannot store a log left behind")
                     }
                 }
-                // What is stored and told can be forgotten, and its folder removed.
-                drop(context.events.send((attempt, AttemptEvent::ProcessesGone)).await);
-            });
-        }
+            }
+            // What is stored and told can be forgotten, and its folder removed.
+            drop(context.events.send((attempt, AttemptEvent::ProcessesGone)).await);
+        });
     }
 
     async fn serve(
@@ -141,59 +151,121 @@ impl Agent {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
         tokio::pin!(shutdown);
-        let mut link = Link::Down { until: Instant::now(), pause: FIRST_PAUSE };
-        let mut beat = Instant::now() + self.heartbeat;
+        let mut asked = false;
         loop {
-            tokio::select! {
-                () = &mut shutdown, if !self.stopping => self.stop_all(),
-                Some((attempt, event)) = inbox.recv() => self.hear(&link, attempt, event),
-                received = next(&mut link) => link = self.receive(link, received)?,
-                () = tokio::time::sleep_until(beat) => {
-                    beat = Instant::now() + self.heartbeat;
-                    if let Link::Up(session) = &link {
-                        self.beats += 1;
-                        let attempts = self.ledger.reports();
-                        session.tell(FromWorker::Heartbeat { sequence: self.beats, attempts });
-                    }
+            let due = self.clock.until(self.agent.next_deadline());
+            let input = tokio::select! {
+                () = &mut shutdown, if !asked => {
+                    asked = true;
+                    tracing::info!("stopping");
+                    Input::Shutdown
                 }
+                Some((attempt, event)) = inbox.recv() => Input::Attempt(attempt, event),
+                step = next(&mut self.link) => self.connect(step)?,
+                () = tokio::time::sleep(due) => Input::Timer,
+            };
+            if let Input::Attempt(attempt, AttemptEvent::Ended(_)) = &input {
+                self.orders.remove(attempt);
             }
-            self.start_waiting();
-            if let Link::Up(session) = &link {
-                self.ledger.tell(|message| session.tell(message));
-                self.clean_up();
-            }
-            if self.stopping && self.ledger.alive().is_empty() {
-                self.part(link).await;
+            if self.perform_all(input) == Going::Away {
+                self.part().await;
                 return Ok(());
             }
         }
     }
 
-    /// Goes on after the link's step: waits, dials, or handles a message.
-    fn receive(&mut self, link: Link, step: LinkStep) -> Result<Link, AgentError> {
+    /// What the agent must know of the link.
+    fn connect(&mut self, step: LinkStep) -> Result<Input, AgentError> {
         match step {
-            LinkStep::Dial(pause) => {
-                let hello = self.hello();
-                let dial = Box::pin(Session::open(self.channel.clone(), hello));
-                Ok(Link::Dialling { dial, pause })
+            LinkStep::Opened(session) => {
+                self.link = Link::Up(session);
+                Ok(Input::SessionOpened(self.session))
             }
-            LinkStep::Opened(session) => Ok(Link::Up(session)),
             LinkStep::Message(message) => {
-                self.obey(&link, message);
-                Ok(link)
+                if let ToWorker::Welcome { version, .. } = &message {
+                    tracing::info!(coordinator = self.context.config.coordinator, version, "connected");
+                }
+                Ok(Input::Message(self.session, message))
             }
-            LinkStep::Lost(lost @ (SessionLost::Refused(_) | SessionLost::NotUnderstood(_)), _) => {
+            LinkStep::Lost(lost @ (SessionLost::Refused(_) | SessionLost::NotUnderstood(_))) => {
                 Err(AgentError::Refused(lost))
             }
-            LinkStep::Lost(lost @ SessionLost::Unreachable(_), pause) => {
-                tracing::warn!("{lost}; trainers go on, dialling again in {pause:?}");
-                let next = (pause * 2).min(self.context.config.reconnect_limit);
-                Ok(Link::Down { until: Instant::now() + pause, pause: next })
+            LinkStep::Lost(lost @ SessionLost::NobodyListens(_)) => {
+                tracing::warn!("{lost}; trainers go on, dialling again");
+                self.link = Link::None;
+                Ok(Input::NobodyListens(self.session))
+            }
+            LinkStep::Lost(lost @ SessionLost::Unreachable(_)) => {
+                tracing::warn!("{lost}; trainers go on while the lease lasts, dialling again");
+                self.link = Link::None;
+                Ok(Input::SessionLost(self.session))
             }
         }
     }
 
-    fn hello(&mut self) -> Hello {
+    /// Lets the agent decide, does what it asks for, and tells the coordinator what it was not told yet.
+    fn perform_all(&mut self, input: Input) -> Going {
+        let mut going = Going::On;
+        for action in self.agent.handle(self.clock.now(), input) {
+            if self.perform(action) == Going::Away {
+                going = Going::Away;
+            }
+        }
+        if let Link::Up(session) = &self.link {
+            for attempt in self.agent.tell(|message| session.tell(message)) {
+                self.clean_up(attempt);
+            }
+        }
+        going
+    }
+
+    fn perform(&mut self, action: Action) -> Going {
+        match action {
+            Action::Dial { session, attempts } => {
+                self.session = session;
+                let dial = Session::open(self.channel.clone(), self.hello(attempts));
+                self.link = Link::Dialling(Box::pin(dial));
+            }
+            Action::HangUp(_) => {
+                tracing::warn!("the coordinator does not answer; opening another session");
+                self.link = Link::None;
+            }
+            Action::Send(message) => {
+                if let Link::Up(session) = &self.link {
+                    session.tell(message);
+                }
+            }
+            Action::Start(launch) => {
+                let attempt = launch.attempt;
+                self.orders.insert(attempt, attempt::spawn(self.context.clone(), *launch));
+            }
+            Action::Order(attempt, order) => self.order(attempt, order),
+            Action::ReadLog(request) => {
+                if let Link::Up(session) = &self.link {
+                    let path = log_file(&self.context.folder(request.attempt), request.rank);
+                    tokio::spawn(send_log(path, request, session.sender()));
+                }
+            }
+            Action::Exit => return Going::Away,
+        }
+        Going::On
+    }
+
+    fn order(&self, attempt: AttemptId, order: AttemptOrder) {
+        match order {
+            AttemptOrder::Suspend => {
+                tracing::warn!(%attempt, "stands still: the lease may have been given away");
+            }
+            AttemptOrder::Resume => tracing::info!(%attempt, "goes on: the lease stands"),
+            AttemptOrder::Rendezvous(_) | AttemptOrder::Yield | AttemptOrder::Stop => {}
+        }
+        if let Some(orders) = self.orders.get(&attempt) {
+            // One that is about to end takes no orders.
+            drop(orders.send(order));
+        }
+    }
+
+    fn hello(&self, attempts: Vec<AttemptReport>) -> Hello {
         let config = &self.context.config;
         Hello {
             protocol: PROTOCOL,
@@ -205,157 +277,47 @@ impl Agent {
             device: config.device.clone(),
             slot_memory_mib: (config.slot_memory_mib > 0).then_some(config.slot_memory_mib),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            attempts: self.ledger.begin_session(),
+            attempts,
         }
     }
 
-    fn obey(&mut self, link: &Link, message: ToWorker) {
-        match message {
-            ToWorker::Welcome { heartbeat, version, .. } => {
-                tracing::info!(coordinator = self.context.config.coordinator, version, "connected");
-                self.heartbeat = heartbeat;
+    fn clean_up(&self, attempt: AttemptId) {
+        let folder = self.context.folder(attempt);
+        tokio::spawn(async move {
+            if let Err(error) = tokio::fs::remove_dir_all(&folder).await
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%attempt, %error, "cannot remove `{}`", folder.display());
             }
-            ToWorker::Launch(launch) => {
-                if !self.stopping && self.ledger.admit(launch.attempt, launch.ranks) {
-                    self.waiting.push_back(*launch);
-                }
-            }
-            ToWorker::Release { attempt } => self.release(attempt),
-            ToWorker::Rendezvous { attempt, address } => {
-                self.order(attempt, AttemptOrder::Rendezvous(address));
-            }
-            ToWorker::Preempt { attempt } => self.order(attempt, AttemptOrder::Yield),
-            ToWorker::HeartbeatAck { .. } => {}
-            ToWorker::MetricAck { attempt, sequence } => self.ledger.acknowledge(attempt, sequence),
-            ToWorker::FetchLog { request, attempt, rank, tail } => {
-                if let Link::Up(session) = link {
-                    let path = log_file(&self.context.folder(attempt), rank);
-                    tokio::spawn(send_log(path, request, tail, session.sender()));
-                }
-            }
-        }
-    }
-
-    fn release(&mut self, attempt: AttemptId) {
-        self.ledger.release(attempt);
-        if let Some(index) = self.waiting.iter().position(|launch| launch.attempt == attempt) {
-            self.waiting.remove(index);
-            self.ledger.ended(attempt, Err(common::FailureCause::Preempted));
-        }
-        self.order(attempt, AttemptOrder::Stop);
-    }
-
-    fn order(&self, attempt: AttemptId, order: AttemptOrder) {
-        let Some(orders) = self.orders.get(&attempt) else { return };
-        // A full queue holds orders of the same kinds already, and the coordinator repeats itself.
-        if let Err(error) = orders.try_send(order) {
-            tracing::debug!(%attempt, %error, "an attempt takes no order");
-        }
-    }
-
-    fn hear(&mut self, link: &Link, attempt: AttemptId, event: AttemptEvent) {
-        match event {
-            AttemptEvent::Rendezvous(address) => self.ledger.rendezvous(attempt, address),
-            AttemptEvent::Progress(progress) => {
-                self.ledger.progress(attempt, progress.step);
-                if let Link::Up(session) = link {
-                    session.tell(FromWorker::Progress { attempt, progress });
-                }
-            }
-            AttemptEvent::Metrics(rows) => self.ledger.rows(attempt, rows),
-            AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(attempt, checkpoint),
-            AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
-            AttemptEvent::Warning(message) => self.ledger.warning(attempt, message),
-            AttemptEvent::Incident { rank, pattern, line, quarantine } => {
-                if let Link::Up(session) = link {
-                    session.tell(FromWorker::Incident { attempt, rank, pattern, line, quarantine });
-                }
-            }
-            AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
-            AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),
-            AttemptEvent::Ended(end) => {
-                self.orders.remove(&attempt);
-                self.ledger.ended(attempt, end);
-            }
-        }
-    }
-
-    /// Starts what waits, in the order it came, while slots are free.
-    fn start_waiting(&mut self) {
-        while let Some(launch) = self.waiting.front() {
-            let claimed: u32 = self.waiting.iter().map(|launch| launch.ranks).sum();
-            let running = self.ledger.slots_used() - claimed;
-            if running + launch.ranks > self.context.config.slots {
-                return;
-            }
-            if let Some(launch) = self.waiting.pop_front() {
-                let attempt = launch.attempt;
-                self.orders.insert(attempt, attempt::spawn(self.context.clone(), launch));
-            }
-        }
-    }
-
-    fn clean_up(&mut self) {
-        for attempt in self.ledger.forget() {
-            let folder = self.context.folder(attempt);
-            tokio::spawn(async move {
-                if let Err(error) = tokio::fs::remove_dir_all(&folder).await
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::warn!(%attempt, %error, "cannot remove `{}`", folder.display());
-                }
-            });
-        }
-    }
-
-    fn stop_all(&mut self) {
-        self.stopping = true;
-        for launch in std::mem::take(&mut self.waiting) {
-            self.ledger.ended(launch.attempt, Err(common::FailureCause::Preempted));
-        }
-        let alive = self.ledger.alive();
-        tracing::info!(attempts = alive.len(), "stopping");
-        for attempt in alive {
-            self.order(attempt, AttemptOrder::Stop);
-        }
+        });
     }
 
     /// Says goodbye, and leaves the message a moment to get out.
-    async fn part(&self, link: Link) {
-        let Link::Up(mut session) = link else { return };
+    async fn part(&mut self) {
+        let Link::Up(session) = &mut self.link else { return };
         session.tell(FromWorker::Goodbye);
         let farewell = async { while session.next().await.is_ok() {} };
         drop(tokio::time::timeout(Duration::from_secs(1), farewell).await);
     }
 }
 
-/// What the link did.
-enum LinkStep {
-    Dial(Duration),
-    Opened(Box<Session>),
-    Message(ToWorker),
-    Lost(SessionLost, Duration),
-}
-
 /// Waits for the link's next step. Nothing is lost if the future is dropped.
 async fn next(link: &mut Link) -> LinkStep {
     match link {
-        Link::Down { until, pause } => {
-            tokio::time::sleep_until(*until).await;
-            LinkStep::Dial(*pause)
-        }
-        Link::Dialling { dial, pause } => match dial.await {
+        Link::None => std::future::pending().await,
+        Link::Dialling(dial) => match dial.await {
             Ok(session) => LinkStep::Opened(Box::new(session)),
-            Err(lost) => LinkStep::Lost(lost, *pause),
+            Err(lost) => LinkStep::Lost(lost),
         },
         Link::Up(session) => match session.next().await {
             Ok(message) => LinkStep::Message(message),
-            Err(lost) => LinkStep::Lost(lost, FIRST_PAUSE),
+            Err(lost) => LinkStep::Lost(lost),
         },
     }
 }
 
-async fn send_log(path: PathBuf, request: u64, tail: Option<u64>, to: mpsc::Sender<proto::v1::FromWorker>) {
+async fn send_log(path: PathBuf, wanted: LogRequest, to: mpsc::Sender<proto::v1::FromWorker>) {
+    let LogRequest { request, tail, .. } = wanted;
     let last = match copy_log(&path, request, tail, &to).await {
         Ok(()) => LogPart::End,
         Err(error) => LogPart::Unreadable(format!("`{}`: {error}", path.display())),

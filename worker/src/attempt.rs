@@ -16,8 +16,7 @@ mod watcher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::result::{Checkpoint, MetricRow};
-use common::session::{AttemptEnd, Launch, Progress};
+use common::session::{AttemptEnd, Launch};
 use common::{AttemptId, Digest, FailureCause};
 use proto::status::chain;
 use tokio::sync::mpsc;
@@ -34,57 +33,7 @@ use outcome::Outcomes;
 use uploads::{Upload, Uploads};
 
 pub use patterns::Patterns;
-
-/// What the agent tells an attempt.
-#[derive(Clone, Debug)]
-pub enum AttemptOrder {
-    /// Where rank 0, on another worker, hosts the rendezvous store.
-    Rendezvous(String),
-    /// Write a checkpoint, then end: the slots are wanted, the work is not to be lost.
-    Yield,
-    /// Stand still, keeping everything.
-    #[expect(dead_code, reason = "for the agent that fences itself before its lease can be given away")]
-    Suspend,
-    /// Go on after [`Suspend`](Self::Suspend).
-    #[expect(dead_code, reason = "as `Suspend`")]
-    Resume,
-    /// End, whatever it does.
-    Stop,
-}
-
-/// What an attempt tells the agent.
-#[derive(Debug)]
-pub enum AttemptEvent {
-    /// Rank 0 hosts the rendezvous store.
-    Rendezvous(String),
-    /// Where it stands.
-    Progress(Progress),
-    /// Measured values.
-    Metrics(Vec<MetricRow>),
-    /// A checkpoint is stored.
-    Checkpoint(Checkpoint),
-    /// A checkpoint that it was to go on from did not load.
-    Damaged(Digest, String),
-    /// Something that the user should know.
-    Warning(String),
-    /// A line of a rank's log matched a pattern of the configuration.
-    Incident {
-        /// The rank.
-        rank: u32,
-        /// Name of the pattern.
-        pattern: String,
-        /// The line.
-        line: String,
-        /// Whether the worker should be given nothing more.
-        quarantine: bool,
-    },
-    /// The log of a rank is stored.
-    Log(u32, Digest, u64),
-    /// The last process is gone.
-    ProcessesGone,
-    /// Everything is stored. The last event.
-    Ended(AttemptEnd),
-}
+use worker_core::{AttemptEvent, AttemptOrder};
 
 /// What all attempts of an agent share.
 #[derive(Debug)]
@@ -122,8 +71,9 @@ pub fn work_dir(folder: &Path, rank: u32) -> PathBuf {
 }
 
 /// Runs one attempt to its end in a task of its own. Orders go through the sender.
-pub fn spawn(context: Arc<Context>, launch: Launch) -> mpsc::Sender<AttemptOrder> {
-    let (orders, inbox) = mpsc::channel(16);
+pub fn spawn(context: Arc<Context>, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
+    // An order that got lost would not be repeated: one to stand still must not be dropped because others wait.
+    let (orders, inbox) = mpsc::unbounded_channel();
     let span = tracing::info_span!("attempt", attempt = %launch.attempt, trial = %launch.key.0.short());
     tokio::spawn(async move { Attempt { context, launch }.run(inbox).await }.instrument(span));
     orders
@@ -140,7 +90,7 @@ impl Attempt {
         drop(self.context.events.send((self.launch.attempt, event)).await);
     }
 
-    async fn run(self, mut orders: mpsc::Receiver<AttemptOrder>) {
+    async fn run(self, mut orders: mpsc::UnboundedReceiver<AttemptOrder>) {
         let (mut rendezvous, mut suspended) = (None, false);
         let prepared = {
             let prepare = async {
@@ -226,7 +176,7 @@ impl Attempt {
         &self,
         files: Files,
         before: Before,
-        orders: &mut mpsc::Receiver<AttemptOrder>,
+        orders: &mut mpsc::UnboundedReceiver<AttemptOrder>,
     ) -> AttemptEnd {
         let (events, mut inbox) = mpsc::channel::<RankEvent>(256);
         let ranks = match start_ranks(&self.context, &self.launch, &files, events).await {
@@ -254,7 +204,7 @@ impl Attempt {
         &self,
         outcomes: Outcomes,
         uploads: Uploads,
-        orders: &mut mpsc::Receiver<AttemptOrder>,
+        orders: &mut mpsc::UnboundedReceiver<AttemptOrder>,
     ) -> AttemptEnd {
         let folder = self.context.folder(self.launch.attempt);
         for rank in self.launch.first_rank..self.launch.first_rank + self.launch.ranks {

@@ -4,15 +4,16 @@
 //! of tensors. What to run is decided by the coordinator; the agent decides only when a slot is free again
 //! (when its processes are gone) and repeats what it holds until it is told to forget it.
 //!
-//! A lost session changes nothing for trainers: they train on while the agent dials again.
+//! What the agent decides is in `worker-core`. A lost session changes nothing for trainers while the lease lasts, and nothing at
+//! all while the coordinator is only down: they train on while the agent dials again.
 
 mod agent;
 mod attempt;
 mod blobs;
 mod cache;
+mod clock;
 mod config;
 mod identity;
-mod ledger;
 mod leftovers;
 mod process;
 mod session;

@@ -1,8 +1,7 @@
 //! One session with the coordinator: dialled, opened with a hello, and lost sooner or later.
 
-use std::time::Duration;
-
 use common::session::{FromWorker, Hello, ToWorker};
+use common::timeouts::Timeouts;
 use proto::convert::ConvertError;
 use proto::v1;
 use proto::v1::worker_session_client::WorkerSessionClient;
@@ -14,15 +13,15 @@ use tonic::{Code, Status, Streaming};
 /// Messages that wait to be written before the rest is held back.
 const OUTBOX: usize = 1024;
 
-/// How long a dead connection may look alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
 /// Why a session did not begin, or is over.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionLost {
     /// The coordinator is away, or the connection broke. Worth another try.
     #[error("the coordinator cannot be reached: {0}")]
     Unreachable(String),
+    /// The machine of the coordinator's address says that nobody listens there: the coordinator is down.
+    #[error("the coordinator is down: {0}")]
+    NobodyListens(String),
     /// The coordinator does not want this worker. Another try would end the same way.
     #[error("the coordinator refused this worker: {}", .0.message())]
     Refused(Status),
@@ -42,8 +41,26 @@ impl From<Status> for SessionLost {
                 | Code::Unauthenticated
                 | Code::Unimplemented
         );
-        if refused { Self::Refused(status) } else { Self::Unreachable(status.message().to_owned()) }
+        if refused {
+            Self::Refused(status)
+        } else if is_refused_connection(&status) {
+            Self::NobodyListens(status.message().to_owned())
+        } else {
+            Self::Unreachable(status.message().to_owned())
+        }
     }
+}
+
+/// Whether the reason of a failure is that a connection was refused, as it is where no process listens.
+fn is_refused_connection(status: &Status) -> bool {
+    let mut reason = std::error::Error::source(status);
+    while let Some(error) = reason {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return error.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        reason = error.source();
+    }
+    false
 }
 
 /// A channel to the coordinator that connects when it is first used, and again when it breaks.
@@ -52,10 +69,12 @@ impl From<Status> for SessionLost {
 ///
 /// When `url` is not one.
 pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
+    // Of the usual lease: how long this coordinator's is it says only later, and where it is shorter the agent gives up sooner.
+    let timeouts = Timeouts::default();
     let endpoint = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .connect_timeout(timeouts.dial())
+        .http2_keep_alive_interval(timeouts.dial() / 2)
+        .keep_alive_timeout(timeouts.dial() / 2)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     Ok(endpoint.connect_lazy())

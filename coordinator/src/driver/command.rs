@@ -33,6 +33,8 @@ pub(super) enum Deferred {
     Welcome {
         worker: WorkerId,
         session: SessionId,
+        /// Attempts of the hello that are current.
+        current: Vec<AttemptId>,
         reply: oneshot::Sender<Result<SessionId, DriverError>>,
     },
     Acknowledge {

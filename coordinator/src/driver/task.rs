@@ -257,10 +257,11 @@ impl Driver {
             match deferred {
                 Deferred::Perform(effect) => self.perform_effect(effect).await,
                 Deferred::Answer { reply, answer } => drop(reply.send(answer)),
-                Deferred::Welcome { worker, session, reply } => {
+                Deferred::Welcome { worker, session, current, reply } => {
                     let Limits { policy, heartbeat, snapshot_events: _ } = &self.limits;
                     let version = env!("CARGO_PKG_VERSION").to_owned();
-                    let welcome = ToWorker::Welcome { lease: policy.lease, heartbeat: *heartbeat, version };
+                    let (lease, heartbeat) = (policy.lease, *heartbeat);
+                    let welcome = ToWorker::Welcome { lease, heartbeat, version, current };
                     self.live.sessions.welcome(worker, session, welcome);
                     drop(reply.send(Ok(session)));
                 }

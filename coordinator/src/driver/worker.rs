@@ -38,10 +38,14 @@ impl Driver {
         let device = (!device.is_empty()).then_some(device);
         let traits = Traits { labels, device, slot_memory_mib };
         let session = self.live.sessions.open(worker, version, outgoing);
-        // Before the effects of the hello, because the welcome is the first message of a session.
-        turn.deferred.push(Deferred::Welcome { worker, session, reply });
-        turn.changed = true;
+        // Before the effects of the hello, because the welcome is the first message of a session; but it names what is current
+        // after it.
+        let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
+        let place = turn.deferred.len();
         self.decide_or_note(Input::Hello { worker, name, host, slots, traits, attempts }, turn);
+        let current = self.current_of(worker, named);
+        turn.deferred.insert(place, Deferred::Welcome { worker, session, current, reply });
+        turn.changed = true;
     }
 
     pub(super) async fn hear(&mut self, worker: WorkerId, message: FromWorker, turn: &mut Turn) {
@@ -51,8 +55,10 @@ impl Driver {
                 self.decide_or_note(Input::Disconnected { worker }, turn);
             }
             FromWorker::Heartbeat { sequence, attempts } => {
+                let named = attempts.iter().map(|report| report.attempt).collect();
                 if self.decide_as_member(worker, Input::Heartbeat { worker, attempts }, turn) {
-                    let message = ToWorker::HeartbeatAck { sequence };
+                    let current = self.current_of(worker, named);
+                    let message = ToWorker::HeartbeatAck { sequence, current };
                     turn.deferred.push(Deferred::Tell { worker, message });
                 }
             }
@@ -94,6 +100,12 @@ impl Driver {
                 self.decide_or_note(Input::WorkerLeft { worker }, turn);
             }
         }
+    }
+
+    /// Those that `worker` may compute.
+    fn current_of(&self, worker: WorkerId, mut attempts: Vec<AttemptId>) -> Vec<AttemptId> {
+        attempts.retain(|&attempt| self.cluster.is_current(attempt, worker));
+        attempts
     }
 
     /// Whether the input was accepted. Who is no member any more must say hello again, so its session ends.

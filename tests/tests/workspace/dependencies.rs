@@ -14,11 +14,12 @@ struct Rule {
     never: &'static [&'static str],
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     Rule { krate: "common", only: None, never: &["tokio", "tonic", "prost", "tch", "sled"] },
     Rule { krate: "metrics", only: None, never: &["tokio", "tonic", "prost", "tch", "sled"] },
     // Decisions are reproducible because nothing that could vary is within reach.
     Rule { krate: "coordinator-core", only: Some(&["common", "serde", "thiserror"]), never: &["rand"] },
+    Rule { krate: "worker-core", only: Some(&["common", "serde", "thiserror"]), never: &["rand"] },
     Rule { krate: "proto", only: None, never: &["coordinator-core", "coordinator", "worker", "sled", "tch"] },
     Rule { krate: "coordinator", only: None, never: &["tch", "torch-sys", "c10d", "worker"] },
     Rule {

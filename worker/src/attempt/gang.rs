@@ -80,7 +80,7 @@ impl<'a> Gang<'a> {
     pub async fn watch(
         mut self,
         inbox: &mut mpsc::Receiver<RankEvent>,
-        orders: &mut mpsc::Receiver<AttemptOrder>,
+        orders: &mut mpsc::UnboundedReceiver<AttemptOrder>,
     ) -> Outcomes {
         let mut alive = self.ranks.len();
         let mut open = true;

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::session::{FromWorker, Hello, Launch, ToWorker};
+use common::session::{AttemptReport, FromWorker, Hello, Launch, ToWorker};
 use common::spec::{
     DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
     TrialSpec, WideResNetVariant,
@@ -37,6 +37,14 @@ struct Open {
 /// The fake coordinator.
 pub struct Fake {
     url: String,
+    /// Its process, in effect: ends with everything that it holds.
+    runtime: Option<tokio::runtime::Runtime>,
+    /// The lease that it gives.
+    pub lease: Duration,
+    /// Whether it answers heartbeats.
+    pub answers: bool,
+    /// Attempts that are current no more.
+    pub given_away: Vec<AttemptId>,
     sessions: mpsc::Receiver<Open>,
     open: Option<Open>,
     blobs: Blobs,
@@ -58,14 +66,44 @@ impl Fake {
     }
 
     async fn serve(refusal: Option<&'static str>) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (sender, sessions) = mpsc::channel(4);
         let blobs = Blobs::default();
-        let service = Service { sessions: sender, refusal, blobs: blobs.clone() };
-        let server = tonic::transport::Server::builder().add_service(WorkerSessionServer::new(service));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { url, sessions, open: None, blobs }
+        let (runtime, sessions) = listen(listener, refusal, blobs.clone());
+        let lease = Duration::from_secs(10);
+        Self {
+            url,
+            runtime: Some(runtime),
+            lease,
+            answers: true,
+            given_away: Vec::new(),
+            sessions,
+            open: None,
+            blobs,
+        }
+    }
+
+    /// Ends, as a process that is killed does: connections break, and new ones are refused.
+    pub fn die(&mut self) {
+        self.open = None;
+        self.runtime.take().unwrap().shutdown_background();
+    }
+
+    /// Starts again on the same port.
+    pub async fn rise(&mut self) {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let bound = async {
+            loop {
+                match std::net::TcpListener::bind(address) {
+                    Ok(listener) => return listener,
+                    // Tasks of the one before may take a moment to end.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let listener = tokio::time::timeout(PATIENCE, bound).await.expect("the port is free again");
+        let (runtime, sessions) = listen(listener, None, self.blobs.clone());
+        (self.runtime, self.sessions) = (Some(runtime), sessions);
     }
 
     /// Waits for a session and welcomes it.
@@ -74,9 +112,10 @@ impl Fake {
         self.open = Some(open);
         let FromWorker::Hello(hello) = self.next().await else { panic!("a session begins with a hello") };
         self.tell(ToWorker::Welcome {
-            lease: Duration::from_secs(10),
+            lease: self.lease,
             heartbeat: Duration::from_millis(50),
             version: "test".to_owned(),
+            current: self.current(&hello.attempts),
         })
         .await;
         hello
@@ -89,7 +128,26 @@ impl Fake {
     pub async fn next(&mut self) -> FromWorker {
         let message = self.open.as_mut().unwrap().inbound.message();
         let message = tokio::time::timeout(PATIENCE, message).await.expect("a message in time");
-        message.unwrap().expect("an open session").try_into().unwrap()
+        let message = message.unwrap().expect("an open session").try_into().unwrap();
+        if let (FromWorker::Heartbeat { sequence, attempts }, true) = (&message, self.answers) {
+            self.tell(ToWorker::HeartbeatAck { sequence: *sequence, current: self.current(attempts) }).await;
+        }
+        message
+    }
+
+    fn current(&self, attempts: &[AttemptReport]) -> Vec<AttemptId> {
+        let named = attempts.iter().map(|report| report.attempt);
+        named.filter(|attempt| !self.given_away.contains(attempt)).collect()
+    }
+
+    /// Reads what comes for some time.
+    pub async fn listen_for(&mut self, time: Duration) {
+        let heard = async {
+            loop {
+                self.next().await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(time, heard).await;
     }
 
     /// The first message that is wanted.
@@ -117,6 +175,31 @@ impl Fake {
     pub fn blob(&self, digest: Digest) -> Vec<u8> {
         self.blobs.lock().unwrap()[&digest].clone()
     }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn listen(
+    listener: std::net::TcpListener,
+    refusal: Option<&'static str>,
+    blobs: Blobs,
+) -> (tokio::runtime::Runtime, mpsc::Receiver<Open>) {
+    let (sender, sessions) = mpsc::channel(4);
+    let service = Service { sessions: sender, refusal, blobs };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let server = tonic::transport::Server::builder().add_service(WorkerSessionServer::new(service));
+        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+    });
+    (runtime, sessions)
 }
 
 #[tonic::async_trait]
@@ -296,6 +379,21 @@ impl Node {
         };
         tokio::time::timeout(PATIENCE, empty).await.expect("the folder is removed in time");
     }
+}
+
+/// Whether a process stands still by a signal.
+pub fn stands_still(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+}
+
+/// Waits until something holds; fails when it takes too long. Returns how long it took.
+pub async fn until(what: &str, holds: impl Fn() -> bool) -> Duration {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    start.elapsed()
 }
 
 /// Whether a process is there and not waiting to be reaped.

@@ -21,6 +21,8 @@ enum FactKey {
     Damaged(Digest),
     Checkpoint,
     Warning(usize),
+    Dropped,
+    Incident(usize),
     Log(u32),
 }
 
@@ -46,6 +48,7 @@ struct Held {
     facts: BTreeMap<FactKey, Fact>,
     rows: VecDeque<(u64, Vec<MetricRow>)>,
     unacknowledged_rows: usize,
+    dropped_rows: usize,
     next_sequence: u64,
     /// Newest sequence number that the present session was told.
     told_sequence: u64,
@@ -74,6 +77,7 @@ impl Ledger {
             facts: BTreeMap::new(),
             rows: VecDeque::new(),
             unacknowledged_rows: 0,
+            dropped_rows: 0,
             next_sequence: 1,
             told_sequence: 0,
         };
@@ -100,6 +104,21 @@ impl Ledger {
             .filter(|(_, held)| held.alive && held.ranks > 0)
             .map(|(&attempt, _)| attempt)
             .collect()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether the attempt is held and has not ended.
+    pub fn is_open(&self, attempt: AttemptId) -> bool {
+        self.held.get(&attempt).is_some_and(|held| held.end.is_none())
+    }
+
+    /// Whether the coordinator wants no more of the attempt.
+    pub fn is_released(&self, attempt: AttemptId) -> bool {
+        self.held.get(&attempt).is_some_and(|held| held.released)
     }
 
     /// Rank 0 hosts the rendezvous store.
@@ -130,6 +149,12 @@ impl Ledger {
         self.fact(attempt, FactKey::Warning(count), FromWorker::Warning { attempt, message });
     }
 
+    /// A line of a rank's log says something about the worker.
+    pub fn incident(&mut self, attempt: AttemptId, incident: FromWorker) {
+        let count = self.held.get(&attempt).map_or(0, |held| held.facts.len());
+        self.fact(attempt, FactKey::Incident(count), incident);
+    }
+
     /// The log of a rank is stored.
     pub fn log(&mut self, attempt: AttemptId, rank: u32, digest: Digest, bytes: u64) {
         self.fact(attempt, FactKey::Log(rank), FromWorker::LogStored { attempt, rank, digest, bytes });
@@ -137,16 +162,22 @@ impl Ledger {
 
     /// Rows were measured.
     pub fn rows(&mut self, attempt: AttemptId, rows: Vec<MetricRow>) {
-        self.with(attempt, |held| {
-            held.unacknowledged_rows += rows.len();
-            held.rows.push_back((held.next_sequence, rows));
-            held.next_sequence += 1;
-            while held.unacknowledged_rows > MAX_UNACKNOWLEDGED_ROWS {
-                let Some((sequence, rows)) = held.rows.pop_front() else { break };
-                held.unacknowledged_rows -= rows.len();
-                tracing::warn!(%attempt, sequence, rows = rows.len(), "the coordinator is away too long: rows are dropped");
-            }
-        });
+        let Some(held) = self.held.get_mut(&attempt) else { return };
+        let before = held.dropped_rows;
+        held.unacknowledged_rows += rows.len();
+        held.rows.push_back((held.next_sequence, rows));
+        held.next_sequence += 1;
+        while held.unacknowledged_rows > MAX_UNACKNOWLEDGED_ROWS {
+            let Some((_, rows)) = held.rows.pop_front() else { break };
+            held.unacknowledged_rows -= rows.len();
+            held.dropped_rows += rows.len();
+        }
+        let dropped = held.dropped_rows;
+        if dropped > before {
+            let message =
+                format!("{dropped} metric rows were dropped: the coordinator did not take them for too long");
+            self.fact(attempt, FactKey::Dropped, FromWorker::Warning { attempt, message });
+        }
     }
 
     /// The coordinator has every report up to `sequence`.

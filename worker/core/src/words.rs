@@ -1,0 +1,118 @@
+//! What an agent is told, and what it asks for.
+
+use common::result::{Checkpoint, MetricRow};
+use common::session::{AttemptEnd, AttemptReport, FromWorker, Launch, Progress, ToWorker};
+use common::{AttemptId, Digest};
+
+/// Counts the sessions that an agent asked for, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionNumber(pub u64);
+
+/// Something that reached the agent.
+///
+/// What is said of a session counts only while it is the newest.
+#[derive(Debug)]
+pub enum Input {
+    /// The coordinator accepted the session's hello.
+    SessionOpened(SessionNumber),
+    /// The coordinator said something.
+    Message(SessionNumber, ToWorker),
+    /// The session broke, or was not opened. Nothing is known of the coordinator.
+    SessionLost(SessionNumber),
+    /// Nobody listens at the coordinator's address: its machine said so.
+    NobodyListens(SessionNumber),
+    /// An attempt of this worker said something.
+    Attempt(AttemptId, AttemptEvent),
+    /// An attempt of an earlier agent on this folder: its logs are being stored, until [`AttemptEvent::ProcessesGone`].
+    Remains(AttemptId),
+    /// [`crate::Agent::next_deadline`] has come.
+    Timer,
+    /// The worker is to stop.
+    Shutdown,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Open a session; an earlier one is over.
+    Dial {
+        /// Names it from now on.
+        session: SessionNumber,
+        /// What its hello says of attempts.
+        attempts: Vec<AttemptReport>,
+    },
+    /// Close the session, or give up opening it.
+    HangUp(SessionNumber),
+    /// Send a message on the newest session. It may be dropped.
+    Send(FromWorker),
+    /// Start an attempt.
+    Start(Box<Launch>),
+    /// Tell an attempt that was started.
+    Order(AttemptId, AttemptOrder),
+    /// Send a log.
+    ReadLog(LogRequest),
+    /// Every process is gone, and there is no more to say: say goodbye and end.
+    Exit,
+}
+
+/// A reader wants the log of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Names the request in the answer.
+    pub request: u64,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The rank.
+    pub rank: u32,
+    /// Only the last so many bytes; `None` for all.
+    pub tail: Option<u64>,
+}
+
+/// What the agent tells an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptOrder {
+    /// Where rank 0, on another worker, hosts the rendezvous store.
+    Rendezvous(String),
+    /// Write a checkpoint, then end: the slots are wanted, the work is not to be lost.
+    Yield,
+    /// Stand still, keeping everything.
+    Suspend,
+    /// Go on after [`Suspend`](Self::Suspend).
+    Resume,
+    /// End, whatever it does. What stands still ends at once.
+    Stop,
+}
+
+/// What an attempt tells the agent.
+#[derive(Debug)]
+pub enum AttemptEvent {
+    /// Rank 0 hosts the rendezvous store.
+    Rendezvous(String),
+    /// Where it stands.
+    Progress(Progress),
+    /// Measured values.
+    Metrics(Vec<MetricRow>),
+    /// A checkpoint is stored.
+    Checkpoint(Checkpoint),
+    /// A checkpoint that it was to go on from did not load.
+    Damaged(Digest, String),
+    /// Something that the user should know.
+    Warning(String),
+    /// A line of a rank's log matched a pattern of the configuration.
+    Incident {
+        /// The rank.
+        rank: u32,
+        /// Name of the pattern.
+        pattern: String,
+        /// The line.
+        line: String,
+        /// Whether the worker should be given nothing more.
+        quarantine: bool,
+    },
+    /// The log of a rank is stored.
+    Log(u32, Digest, u64),
+    /// The last process is gone.
+    ProcessesGone,
+    /// Everything is stored. The last event.
+    Ended(AttemptEnd),
+}

@@ -1,0 +1,226 @@
+//! The agent's decisions, one at a time.
+
+mod support;
+
+use std::time::Duration;
+
+use common::FailureCause;
+use common::session::{AttemptState, FromWorker, ToWorker};
+use worker_core::{Action, AttemptEvent, AttemptOrder, Input};
+
+use support::{A, B, C, Case, LEASE, launch};
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_launch_starts_at_once_where_slots_are_free_and_waits_where_processes_hold_them() {
+    let mut case = Case::connected(2);
+    assert_eq!(case.started(case_launch(A, 2)), [A]);
+    assert_eq!(case.started(case_launch(B, 1)), []);
+    case.hear(ToWorker::Release { attempt: A });
+    assert_eq!(case.started(Input::Timer), [], "its processes are not gone");
+    assert_eq!(case.started(Input::Attempt(A, AttemptEvent::ProcessesGone)), [B]);
+}
+
+fn case_launch(attempt: common::AttemptId, ranks: u32) -> Input {
+    Input::Message(worker_core::SessionNumber(1), ToWorker::Launch(Box::new(launch(attempt, ranks))))
+}
+
+#[test]
+fn an_attempt_that_is_launched_twice_starts_once() {
+    let mut case = Case::connected(2);
+    assert_eq!(case.started(case_launch(A, 1)), [A]);
+    assert_eq!(case.started(case_launch(A, 1)), []);
+}
+
+#[test]
+fn an_attempt_that_waits_and_is_released_or_asked_to_give_way_ends_without_being_started() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.hear(ToWorker::Launch(Box::new(launch(B, 1))));
+    case.hear(ToWorker::Launch(Box::new(launch(C, 1))));
+    assert_eq!(case.hear(ToWorker::Release { attempt: B }), []);
+    assert_eq!(case.hear(ToWorker::Preempt { attempt: C }), []);
+    // What was released need not be told.
+    assert_eq!(case.told(), [FromWorker::AttemptEnded { attempt: C, end: Err(FailureCause::Preempted) }]);
+    assert_eq!(case.started(Input::Attempt(A, AttemptEvent::Ended(Ok(None)))), []);
+}
+
+#[test]
+fn trainers_stand_still_when_the_lease_may_be_over_and_go_on_with_an_answer_that_names_them() {
+    let mut case = Case::connected(2);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.hear(ToWorker::Launch(Box::new(launch(B, 1))));
+    case.wait(LEASE * 9 / 10 - ms(1));
+    assert_eq!(case.orders(Input::Timer), []);
+    case.wait(ms(1));
+    assert_eq!(case.orders(Input::Timer), [(A, AttemptOrder::Suspend), (B, AttemptOrder::Suspend)]);
+    case.reconnect();
+    assert_eq!(case.orders(case.welcome([B])), [(B, AttemptOrder::Resume)]);
+    assert!(case.agent.is_suspended(A));
+    assert_eq!(case.hear(ToWorker::Release { attempt: A }), [Action::Order(A, AttemptOrder::Stop)]);
+}
+
+#[test]
+fn an_agent_that_slept_over_its_lease_suspends_before_it_does_anything_else() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.wait(LEASE * 100);
+    // The answer waited in the socket: it was sent before the sleep.
+    let actions = case.hear(ToWorker::HeartbeatAck { sequence: 1, current: vec![A] });
+    assert_eq!(actions.first(), Some(&Action::Order(A, AttemptOrder::Suspend)), "{actions:?}");
+    assert!(!actions.contains(&Action::Order(A, AttemptOrder::Resume)));
+}
+
+#[test]
+fn an_answer_extends_the_lease_from_when_the_heartbeat_was_sent() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.wait(LEASE / 5);
+    let sequence = case.heartbeat().unwrap();
+    let sent = case.now;
+    case.wait(LEASE / 5);
+    case.hear(ToWorker::HeartbeatAck { sequence, current: vec![A] });
+    assert_eq!(case.agent.lease().ends(), Some(sent + LEASE * 9 / 10));
+    case.hear(ToWorker::HeartbeatAck { sequence: sequence + 100, current: vec![A] });
+    assert_eq!(case.agent.lease().ends(), Some(sent + LEASE * 9 / 10), "it was never sent");
+}
+
+#[test]
+fn an_attempt_that_comes_while_the_lease_is_in_doubt_waits_until_it_is_named() {
+    let mut case = Case::connected(1);
+    case.wait(LEASE);
+    let input = case.message(ToWorker::Launch(Box::new(launch(A, 1))));
+    assert_eq!(case.started(input), []);
+    case.reconnect();
+    assert_eq!(case.started(case.welcome([])), []);
+    case.wait(LEASE / 5);
+    let sequence = case.heartbeat().unwrap();
+    let ack = case.message(ToWorker::HeartbeatAck { sequence, current: vec![A] });
+    assert_eq!(case.started(ack), [A]);
+}
+
+#[test]
+fn what_waits_to_be_named_holds_up_nobody() {
+    let mut case = Case::connected(1);
+    case.wait(LEASE);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.reconnect();
+    case.handle(case.welcome([]));
+    let input = case.message(ToWorker::Launch(Box::new(launch(B, 1))));
+    assert_eq!(case.started(input), [B]);
+}
+
+#[test]
+fn a_coordinator_that_is_down_costs_nobody_a_trainer_however_long() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    let mut dials = 0;
+    case.handle(Input::SessionLost(case.session()));
+    let end = case.now + LEASE * 50;
+    while case.now < end {
+        let actions = case.handle_due();
+        assert!(!actions.iter().any(|action| matches!(action, Action::Order(..))), "{actions:?}");
+        if actions.iter().any(|action| matches!(action, Action::Dial { .. })) {
+            dials += 1;
+            let refused = case.handle(Input::NobodyListens(case.session()));
+            assert!(!refused.iter().any(|action| matches!(action, Action::Order(..))));
+        }
+    }
+    assert!(dials >= 50 * 5, "{dials} dials in 50 leases");
+}
+
+#[test]
+fn a_coordinator_that_cannot_be_reached_is_no_coordinator_that_is_down() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.handle(Input::SessionLost(case.session()));
+    let mut orders = Vec::new();
+    let end = case.now + LEASE;
+    while case.now < end {
+        let actions = case.handle_due();
+        let dialled = actions.iter().any(|action| matches!(action, Action::Dial { .. }));
+        orders.extend(actions.into_iter().filter(|action| matches!(action, Action::Order(..))));
+        if dialled {
+            case.handle(Input::SessionLost(case.session()));
+        }
+    }
+    assert_eq!(orders, [Action::Order(A, AttemptOrder::Suspend)]);
+}
+
+#[test]
+fn a_refusal_after_the_lease_was_in_doubt_lets_nobody_go_on() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.wait(LEASE);
+    case.reconnect_dialled();
+    assert_eq!(case.orders(Input::NobodyListens(case.session())), []);
+    assert!(case.agent.is_suspended(A));
+}
+
+#[test]
+fn a_session_on_which_nothing_is_answered_is_given_up_for_another() {
+    let mut case = Case::connected(1);
+    case.wait(LEASE / 2);
+    let actions = case.handle(Input::Timer);
+    assert!(actions.contains(&Action::HangUp(worker_core::SessionNumber(1))), "{actions:?}");
+    case.wait(LEASE / 10);
+    assert!(case.handle(Input::Timer).iter().any(|action| matches!(action, Action::Dial { .. })));
+    let late = worker_core::SessionNumber(1);
+    let input = Input::Message(late, ToWorker::Launch(Box::new(launch(A, 1))));
+    assert_eq!(case.handle(input), [], "what an old session says counts no more");
+}
+
+#[test]
+fn a_dial_that_is_not_answered_is_given_up() {
+    let mut case = Case::new(1);
+    case.handle(Input::Timer);
+    case.wait(case.agent.next_deadline());
+    let actions = case.handle(Input::Timer);
+    assert!(matches!(actions[..], [Action::HangUp(_)]), "{actions:?}");
+}
+
+#[test]
+fn the_pause_before_a_dial_grows_and_stays_short() {
+    let mut case = Case::connected(1);
+    case.handle(Input::SessionLost(case.session()));
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let due = case.agent.next_deadline();
+        pauses.push(due - case.now);
+        case.now = due;
+        case.handle(Input::Timer);
+        case.handle(Input::SessionLost(case.session()));
+    }
+    assert!(pauses.is_sorted(), "{pauses:?}");
+    assert_eq!(pauses.first(), Some(&ms(50)));
+    assert_eq!(pauses.last(), Some(&(LEASE / 10).min(ms(1_000))));
+}
+
+#[test]
+fn a_new_session_is_told_what_is_held_and_an_incident_that_nobody_heard() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.handle(Input::SessionLost(case.session()));
+    let (pattern, line) = ("ecc".to_owned(), "uncorrectable".to_owned());
+    let incident = AttemptEvent::Incident { rank: 0, pattern, line, quarantine: true };
+    case.handle(Input::Attempt(A, incident));
+    assert_eq!(case.told(), []);
+    let hello = case.reconnect();
+    assert!(matches!(hello[..], [ref report] if report.attempt == A
+        && matches!(report.state, AttemptState::Running { .. })));
+    case.handle(case.welcome([A]));
+    assert!(matches!(case.told()[..], [FromWorker::Incident { attempt: A, quarantine: true, .. }]));
+}
+
+#[test]
+fn an_agent_that_is_asked_to_stop_ends_when_its_processes_are_gone() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.hear(ToWorker::Launch(Box::new(launch(B, 1))));
+    assert_eq!(case.handle(Input::Shutdown), [Action::Order(A, AttemptOrder::Stop)]);
+    assert_eq!(case.hear(ToWorker::Launch(Box::new(launch(C, 1)))), []);
+    assert_eq!(case.handle(Input::Attempt(A, AttemptEvent::ProcessesGone)), [Action::Exit]);
+}

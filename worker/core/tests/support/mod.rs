@@ -1,0 +1,202 @@
+//! An agent, and a clock that the test sets.
+
+use std::time::Duration;
+
+use common::AttemptId;
+use common::session::{AttemptReport, FromWorker, Launch, ToWorker};
+use common::spec::{
+    DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
+    TrialSpec, WideResNetVariant,
+};
+use worker_core::{Action, Agent, AttemptOrder, Input, SessionNumber, Settings};
+
+pub const A: AttemptId = AttemptId(1);
+pub const B: AttemptId = AttemptId(2);
+pub const C: AttemptId = AttemptId(3);
+pub const LEASE: Duration = Duration::from_secs(10);
+
+pub struct Case {
+    pub agent: Agent,
+    pub now: Duration,
+    session: SessionNumber,
+}
+
+impl Case {
+    pub fn new(slots: u32) -> Self {
+        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5) };
+        Self { agent: Agent::new(settings), now: Duration::ZERO, session: SessionNumber::default() }
+    }
+
+    /// One that was just welcomed.
+    pub fn connected(slots: u32) -> Self {
+        let mut case = Self::new(slots);
+        case.reconnect_dialled();
+        case.handle(Input::SessionOpened(case.session));
+        case.handle(case.welcome([]));
+        case
+    }
+
+    pub fn session(&self) -> SessionNumber {
+        self.session
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub fn handle(&mut self, input: Input) -> Vec<Action> {
+        let actions = self.agent.handle(self.now, input);
+        for action in &actions {
+            if let Action::Dial { session, .. } = action {
+                self.session = *session;
+            }
+        }
+        actions
+    }
+
+    /// Waits for what is due next.
+    pub fn handle_due(&mut self) -> Vec<Action> {
+        self.now = self.now.max(self.agent.next_deadline());
+        self.handle(Input::Timer)
+    }
+
+    pub fn message(&self, message: ToWorker) -> Input {
+        Input::Message(self.session, message)
+    }
+
+    pub fn hear(&mut self, message: ToWorker) -> Vec<Action> {
+        self.handle(self.message(message))
+    }
+
+    pub fn welcome(&self, current: impl IntoIterator<Item = AttemptId>) -> Input {
+        self.message(ToWorker::Welcome {
+            lease: LEASE,
+            heartbeat: LEASE / 5,
+            version: String::new(),
+            current: current.into_iter().collect(),
+        })
+    }
+
+    /// Loses the session and waits until another one is dialled. Returns what its hello says.
+    pub fn reconnect_dialled(&mut self) -> Vec<AttemptReport> {
+        let mut actions = self.handle(Input::SessionLost(self.session));
+        loop {
+            let hello = actions.into_iter().find_map(|action| match action {
+                Action::Dial { attempts, .. } => Some(attempts),
+                Action::HangUp(_)
+                | Action::Send(_)
+                | Action::Start(_)
+                | Action::Order(..)
+                | Action::ReadLog(_)
+                | Action::Exit => None,
+            });
+            if let Some(hello) = hello {
+                return hello;
+            }
+            actions = self.handle_due();
+        }
+    }
+
+    /// As [`Self::reconnect_dialled`], and the session opens.
+    pub fn reconnect(&mut self) -> Vec<AttemptReport> {
+        let hello = self.reconnect_dialled();
+        self.handle(Input::SessionOpened(self.session));
+        hello
+    }
+
+    /// The heartbeat that is due now.
+    pub fn heartbeat(&mut self) -> Option<u64> {
+        self.handle(Input::Timer).into_iter().find_map(|action| match action {
+            Action::Send(FromWorker::Heartbeat { sequence, .. }) => Some(sequence),
+            Action::Send(_)
+            | Action::Dial { .. }
+            | Action::HangUp(_)
+            | Action::Start(_)
+            | Action::Order(..)
+            | Action::ReadLog(_)
+            | Action::Exit => None,
+        })
+    }
+
+    pub fn started(&mut self, input: Input) -> Vec<AttemptId> {
+        let actions = self.handle(input).into_iter();
+        let started = actions.filter_map(|action| match action {
+            Action::Start(launch) => Some(launch.attempt),
+            Action::Send(_)
+            | Action::Dial { .. }
+            | Action::HangUp(_)
+            | Action::Order(..)
+            | Action::ReadLog(_)
+            | Action::Exit => None,
+        });
+        started.collect()
+    }
+
+    pub fn orders(&mut self, input: Input) -> Vec<(AttemptId, AttemptOrder)> {
+        let actions = self.handle(input).into_iter();
+        let orders = actions.filter_map(|action| match action {
+            Action::Order(attempt, order) => Some((attempt, order)),
+            Action::Send(_)
+            | Action::Dial { .. }
+            | Action::HangUp(_)
+            | Action::Start(_)
+            | Action::ReadLog(_)
+            | Action::Exit => None,
+        });
+        orders.collect()
+    }
+
+    pub fn told(&mut self) -> Vec<FromWorker> {
+        let mut told = Vec::new();
+        self.agent.tell(|message| {
+            told.push(message);
+            true
+        });
+        told
+    }
+}
+
+pub fn launch(attempt: AttemptId, ranks: u32) -> Launch {
+    let spec = TrialSpec::Train(TrainSpec {
+        method: TrainMethod::Deterministic,
+        data: DataSpec {
+            set: DatasetName::Digits,
+            held_out: Vec::new(),
+            train_limit: None,
+            test_limit: None,
+            allow_subset: false,
+            validation: 0,
+        },
+        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
+        recipe: Recipe {
+            epochs: 1,
+            batch_size: 32,
+            lr: 0.1,
+            schedule: Schedule::Constant,
+            warmup_epochs: 0.0,
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            clip_norm: None,
+            reset_momentum_each_epoch: false,
+            augmentation: Vec::new(),
+        },
+        pretrained: None,
+        seed: 0,
+        world_size: ranks,
+        min_world_size: None,
+        numerics: NUMERICS,
+    });
+    Launch {
+        attempt,
+        key: spec.key(),
+        label: "train".to_owned(),
+        spec,
+        policy: RunPolicy::default(),
+        first_rank: 0,
+        ranks,
+        world_size: ranks,
+        restore: Vec::new(),
+        networks: Vec::new(),
+    }
+}
