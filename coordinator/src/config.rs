@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use common::timeouts::Timeouts;
 use coordinator_core::{Policy, ProjectPolicy};
 use serde::Deserialize;
 
@@ -28,9 +29,9 @@ pub struct Config {
     /// Silence after which a worker is lost.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// Time between heartbeats.
-    #[serde(with = "humantime_serde")]
-    pub heartbeat: Duration,
+    /// Time between heartbeats; what the lease asks for where it is left out.
+    #[serde(with = "humantime_serde", default)]
+    pub heartbeat: Option<Duration>,
     /// Time without a new step after which a running attempt has stalled; zero to never judge.
     #[serde(with = "humantime_serde")]
     pub stall_limit: Duration,
@@ -99,17 +100,24 @@ impl Config {
     ///
     /// [`ConfigError`] names the keys and the rule.
     pub fn validated(self) -> Result<Self, ConfigError> {
-        let Self { lease, heartbeat, stall_limit, max_blob_bytes, .. } = self;
-        if heartbeat.is_zero() || lease < heartbeat.saturating_mul(HEARTBEATS) {
+        let Self { lease, stall_limit, max_blob_bytes, .. } = self;
+        let (heartbeat, timeouts) = (self.heartbeat(), Timeouts::of(lease));
+        if lease < heartbeat.saturating_mul(HEARTBEATS) || !timeouts.in_order(heartbeat, None) {
             return Err(ConfigError::LeaseTooShort { lease, heartbeat });
         }
-        if !stall_limit.is_zero() && stall_limit <= lease {
+        let stall = (!stall_limit.is_zero()).then_some(stall_limit);
+        if !timeouts.in_order(heartbeat, stall) {
             return Err(ConfigError::StallTooShort { stall_limit, lease });
         }
         if max_blob_bytes == 0 {
             return Err(ConfigError::NoBlobs);
         }
         Ok(self)
+    }
+
+    /// Time between heartbeats.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat.unwrap_or_else(|| Timeouts::of(self.lease).heartbeat())
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -120,7 +128,7 @@ impl Config {
             projects: self.projects.iter().map(|(name, project)| (name.clone(), project.into())).collect(),
             ..Policy::default()
         };
-        Limits { policy, heartbeat: self.heartbeat, snapshot_events: self.snapshot_events.get() }
+        Limits { policy, heartbeat: self.heartbeat(), snapshot_events: self.snapshot_events.get() }
     }
 }
 
@@ -162,10 +170,17 @@ mod tests {
     #[test]
     fn a_lease_shorter_than_three_heartbeats_is_refused() {
         let config = default_with(&[("lease", "14s"), ("heartbeat", "5s")]);
-        let (lease, heartbeat) = (config.lease, config.heartbeat);
+        let (lease, heartbeat) = (config.lease, config.heartbeat());
         assert_eq!(config.validated(), Err(ConfigError::LeaseTooShort { lease, heartbeat }));
         default_with(&[("lease", "15s"), ("heartbeat", "5s")]).validated().unwrap();
         assert!(default_with(&[("heartbeat", "0s")]).validated().is_err());
+    }
+
+    #[test]
+    fn heartbeats_follow_from_the_lease_unless_they_are_chosen() {
+        assert_eq!(default_with(&[("lease", "10s")]).limits().heartbeat, Duration::from_secs(2));
+        let chosen = default_with(&[("lease", "10s"), ("heartbeat", "1s")]);
+        assert_eq!(chosen.limits().heartbeat, Duration::from_secs(1));
     }
 
     #[test]
