@@ -22,21 +22,30 @@ impl Cluster {
         if !std::mem::take(&mut self.live.changed) {
             return;
         }
+        self.place_queued(now, step);
+        let mut pools = std::mem::take(&mut self.live.pools);
+        let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
+        self.live.pools = pools;
+        let asked = !asks.is_empty();
+        for (attempt, by) in asks {
+            self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+        }
+        // Now it is known when the slots of those that were asked come free, and what may be lent until then.
+        let more = asked && self.place_queued(now, step);
+        self.live.changed = unfinished || more;
+    }
+
+    /// Starts what the policies let start now. Returns whether anything did.
+    fn place_queued(&mut self, now: Millis, step: &mut Step) -> bool {
         let mut pools = std::mem::take(&mut self.live.pools);
         let Decisions { placed, reservations, findings: _ } = self.look(&mut pools, Depth::Decide);
         self.live.pools = pools;
         self.live.reservations = reservations;
+        let any = !placed.is_empty();
         for (trial, placement) in placed {
             self.start(now, trial, placement, step);
         }
-        let mut pools = std::mem::take(&mut self.live.pools);
-        let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
-        self.live.pools = pools;
-        for (attempt, by) in asks {
-            self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
-        }
-        // Nothing that was done here lets anything else start.
-        self.live.changed = unfinished;
+        any
     }
 
     fn start(&mut self, now: Millis, trial: TrialId, placement: Placement, step: &mut Step) {
