@@ -139,10 +139,22 @@ impl World {
         self.cluster.trials().all(|(_, trial)| trial.has_ended())
     }
 
-    pub fn stuck(&self) -> String {
-        let open = self.cluster.trials().filter(|(_, trial)| !trial.has_ended());
-        let open = open.map(|(id, trial)| format!("\n{id} {:?} {:?}", trial.phase, self.cluster.explain(id)));
-        open.chain(self.workers.values().map(|worker| format!("\n{worker:?}"))).collect()
+    /// The queue and the workers, for whoever reads why a seed fails.
+    pub fn scene(&self) -> String {
+        let open = self.cluster.trials().filter(|(_, trial)| !trial.has_ended()).map(|(id, trial)| {
+            let (least, most) = (trial.spec.min_slots(), trial.slots());
+            let (priority, project) = support::explained::standing(&self.cluster, trial);
+            let labels = &trial.policy.requires.labels;
+            let reason = self.cluster.explain(id);
+            let phase = &trial.phase;
+            format!(
+                "\n{id} of {project} at {priority}, {least} to {most} slots {labels:?}: {phase:?}, {reason:?}"
+            )
+        });
+        let kept = self.cluster.reservations().map(|reservation| format!("\n{reservation:?}"));
+        let members = self.cluster.workers().map(|view| format!("\n{view:?}"));
+        let workers = self.workers.values().map(|worker| format!("\n{worker:?}"));
+        open.chain(kept).chain(members).chain(workers).collect()
     }
 
     /// From here on everything works, but one worker is gone.
@@ -317,7 +329,8 @@ impl World {
     }
 
     fn check(&mut self, events: &[Event]) {
-        self.cluster.check().unwrap();
+        let violation = self.cluster.check().err();
+        assert!(violation.is_none(), "{violation:?} at {} after {events:?}: {}", self.now, self.scene());
         let replayed = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state");
         for event in events {
