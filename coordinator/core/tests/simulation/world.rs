@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use common::result::Checkpoint;
 use common::spec::TrialSpec;
-use common::{AttemptId, Digest, TrialId, WorkerId};
-use coordinator_core::{
-    Cluster, Effect, Event, Input, Millis, Phase, Policy, ProjectPolicy, Reject, Session, Step, WaitReason,
-};
+use common::{AttemptId, Digest, WorkerId};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, ProjectPolicy, Reject, Session, Step};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -22,7 +20,7 @@ use crate::support;
 use crate::worker::{Order, SimWorker, State};
 
 /// Slots of the workers. The others hold 6 without [`DEAD`]: not enough for the widest trials.
-const SLOTS: [u32; 4] = [1, 2, 3, 3];
+pub const SLOTS: [u32; 4] = [1, 2, 3, 3];
 /// Goes away when the faults stop, and never returns.
 pub const DEAD: WorkerId = WorkerId(3);
 
@@ -170,53 +168,6 @@ impl World {
             (worker.deaf_until, worker.mute_until) = (self.now, self.now);
             worker.away_until = if id == DEAD { u64::MAX } else { self.now };
         }
-    }
-
-    /// Clients and operators give up on what can never run on the workers that are left, and let everything else
-    /// run. Not once: a trial that had succeeded runs again when its checkpoint turns out to be damaged.
-    pub fn settle(&mut self) {
-        let barred =
-            self.cluster.drained().map(|(id, _)| id).chain(self.cluster.quarantined().map(|(id, _)| id));
-        for worker in barred.collect::<BTreeSet<_>>() {
-            self.client(Input::Undrain { worker });
-        }
-        let paused = self.cluster.experiments().filter(|(_, record)| record.paused.is_some());
-        for experiment in paused.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.client(Input::ResumeExperiment { experiment });
-        }
-        let paused = self.cluster.trials().filter(|(_, trial)| trial.paused.is_some() && !trial.has_ended());
-        for trial in paused.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.client(Input::ResumeTrial { trial });
-        }
-        // Only once the worker that is gone is lost: until then its slots are counted on.
-        if self.cluster.worker(DEAD).is_none() && self.cluster.workers().count() == SLOTS.len() - 1 {
-            for trial in self.hopeless() {
-                self.client(Input::CancelTrial { trial });
-            }
-        }
-    }
-
-    fn hopeless(&self) -> Vec<TrialId> {
-        let trials = self.cluster.trials().filter(|(_, trial)| matches!(trial.phase, Phase::Queued));
-        let hopeless = trials.filter(|&(id, _)| match self.cluster.explain(id) {
-            Some(WaitReason::TooWide { .. } | WaitReason::OverQuota { .. } | WaitReason::NoMatch { .. }) => {
-                true
-            }
-            Some(
-                WaitReason::Needs(_)
-                | WaitReason::NoWorker
-                | WaitReason::Paused { .. }
-                | WaitReason::OutOfService(_)
-                | WaitReason::Quota { .. }
-                | WaitReason::Slots { .. }
-                | WaitReason::Reserved { .. }
-                | WaitReason::Yielding { .. }
-                | WaitReason::Held { .. }
-                | WaitReason::Behind { .. },
-            )
-            | None => false,
-        });
-        hopeless.map(|(id, _)| id).collect()
     }
 
     /// Whether the coordinator does anything.
