@@ -33,6 +33,8 @@ fn policy(rng: &mut SmallRng) -> Policy {
     let mut policy = Policy {
         stall: Some(Duration::from_millis(100)),
         resize_after: Duration::from_millis(10),
+        // Shorter than trials run, so that those that do not stop in time are noticed.
+        yield_limit: Duration::from_millis(40),
         ..support::policy()
     };
     policy.projects.insert("alpha".to_owned(), weight(2, None));
@@ -473,7 +475,7 @@ impl World {
     fn patience(&mut self) -> u64 {
         match self.rng.random_range(0..10) {
             0 if self.faults => u64::MAX / 2,
-            1 if self.faults => self.rng.random_range(20..300),
+            1 if self.faults => self.rng.random_range(10..100),
             _ => self.rng.random_range(0..4),
         }
     }
