@@ -65,7 +65,7 @@ fn run(seed: u64) -> World {
         world.settle();
         world.tick();
     }
-    assert!(world.is_idle(), "trials are stuck after the faults stopped: {}", world.stuck());
+    assert!(world.is_idle(), "trials are stuck after the faults stopped: {}", world.scene());
     for _ in 0..AFTER {
         world.tick();
     }
@@ -76,7 +76,7 @@ fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_RUNS").unwrap_or(50),
+        None => 0..number("SIM_RUNS").unwrap_or(200),
     }
 }
 
