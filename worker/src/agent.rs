@@ -18,6 +18,7 @@ use crate::blobs::Blobs;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
+use crate::lease::Lease;
 use crate::ledger::Ledger;
 use crate::leftovers::{self, Remains};
 use crate::session::{self, Session, SessionLost};
@@ -82,6 +83,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         waiting: VecDeque::new(),
         heartbeat: Duration::from_secs(1),
         beats: 0,
+        lease: Lease::default(),
+        suspended: false,
         stopping: false,
     };
     agent.salvage(remains);
@@ -108,6 +111,10 @@ struct Agent {
     heartbeat: Duration,
     /// Heartbeats of this agent so far.
     beats: u64,
+    /// What can be proven of the lease.
+    lease: Lease,
+    /// Whether the trainers stand still, because the lease may have ended.
+    suspended: bool,
     stopping: bool,
 }
 
@@ -144,18 +151,18 @@ impl Agent {
         let mut link = Link::Down { until: Instant::now(), pause: FIRST_PAUSE };
         let mut beat = Instant::now() + self.heartbeat;
         loop {
+            let fence = self.lease.ends().filter(|_| !self.suspended);
             tokio::select! {
+                biased;
+                // Before anything else: an agent that was itself stopped for long wakes up as a zombie.
+                () = at(fence) => self.suspend(),
                 () = &mut shutdown, if !self.stopping => self.stop_all(),
-                Some((attempt, event)) = inbox.recv() => self.hear(&link, attempt, event),
-                received = next(&mut link) => link = self.receive(link, received)?,
                 () = tokio::time::sleep_until(beat) => {
                     beat = Instant::now() + self.heartbeat;
-                    if let Link::Up(session) = &link {
-                        self.beats += 1;
-                        let attempts = self.ledger.reports();
-                        session.tell(FromWorker::Heartbeat { sequence: self.beats, attempts });
-                    }
+                    self.beat(&link);
                 }
+                received = next(&mut link) => link = self.receive(link, received)?,
+                Some((attempt, event)) = inbox.recv() => self.hear(&link, attempt, event),
             }
             self.start_waiting();
             if let Link::Up(session) = &link {
@@ -174,6 +181,7 @@ impl Agent {
         match step {
             LinkStep::Dial(pause) => {
                 let hello = self.hello();
+                self.lease.hello(Instant::now());
                 let dial = Box::pin(Session::open(self.channel.clone(), hello));
                 Ok(Link::Dialling { dial, pause })
             }
@@ -185,8 +193,12 @@ impl Agent {
             LinkStep::Lost(lost @ (SessionLost::Refused(_) | SessionLost::NotUnderstood(_)), _) => {
                 Err(AgentError::Refused(lost))
             }
-            LinkStep::Lost(lost @ SessionLost::Unreachable(_), pause) => {
-                tracing::warn!("{lost}; trainers go on, dialling again in {pause:?}");
+            LinkStep::Lost(lost @ (SessionLost::Unreachable(_) | SessionLost::Down(_)), pause) => {
+                if let SessionLost::Down(_) = lost {
+                    self.lease.coordinator_is_down(Instant::now());
+                }
+                let trainers = if self.suspended { "trainers stand still" } else { "trainers go on" };
+                tracing::warn!("{lost}; {trainers}, dialling again in {pause:?}");
                 let next = (pause * 2).min(self.context.config.reconnect_limit);
                 Ok(Link::Down { until: Instant::now() + pause, pause: next })
             }
@@ -211,9 +223,14 @@ impl Agent {
 
     fn obey(&mut self, link: &Link, message: ToWorker) {
         match message {
-            ToWorker::Welcome { heartbeat, version, .. } => {
+            ToWorker::Welcome { lease, heartbeat, version } => {
+                self.lease.welcome(lease);
                 tracing::info!(coordinator = self.context.config.coordinator, version, "connected");
                 self.heartbeat = heartbeat;
+                if self.suspended {
+                    // Its acknowledgement comes after the release of everything that is no longer ours.
+                    self.beat(link);
+                }
             }
             ToWorker::Launch(launch) => {
                 if !self.stopping && self.ledger.admit(launch.attempt, launch.ranks) {
@@ -225,7 +242,7 @@ impl Agent {
                 self.order(attempt, AttemptOrder::Rendezvous(address));
             }
             ToWorker::Preempt { attempt } => self.order(attempt, AttemptOrder::Yield),
-            ToWorker::HeartbeatAck { .. } => {}
+            ToWorker::HeartbeatAck { sequence } => self.acknowledged(sequence),
             ToWorker::MetricAck { attempt, sequence } => self.ledger.acknowledge(attempt, sequence),
             ToWorker::FetchLog { request, attempt, rank, tail } => {
                 if let Link::Up(session) = link {
@@ -233,6 +250,42 @@ impl Agent {
                     tokio::spawn(send_log(path, request, tail, session.sender()));
                 }
             }
+        }
+    }
+
+    fn beat(&mut self, link: &Link) {
+        let Link::Up(session) = link else { return };
+        self.beats += 1;
+        let heartbeat = FromWorker::Heartbeat { sequence: self.beats, attempts: self.ledger.reports() };
+        // One that finds no room is not sent, and proves nothing.
+        if session.tell(heartbeat) {
+            self.lease.beat(self.beats, Instant::now());
+        }
+    }
+
+    /// The lease may have ended: nothing computes here until it is known what is still ours. Nothing is lost by that.
+    fn suspend(&mut self) {
+        self.suspended = true;
+        let alive = self.ledger.alive();
+        tracing::warn!(
+            attempts = alive.len(),
+            "the lease may have ended: trainers stand still until the coordinator is heard"
+        );
+        for attempt in alive {
+            self.order(attempt, AttemptOrder::Suspend);
+        }
+    }
+
+    /// The coordinator heard a heartbeat, and what it answered before that released everything that is not ours any more.
+    fn acknowledged(&mut self, sequence: u64) {
+        self.lease.acknowledge(sequence);
+        if !self.suspended || self.lease.ends().is_none_or(|ends| ends <= Instant::now()) {
+            return;
+        }
+        self.suspended = false;
+        tracing::info!("the lease stands: trainers go on");
+        for attempt in self.ledger.current() {
+            self.order(attempt, AttemptOrder::Resume);
         }
     }
 
@@ -282,6 +335,9 @@ impl Agent {
 
     /// Starts what waits, in the order it came, while slots are free.
     fn start_waiting(&mut self) {
+        if self.suspended {
+            return;
+        }
         while let Some(launch) = self.waiting.front() {
             let claimed: u32 = self.waiting.iter().map(|launch| launch.ranks).sum();
             let running = self.ledger.slots_used() - claimed;
@@ -326,6 +382,14 @@ impl Agent {
         session.tell(FromWorker::Goodbye);
         let farewell = async { while session.next().await.is_ok() {} };
         drop(tokio::time::timeout(Duration::from_secs(1), farewell).await);
+    }
+}
+
+/// Waits until a moment, for ever if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -43,10 +43,8 @@ pub enum AttemptOrder {
     /// Write a checkpoint, then end: the slots are wanted, the work is not to be lost.
     Yield,
     /// Stand still, keeping everything.
-    #[expect(dead_code, reason = "for the agent that fences itself before its lease can be given away")]
     Suspend,
     /// Go on after [`Suspend`](Self::Suspend).
-    #[expect(dead_code, reason = "as `Suspend`")]
     Resume,
     /// End, whatever it does.
     Stop,

@@ -102,6 +102,12 @@ impl Ledger {
             .collect()
     }
 
+    /// Attempts whose processes may be alive and that the coordinator did not release.
+    pub fn current(&self) -> Vec<AttemptId> {
+        let current = self.held.iter().filter(|(_, held)| held.alive && held.ranks > 0 && !held.released);
+        current.map(|(&attempt, _)| attempt).collect()
+    }
+
     /// Rank 0 hosts the rendezvous store.
     pub fn rendezvous(&mut self, attempt: AttemptId, address: String) {
         self.with(attempt, |held| held.rendezvous = Some(address.clone()));

@@ -12,6 +12,7 @@ mod blobs;
 mod cache;
 mod config;
 mod identity;
+mod lease;
 mod ledger;
 mod leftovers;
 mod process;

@@ -1,9 +1,11 @@
 //! One session with the coordinator: dialled, opened with a hello, and lost sooner or later.
 
+use std::io;
 use std::time::Duration;
 
 use common::session::{FromWorker, Hello, ToWorker};
 use proto::convert::ConvertError;
+use proto::status::KEEPS_LEASES;
 use proto::v1;
 use proto::v1::worker_session_client::WorkerSessionClient;
 use tokio::sync::mpsc;
@@ -23,6 +25,9 @@ pub enum SessionLost {
     /// The coordinator is away, or the connection broke. Worth another try.
     #[error("the coordinator cannot be reached: {0}")]
     Unreachable(String),
+    /// There is no coordinator: nobody listens, or it says that it stops or has no disk space. It gives nothing away.
+    #[error("the coordinator is down: {0}")]
+    Down(String),
     /// The coordinator does not want this worker. Another try would end the same way.
     #[error("the coordinator refused this worker: {}", .0.message())]
     Refused(Status),
@@ -42,8 +47,28 @@ impl From<Status> for SessionLost {
                 | Code::Unauthenticated
                 | Code::Unimplemented
         );
-        if refused { Self::Refused(status) } else { Self::Unreachable(status.message().to_owned()) }
+        let message = status.message().to_owned();
+        if refused {
+            Self::Refused(status)
+        } else if status.metadata().contains_key(KEEPS_LEASES) || nobody_listens(&status) {
+            Self::Down(message)
+        } else {
+            Self::Unreachable(message)
+        }
     }
+}
+
+/// Whether the host answered that nothing listens there.
+fn nobody_listens(status: &Status) -> bool {
+    let mut error = std::error::Error::source(status);
+    while let Some(source) = error {
+        let io = source.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        error = source.source();
+    }
+    false
 }
 
 /// A channel to the coordinator that connects when it is first used, and again when it breaks.

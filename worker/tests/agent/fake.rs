@@ -36,6 +36,8 @@ struct Open {
 
 /// The fake coordinator.
 pub struct Fake {
+    /// Length of the leases that it promises.
+    pub lease: Duration,
     url: String,
     sessions: mpsc::Receiver<Open>,
     open: Option<Open>,
@@ -65,7 +67,7 @@ impl Fake {
         let service = Service { sessions: sender, refusal, blobs: blobs.clone() };
         let server = tonic::transport::Server::builder().add_service(WorkerSessionServer::new(service));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { url, sessions, open: None, blobs }
+        Self { url, sessions, open: None, blobs, lease: Duration::from_secs(60) }
     }
 
     /// Waits for a session and welcomes it.
@@ -74,7 +76,7 @@ impl Fake {
         self.open = Some(open);
         let FromWorker::Hello(hello) = self.next().await else { panic!("a session begins with a hello") };
         self.tell(ToWorker::Welcome {
-            lease: Duration::from_secs(10),
+            lease: self.lease,
             heartbeat: Duration::from_millis(50),
             version: "test".to_owned(),
         })
