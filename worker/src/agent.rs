@@ -320,9 +320,8 @@ impl Agent {
             AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
             AttemptEvent::Warning(message) => self.ledger.warning(attempt, message),
             AttemptEvent::Incident { rank, pattern, line, quarantine } => {
-                if let Link::Up(session) = link {
-                    session.tell(FromWorker::Incident { attempt, rank, pattern, line, quarantine });
-                }
+                self.ledger
+                    .incident(attempt, FromWorker::Incident { attempt, rank, pattern, line, quarantine });
             }
             AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
             AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),

@@ -21,6 +21,7 @@ enum FactKey {
     Damaged(Digest),
     Checkpoint,
     Warning(usize),
+    Incident(usize),
     Log(u32),
 }
 
@@ -134,6 +135,12 @@ impl Ledger {
     pub fn warning(&mut self, attempt: AttemptId, message: String) {
         let count = self.held.get(&attempt).map_or(0, |held| held.facts.len());
         self.fact(attempt, FactKey::Warning(count), FromWorker::Warning { attempt, message });
+    }
+
+    /// A line of a rank's log matched a pattern.
+    pub fn incident(&mut self, attempt: AttemptId, message: FromWorker) {
+        let count = self.held.get(&attempt).map_or(0, |held| held.facts.len());
+        self.fact(attempt, FactKey::Incident(count), message);
     }
 
     /// The log of a rank is stored.
