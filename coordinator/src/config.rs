@@ -29,9 +29,9 @@ pub struct Config {
     /// Silence after which a worker is lost.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
-    /// Time between heartbeats; what the lease asks for where it is left out.
-    #[serde(with = "humantime_serde", default)]
-    pub heartbeat: Option<Duration>,
+    /// Time between heartbeats; zero for what the lease asks for.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
     /// Time without a new step after which a running attempt has stalled; zero to never judge.
     #[serde(with = "humantime_serde")]
     pub stall_limit: Duration,
@@ -70,9 +70,9 @@ fn one() -> NonZeroU32 {
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Heartbeats too rare for the lease, or none at all.
+    /// Heartbeats too rare for the lease.
     #[error(
-        "`lease` ({lease:?}) must be at least {HEARTBEATS} times `heartbeat` ({heartbeat:?}), and `heartbeat` longer than 0"
+        "`lease` ({lease:?}) must be at least {HEARTBEATS} times `heartbeat` ({heartbeat:?}), and longer than 0"
     )]
     LeaseTooShort {
         /// The lease.
@@ -117,7 +117,7 @@ impl Config {
 
     /// Time between heartbeats.
     pub fn heartbeat(&self) -> Duration {
-        self.heartbeat.unwrap_or_else(|| Timeouts::of(self.lease).heartbeat())
+        if self.heartbeat.is_zero() { Timeouts::of(self.lease).heartbeat() } else { self.heartbeat }
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -173,7 +173,7 @@ mod tests {
         let (lease, heartbeat) = (config.lease, config.heartbeat());
         assert_eq!(config.validated(), Err(ConfigError::LeaseTooShort { lease, heartbeat }));
         default_with(&[("lease", "15s"), ("heartbeat", "5s")]).validated().unwrap();
-        assert!(default_with(&[("heartbeat", "0s")]).validated().is_err());
+        assert!(default_with(&[("lease", "0s")]).validated().is_err());
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::time::Duration;
 use common::WorkerId;
 use common::session::{FromWorker, Hello, PROTOCOL, ToWorker};
 use futures::stream::{self, BoxStream, StreamExt};
-use proto::status::{ErrorKind, Kind, chain, to_status};
+use proto::status::{ErrorKind, KEEPS_LEASES, Kind, chain, to_status};
 use proto::v1;
 use proto::v1::worker_session_server::{WorkerSession, WorkerSessionServer};
 use tokio::sync::{mpsc, oneshot};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
@@ -37,9 +38,11 @@ enum HelloError {
     #[error("the first message of a session is its hello")]
     NotHello,
     #[error(
-        "worker {worker} speaks protocol {theirs}, this coordinator protocol {PROTOCOL}: run the same version of credence on both"
+        "worker {worker} (version {build}) speaks protocol {theirs}, this coordinator (version {}) protocol {PROTOCOL}: run the \
+         same version of credence on both",
+        env!("CARGO_PKG_VERSION")
     )]
-    Protocol { worker: WorkerId, theirs: u32 },
+    Protocol { worker: WorkerId, theirs: u32, build: String },
 }
 
 impl Kind for HelloError {
@@ -98,10 +101,11 @@ impl WorkerSession for Service {
             self.driver.open_session(hello, Outgoing { messages, end }).await.map_err(
                 |error| match &error {
                     // A worker is never refused for good because of a disk that is full now.
-                    DriverError::Paused(cause) => to_status(&SessionEnd::Paused(chain(cause.as_ref()))),
-                    DriverError::Rejected(_) | DriverError::Store(_) | DriverError::Stopping => {
-                        to_status(&error)
+                    DriverError::Paused(cause) => {
+                        keeps_leases(to_status(&SessionEnd::Paused(chain(cause.as_ref()))))
                     }
+                    DriverError::Store(_) | DriverError::Stopping => keeps_leases(to_status(&error)),
+                    DriverError::Rejected(_) => to_status(&error),
                 },
             )?;
         info!(%worker, ?session, "session opened");
@@ -132,6 +136,12 @@ impl WorkerSession for Service {
     }
 }
 
+/// Says that no lease is given away meanwhile, so that the worker's trainers need not stop.
+fn keeps_leases(mut status: Status) -> Status {
+    status.metadata_mut().insert(KEEPS_LEASES, MetadataValue::from_static("yes"));
+    status
+}
+
 async fn hello(incoming: &mut Streaming<v1::FromWorker>) -> Result<Hello, Status> {
     let refused = |error: HelloError| to_status(&error);
     let first = tokio::time::timeout(HELLO, incoming.message()).await;
@@ -141,7 +151,8 @@ async fn hello(incoming: &mut Streaming<v1::FromWorker>) -> Result<Hello, Status
         && hello.protocol != PROTOCOL
     {
         let worker = WorkerId(hello.worker_id);
-        return Err(refused(HelloError::Protocol { worker, theirs: hello.protocol }));
+        let build = hello.version.clone();
+        return Err(refused(HelloError::Protocol { worker, theirs: hello.protocol, build }));
     }
     match FromWorker::try_from(first).map_err(|error| to_status(&error))? {
         FromWorker::Hello(hello) => Ok(hello),

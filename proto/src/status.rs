@@ -2,6 +2,10 @@
 
 use tonic::{Code, Status};
 
+/// Metadata key of an answer by which a coordinator says that it gives no lease away: it stops, or has no disk space, and
+/// will give every worker that it knows a full lease when it comes back.
+pub const KEEPS_LEASES: &str = "credence-keeps-leases";
+
 /// What a caller can do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {

@@ -190,10 +190,10 @@ impl Shell {
             LinkStep::Lost(lost @ (SessionLost::Refused(_) | SessionLost::NotUnderstood(_))) => {
                 Err(AgentError::Refused(lost))
             }
-            LinkStep::Lost(lost @ SessionLost::NobodyListens(_)) => {
+            LinkStep::Lost(lost @ SessionLost::Down(_)) => {
                 tracing::warn!("{lost}; trainers go on, dialling again");
                 self.link = Link::None;
-                Ok(Input::NobodyListens(self.session))
+                Ok(Input::CoordinatorDown(self.session))
             }
             LinkStep::Lost(lost @ SessionLost::Unreachable(_)) => {
                 tracing::warn!("{lost}; trainers go on while the lease lasts, dialling again");

@@ -3,6 +3,7 @@
 use common::session::{FromWorker, Hello, ToWorker};
 use common::timeouts::Timeouts;
 use proto::convert::ConvertError;
+use proto::status::KEEPS_LEASES;
 use proto::v1;
 use proto::v1::worker_session_client::WorkerSessionClient;
 use tokio::sync::mpsc;
@@ -19,9 +20,9 @@ pub enum SessionLost {
     /// The coordinator is away, or the connection broke. Worth another try.
     #[error("the coordinator cannot be reached: {0}")]
     Unreachable(String),
-    /// The machine of the coordinator's address says that nobody listens there: the coordinator is down.
+    /// There is no coordinator: nobody listens, or it says that it stops or has no disk space. It gives nothing away.
     #[error("the coordinator is down: {0}")]
-    NobodyListens(String),
+    Down(String),
     /// The coordinator does not want this worker. Another try would end the same way.
     #[error("the coordinator refused this worker: {}", .0.message())]
     Refused(Status),
@@ -41,24 +42,26 @@ impl From<Status> for SessionLost {
                 | Code::Unauthenticated
                 | Code::Unimplemented
         );
+        let message = status.message().to_owned();
         if refused {
             Self::Refused(status)
-        } else if is_refused_connection(&status) {
-            Self::NobodyListens(status.message().to_owned())
+        } else if status.metadata().contains_key(KEEPS_LEASES) || nobody_listens(&status) {
+            Self::Down(message)
         } else {
-            Self::Unreachable(status.message().to_owned())
+            Self::Unreachable(message)
         }
     }
 }
 
-/// Whether the reason of a failure is that a connection was refused, as it is where no process listens.
-fn is_refused_connection(status: &Status) -> bool {
-    let mut reason = std::error::Error::source(status);
-    while let Some(error) = reason {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return error.kind() == std::io::ErrorKind::ConnectionRefused;
+/// Whether the host answered that nothing listens there.
+fn nobody_listens(status: &Status) -> bool {
+    let mut error = std::error::Error::source(status);
+    while let Some(source) = error {
+        let io = source.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
         }
-        reason = error.source();
+        error = source.source();
     }
     false
 }

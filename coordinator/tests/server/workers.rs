@@ -10,10 +10,12 @@ use crate::support::{GRID, Server, Worker, assert_refused, hello};
 #[tokio::test]
 async fn another_protocol_is_refused_and_both_versions_are_named() {
     let server = Server::start().await;
-    let newer = Hello { protocol: PROTOCOL + 6, ..hello(1, 1, &[]) };
+    let newer = Hello { protocol: PROTOCOL + 6, version: "7.1.2".to_owned(), ..hello(1, 1, &[]) };
     let status = Worker::open(&server, FromWorker::Hello(newer)).await.err().unwrap();
     let versions = [format!("protocol {}", PROTOCOL + 6), format!("protocol {PROTOCOL}")];
-    assert_refused(&status, Code::FailedPrecondition, &versions.each_ref().map(String::as_str));
+    let builds = ["version 7.1.2".to_owned(), format!("version {}", env!("CARGO_PKG_VERSION"))];
+    let named: Vec<&str> = versions.iter().chain(&builds).map(String::as_str).collect();
+    assert_refused(&status, Code::FailedPrecondition, &named);
 }
 
 #[tokio::test]

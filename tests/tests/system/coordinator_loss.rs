@@ -153,3 +153,28 @@ fn a_trial_goes_on_though_the_coordinator_is_killed_after_every_checkpoint() {
     assert_rows_are_whole(&cluster, &train);
     cluster.stop();
 }
+
+/// A coordinator that is down gives no lease away, so nobody stops because it is silent.
+#[test]
+fn trainers_train_on_through_several_leases_without_a_coordinator() {
+    let mut cluster = Cluster::with_workers(Lease::Short, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One).recipe("epochs = 50000");
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    cluster.wait_checkpoint(&train, 20);
+    cluster.kill_coordinator();
+    let gone = std::time::Instant::now();
+    while gone.elapsed() < std::time::Duration::from_secs(11) {
+        for trainer in cluster.trainers() {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", trainer.pid)).unwrap_or_default();
+            assert!(!stat.contains(") T "), "a trainer stands still after {:?}: {stat}", gone.elapsed());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    cluster.start_coordinator();
+    cluster.wait_connected("alpha");
+    let after = cluster.wait_trial(&train, "it goes on", |trial| trial.state == "running");
+    assert_eq!((after.attempts, after.failures), (1, 0), "{after:#?}");
+    cluster.run(&["cancel", grid.name()]).ok();
+    cluster.stop();
+}

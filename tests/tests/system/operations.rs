@@ -144,7 +144,7 @@ fn an_elastic_trial_grows_and_shrinks_at_checkpoints_and_the_table_says_so() {
     let mut cluster = Cluster::with_workers(Lease::Long, &["alpha"]);
     let grid = Grid::new("elastic")
         .method("kind = \"deterministic\"\nslots = { min = 1, max = 2 }")
-        .recipe("epochs = 400\nlr = 0.05")
+        .recipe("epochs = 50000\nlr = 0.05")
         .run("checkpoint-steps = 50\ncheckpoint-interval = \"none\"");
     cluster.submit(&grid);
     let train = cluster.experiment("elastic").trial(&["train"]).id.clone();
@@ -161,10 +161,13 @@ fn an_elastic_trial_grows_and_shrinks_at_checkpoints_and_the_table_says_so() {
     // A trial that could not run otherwise gets one of the two slots.
     cluster.submit(&short("narrow").seeds(&[3]));
     cluster.finish("narrow");
-    let experiment = cluster.finish("elastic");
-    let after = cluster.trial(&experiment.trial(&["train"]).id);
+    let after = cluster.wait_trial(&train, "it has two ranks again", |trial| {
+        trial.history.len() >= 4 && trial.history.last().is_some_and(|attempt| attempt.workers.len() == 2)
+    });
     assert_eq!(after.failures, 0, "{after:#?}");
     let table = cluster.run(&["table", "elastic"]).ok();
-    assert!(table.contains("elastic, trained with 1, then 2"), "{table}");
+    assert!(table.contains("elastic, trained with 1, then 2, then 1, then 2 ranks"), "{table}");
+    cluster.run(&["cancel", "elastic"]).ok();
+    until("its trainers end", PATIENCE, || (slots_used(&cluster) == 0).then_some(()));
     cluster.stop();
 }

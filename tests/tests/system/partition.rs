@@ -35,6 +35,11 @@ fn what_a_worker_says_after_its_lease_ended_in_a_partition_changes_nothing() {
         trial.history.len() == 2 && trial.state == "running"
     });
     assert_eq!(second.history[1].workers, ["beta"]);
+    // It stopped its own trainers before the coordinator gave their work to another.
+    for trainer in cluster.trainers().iter().filter(|trainer| trainer.worker == "alpha") {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", trainer.pid)).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") T "), "it computes beside its successor: {stat}");
+    }
     // Everything that the agent said meanwhile arrives now: checkpoints, rows, perhaps an end.
     proxy.heal();
     assert_trainers_leave(&cluster, "alpha");

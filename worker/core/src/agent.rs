@@ -99,7 +99,7 @@ impl Agent {
                 }
             }
             Input::SessionLost(session) => self.lost(now, session),
-            Input::NobodyListens(session) => {
+            Input::CoordinatorDown(session) => {
                 if let Link::Dialling { since, .. } = self.link
                     && session == self.session
                 {

@@ -19,8 +19,9 @@ pub enum Input {
     Message(SessionNumber, ToWorker),
     /// The session broke, or was not opened. Nothing is known of the coordinator.
     SessionLost(SessionNumber),
-    /// Nobody listens at the coordinator's address: its machine said so.
-    NobodyListens(SessionNumber),
+    /// The session was not opened, because the coordinator is down: nobody listens at its address, or it says that it stops or
+    /// has no disk space. It gives no lease away, and every worker that it knows has a full one when it is back.
+    CoordinatorDown(SessionNumber),
     /// An attempt of this worker said something.
     Attempt(AttemptId, AttemptEvent),
     /// An attempt of an earlier agent on this folder: its logs are being stored, until [`AttemptEvent::ProcessesGone`].

@@ -125,7 +125,7 @@ fn a_coordinator_that_is_down_costs_nobody_a_trainer_however_long() {
         assert!(!actions.iter().any(|action| matches!(action, Action::Order(..))), "{actions:?}");
         if actions.iter().any(|action| matches!(action, Action::Dial { .. })) {
             dials += 1;
-            let refused = case.handle(Input::NobodyListens(case.session()));
+            let refused = case.handle(Input::CoordinatorDown(case.session()));
             assert!(!refused.iter().any(|action| matches!(action, Action::Order(..))));
         }
     }
@@ -156,7 +156,7 @@ fn a_refusal_after_the_lease_was_in_doubt_lets_nobody_go_on() {
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     case.wait(LEASE);
     case.reconnect_dialled();
-    assert_eq!(case.orders(Input::NobodyListens(case.session())), []);
+    assert_eq!(case.orders(Input::CoordinatorDown(case.session())), []);
     assert!(case.agent.is_suspended(A));
 }
 

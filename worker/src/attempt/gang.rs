@@ -140,7 +140,12 @@ impl<'a> Gang<'a> {
             }
             AttemptOrder::Stop => {
                 self.outcomes.stopped();
-                self.order(|| RankOrder::Stop).await;
+                // What stands still is fenced, and could not hear that it should end.
+                if self.suspended {
+                    self.order(|| RankOrder::Kill).await;
+                } else {
+                    self.order(|| RankOrder::Stop).await;
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
 
 mod fake;
-mod fencing;
+mod fence;
 mod ranks;
 
 use std::time::Duration;

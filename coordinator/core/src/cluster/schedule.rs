@@ -14,6 +14,9 @@ use crate::scheduling::{
 };
 use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker, YieldReason};
 
+/// Looks at the queue in one step. One is the rule, and two are enough unless reservations drive out each other.
+const MOST_LOOKS: usize = 4;
+
 impl Cluster {
     /// Places queued trials, if anything changed since the last time.
     pub(super) fn schedule(&mut self, now: Millis, step: &mut Step) {
@@ -22,21 +25,52 @@ impl Cluster {
         if !std::mem::take(&mut self.live.changed) {
             return;
         }
-        let mut pools = std::mem::take(&mut self.live.pools);
-        let Decisions { placed, reservations, findings: _ } = self.look(&mut pools, Depth::Decide);
-        self.live.pools = pools;
-        self.live.reservations = reservations;
-        for (trial, placement) in placed {
-            self.start(now, trial, placement, step);
+        self.place_queued(now, step);
+        loop {
+            let mut pools = std::mem::take(&mut self.live.pools);
+            let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
+            self.live.pools = pools;
+            let asked = !asks.is_empty();
+            for (attempt, by) in asks {
+                self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+            }
+            if !asked {
+                // Nothing that was done here lets anything else start.
+                self.live.changed = unfinished;
+                return;
+            }
+            // Now it is known when the slots of those that were asked come free, and what may be lent until then.
+            let placed = self.place_queued(now, step);
+            if unfinished && !placed {
+                self.live.changed = true;
+                return;
+            }
         }
-        let mut pools = std::mem::take(&mut self.live.pools);
-        let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
-        self.live.pools = pools;
-        for (attempt, by) in asks {
-            self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+    }
+
+    /// Starts what the policies let start now. Returns whether anything did.
+    fn place_queued(&mut self, now: Millis, step: &mut Step) -> bool {
+        let mut any = false;
+        for _ in 0..MOST_LOOKS {
+            let mut pools = std::mem::take(&mut self.live.pools);
+            let Decisions { placed, reservations, findings: _ } = self.look(&mut pools, Depth::Decide);
+            self.live.pools = pools;
+            any |= !placed.is_empty();
+            let before = std::mem::replace(&mut self.live.reservations, reservations);
+            for (trial, placement) in placed {
+                self.start(now, trial, placement, step);
+            }
+            // A reservation has its part of a quota. One that had to go may have held up a trial looked at before.
+            let quota = |trial| {
+                let class = self.state.index.class_of(trial)?;
+                self.policy.project(&class.project).quota
+            };
+            let gone = |trial| self.live.reservations.of(trial).is_none() && quota(trial).is_some();
+            if !before.iter().any(|(trial, _)| gone(trial)) {
+                break;
+            }
         }
-        // Nothing that was done here lets anything else start.
-        self.live.changed = unfinished;
+        any
     }
 
     fn start(&mut self, now: Millis, trial: TrialId, placement: Placement, step: &mut Step) {

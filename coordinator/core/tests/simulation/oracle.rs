@@ -223,18 +223,9 @@ impl Oracle {
                 story.steps.insert(checkpoint.digest, checkpoint.step);
             }
             Event::CheckpointDropped { trial, digest, reason, .. } => {
-                let step = self.trials[trial].steps[digest];
-                self.drop_step(*trial, step, *reason);
-                let damaged = *reason == DropReason::Damaged;
-                if damaged {
-                    self.trials.get_mut(trial).unwrap().newest_step = None;
-                }
-                self.note(if damaged { "checkpoint damaged" } else { "checkpoint superseded" });
+                self.drop_checkpoint(*trial, *digest, *reason)
             }
-            Event::WorkerLost { worker, .. } => {
-                self.lose(*worker);
-                self.note("worker lost");
-            }
+            Event::WorkerLost { worker, .. } => self.lose(*worker),
             Event::WorkerLeft { .. } => self.note("worker left"),
             Event::ExperimentSubmitted { experiment, trials, .. } => self.want(*experiment, trials),
             Event::ExperimentCancelled { experiment, .. } => {
@@ -255,6 +246,16 @@ impl Oracle {
             | Event::ExperimentPrioritized { .. }
             | Event::YieldRequested { .. } => {}
         }
+    }
+
+    fn drop_checkpoint(&mut self, trial: TrialId, digest: Digest, reason: DropReason) {
+        let story = self.trials.get_mut(&trial).unwrap();
+        let (step, damaged) = (story.steps[&digest], reason == DropReason::Damaged);
+        if damaged {
+            story.newest_step = None;
+        }
+        self.drop_step(trial, step, reason);
+        self.note(if damaged { "checkpoint damaged" } else { "checkpoint superseded" });
     }
 
     /// Takes note of what nothing else here looks at.
@@ -298,6 +299,9 @@ impl Oracle {
     }
 
     fn fail(&mut self, now: u64, trial: TrialId, attempt: AttemptId, cause: &FailureCause) {
+        if *cause == FailureCause::Preempted {
+            self.may_preempt(attempt);
+        }
         let story = self.trials.get_mut(&trial).unwrap();
         assert_eq!(story.stand, Stand::Running(attempt), "{attempt} failed without running");
         story.stand = Stand::Open;

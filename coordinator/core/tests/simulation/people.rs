@@ -1,11 +1,13 @@
 //! What people ask for besides submitting and cancelling.
 
+use std::collections::BTreeSet;
+
 use common::{ExperimentId, TrialId, WorkerId};
-use coordinator_core::Input;
+use coordinator_core::{Input, Phase, WaitReason};
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
-use crate::world::World;
+use crate::world::{DEAD, SLOTS, World};
 
 /// Requests of each kind in a tick.
 const OFTEN: f64 = 0.003;
@@ -48,6 +50,53 @@ impl World {
                 }
             }
         })
+    }
+
+    /// Clients and operators give up on what can never run on the workers that are left, and let everything else
+    /// run. Not once: a trial that had succeeded runs again when its checkpoint turns out to be damaged.
+    pub fn settle(&mut self) {
+        let barred =
+            self.cluster.drained().map(|(id, _)| id).chain(self.cluster.quarantined().map(|(id, _)| id));
+        for worker in barred.collect::<BTreeSet<_>>() {
+            self.client(Input::Undrain { worker });
+        }
+        let paused = self.cluster.experiments().filter(|(_, record)| record.paused.is_some());
+        for experiment in paused.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.client(Input::ResumeExperiment { experiment });
+        }
+        let paused = self.cluster.trials().filter(|(_, trial)| trial.paused.is_some() && !trial.has_ended());
+        for trial in paused.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.client(Input::ResumeTrial { trial });
+        }
+        // Only once the worker that is gone is lost: until then its slots are counted on.
+        if self.cluster.worker(DEAD).is_none() && self.cluster.workers().count() == SLOTS.len() - 1 {
+            for trial in self.hopeless() {
+                self.client(Input::CancelTrial { trial });
+            }
+        }
+    }
+
+    fn hopeless(&self) -> Vec<TrialId> {
+        let trials = self.cluster.trials().filter(|(_, trial)| matches!(trial.phase, Phase::Queued));
+        let hopeless = trials.filter(|&(id, _)| match self.cluster.explain(id) {
+            Some(WaitReason::TooWide { .. } | WaitReason::OverQuota { .. } | WaitReason::NoMatch { .. }) => {
+                true
+            }
+            Some(
+                WaitReason::Needs(_)
+                | WaitReason::NoWorker
+                | WaitReason::Paused { .. }
+                | WaitReason::OutOfService(_)
+                | WaitReason::Quota { .. }
+                | WaitReason::Slots { .. }
+                | WaitReason::Reserved { .. }
+                | WaitReason::Yielding { .. }
+                | WaitReason::Held { .. }
+                | WaitReason::Behind { .. },
+            )
+            | None => false,
+        });
+        hopeless.map(|(id, _)| id).collect()
     }
 
     fn paused_trial(&mut self) -> Option<TrialId> {

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use common::result::Checkpoint;
 use common::spec::TrialSpec;
-use common::{AttemptId, Digest, TrialId, WorkerId};
-use coordinator_core::{
-    Cluster, Effect, Event, Input, Millis, Phase, Policy, ProjectPolicy, Reject, Session, Step, WaitReason,
-};
+use common::{AttemptId, Digest, WorkerId};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, ProjectPolicy, Reject, Session, Step};
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
@@ -22,7 +20,7 @@ use crate::support;
 use crate::worker::{Order, SimWorker, State};
 
 /// Slots of the workers. The others hold 6 without [`DEAD`]: not enough for the widest trials.
-const SLOTS: [u32; 4] = [1, 2, 3, 3];
+pub const SLOTS: [u32; 4] = [1, 2, 3, 3];
 /// Goes away when the faults stop, and never returns.
 pub const DEAD: WorkerId = WorkerId(3);
 
@@ -35,6 +33,8 @@ fn policy(rng: &mut SmallRng) -> Policy {
     let mut policy = Policy {
         stall: Some(Duration::from_millis(100)),
         resize_after: Duration::from_millis(10),
+        // Shorter than trials run, so that those that do not stop in time are noticed.
+        yield_limit: Duration::from_millis(40),
         ..support::policy()
     };
     policy.projects.insert("alpha".to_owned(), weight(2, None));
@@ -139,10 +139,22 @@ impl World {
         self.cluster.trials().all(|(_, trial)| trial.has_ended())
     }
 
-    pub fn stuck(&self) -> String {
-        let open = self.cluster.trials().filter(|(_, trial)| !trial.has_ended());
-        let open = open.map(|(id, trial)| format!("\n{id} {:?} {:?}", trial.phase, self.cluster.explain(id)));
-        open.chain(self.workers.values().map(|worker| format!("\n{worker:?}"))).collect()
+    /// The queue and the workers, for whoever reads why a seed fails.
+    pub fn scene(&self) -> String {
+        let open = self.cluster.trials().filter(|(_, trial)| !trial.has_ended()).map(|(id, trial)| {
+            let (least, most) = (trial.spec.min_slots(), trial.slots());
+            let (priority, project) = support::explained::standing(&self.cluster, trial);
+            let labels = &trial.policy.requires.labels;
+            let reason = self.cluster.explain(id);
+            let phase = &trial.phase;
+            format!(
+                "\n{id} of {project} at {priority}, {least} to {most} slots {labels:?}: {phase:?}, {reason:?}"
+            )
+        });
+        let kept = self.cluster.reservations().map(|reservation| format!("\n{reservation:?}"));
+        let members = self.cluster.workers().map(|view| format!("\n{view:?}"));
+        let workers = self.workers.values().map(|worker| format!("\n{worker:?}"));
+        open.chain(kept).chain(members).chain(workers).collect()
     }
 
     /// From here on everything works, but one worker is gone.
@@ -158,53 +170,6 @@ impl World {
             (worker.deaf_until, worker.mute_until) = (self.now, self.now);
             worker.away_until = if id == DEAD { u64::MAX } else { self.now };
         }
-    }
-
-    /// Clients and operators give up on what can never run on the workers that are left, and let everything else
-    /// run. Not once: a trial that had succeeded runs again when its checkpoint turns out to be damaged.
-    pub fn settle(&mut self) {
-        let barred =
-            self.cluster.drained().map(|(id, _)| id).chain(self.cluster.quarantined().map(|(id, _)| id));
-        for worker in barred.collect::<BTreeSet<_>>() {
-            self.client(Input::Undrain { worker });
-        }
-        let paused = self.cluster.experiments().filter(|(_, record)| record.paused.is_some());
-        for experiment in paused.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.client(Input::ResumeExperiment { experiment });
-        }
-        let paused = self.cluster.trials().filter(|(_, trial)| trial.paused.is_some() && !trial.has_ended());
-        for trial in paused.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.client(Input::ResumeTrial { trial });
-        }
-        // Only once the worker that is gone is lost: until then its slots are counted on.
-        if self.cluster.worker(DEAD).is_none() && self.cluster.workers().count() == SLOTS.len() - 1 {
-            for trial in self.hopeless() {
-                self.client(Input::CancelTrial { trial });
-            }
-        }
-    }
-
-    fn hopeless(&self) -> Vec<TrialId> {
-        let trials = self.cluster.trials().filter(|(_, trial)| matches!(trial.phase, Phase::Queued));
-        let hopeless = trials.filter(|&(id, _)| match self.cluster.explain(id) {
-            Some(WaitReason::TooWide { .. } | WaitReason::OverQuota { .. } | WaitReason::NoMatch { .. }) => {
-                true
-            }
-            Some(
-                WaitReason::Needs(_)
-                | WaitReason::NoWorker
-                | WaitReason::Paused { .. }
-                | WaitReason::OutOfService(_)
-                | WaitReason::Quota { .. }
-                | WaitReason::Slots { .. }
-                | WaitReason::Reserved { .. }
-                | WaitReason::Yielding { .. }
-                | WaitReason::Held { .. }
-                | WaitReason::Behind { .. },
-            )
-            | None => false,
-        });
-        hopeless.map(|(id, _)| id).collect()
     }
 
     /// Whether the coordinator does anything.
@@ -317,7 +282,8 @@ impl World {
     }
 
     fn check(&mut self, events: &[Event]) {
-        self.cluster.check().unwrap();
+        let violation = self.cluster.check().err();
+        assert!(violation.is_none(), "{violation:?} at {} after {events:?}: {}", self.now, self.scene());
         let replayed = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state");
         for event in events {
@@ -509,7 +475,7 @@ impl World {
     fn patience(&mut self) -> u64 {
         match self.rng.random_range(0..10) {
             0 if self.faults => u64::MAX / 2,
-            1 if self.faults => self.rng.random_range(20..300),
+            1 if self.faults => self.rng.random_range(10..100),
             _ => self.rng.random_range(0..4),
         }
     }

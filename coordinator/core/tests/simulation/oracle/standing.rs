@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, DropReason, Event, Phase, Placement, Session, WaitReason};
+use coordinator_core::{
+    Cluster, DropReason, Event, Phase, Placement, QuarantineReason, Session, WaitReason, YieldReason,
+};
 
 use super::{Oracle, Stand};
 use crate::support::explained::{least, standing};
@@ -23,6 +25,8 @@ pub struct Standing {
     barred: BTreeSet<WorkerId>,
     placements: BTreeMap<AttemptId, Placement>,
     pins: BTreeSet<(TrialId, u64)>,
+    yields: BTreeMap<AttemptId, YieldReason>,
+    members: BTreeSet<WorkerId>,
 }
 
 impl Standing {
@@ -46,11 +50,24 @@ impl Standing {
             Event::TrialEnded { trial, .. } => {
                 self.paused.remove(trial);
             }
-            Event::WorkerDrained { worker, .. } | Event::WorkerQuarantined { worker, .. } => {
+            Event::WorkerDrained { worker, .. } => {
                 self.barred.insert(*worker);
+            }
+            Event::WorkerQuarantined { worker, reason, .. } => {
+                self.blame(*worker, reason);
+                self.barred.insert(*worker);
+            }
+            Event::YieldRequested { attempt, reason, .. } => {
+                self.yields.insert(*attempt, *reason);
             }
             Event::WorkerUndrained { worker, .. } => {
                 self.barred.remove(worker);
+            }
+            Event::WorkerJoined { worker, .. } => {
+                self.members.insert(*worker);
+            }
+            Event::WorkerLost { worker, .. } | Event::WorkerLeft { worker, .. } => {
+                self.members.remove(worker);
             }
             Event::AttemptStarted { attempt, placement, .. } => {
                 self.placements.insert(*attempt, placement.clone());
@@ -65,13 +82,23 @@ impl Standing {
             Event::TrialSubmitted { .. }
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
-            | Event::WorkerJoined { .. }
-            | Event::WorkerLost { .. }
-            | Event::WorkerLeft { .. }
-            | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
             | Event::CheckpointCommitted { .. }
             | Event::CheckpointDropped { .. } => {}
+        }
+    }
+
+    /// Failures take a worker out of service only if they are of several trials, and enough others stay.
+    fn blame(&self, worker: WorkerId, reason: &QuarantineReason) {
+        match reason {
+            QuarantineReason::Incident { .. } => {}
+            QuarantineReason::Failures { strikes } => {
+                let trials = strikes.iter().map(|strike| strike.trial).collect::<BTreeSet<_>>();
+                assert!(trials.len() > 1, "{worker} is quarantined for {strikes:?}");
+                let others = self.members.iter().filter(|&other| *other != worker);
+                let left = others.filter(|other| !self.barred.contains(other)).count();
+                assert!(left > 0 && left * 2 >= self.members.len(), "too few are left without {worker}");
+            }
         }
     }
 
@@ -87,8 +114,17 @@ impl Oracle {
         assert!(!pinned || reason != DropReason::Superseded, "step {step} of {trial} was pinned, and went");
     }
 
+    /// An attempt that the scheduler asked to stop has stopped at a checkpoint, at least in part: that another one
+    /// goes first costs no work.
+    pub(super) fn may_preempt(&self, attempt: AttemptId) {
+        let insists = self.standing.yields.get(&attempt).is_none_or(|reason| reason.insists());
+        let stopped = self.finished.get(&attempt).is_some_and(|shares| !shares.is_empty());
+        assert!(insists || stopped, "{attempt} was stopped without a checkpoint");
+    }
+
     /// A worker's lease is over, and so is whatever had a share there.
     pub(super) fn lose(&mut self, worker: WorkerId) {
+        self.note("worker lost");
         let placed = self.standing.placements.iter();
         for (attempt, _) in placed.filter(|(_, placement)| placement.share_of(worker).is_some()) {
             if let Some(end) = self.ends.get_mut(attempt) {
@@ -168,45 +204,31 @@ impl Oracle {
             let taken = started.iter().filter(|(other, _)| *other < priority);
             let shares = taken.flat_map(|(_, placement)| placement.shares());
             let taken = shares.filter(|share| takes_work(share.worker)).map(|share| share.ranks).sum::<u32>();
-            let held_back = match cluster.explain(id) {
-                // More urgent trials have the slots.
-                Some(WaitReason::Held { .. } | WaitReason::Behind { .. } | WaitReason::Yielding { .. }) => {
-                    true
-                }
-                Some(
-                    WaitReason::Needs(_)
-                    | WaitReason::NoWorker
-                    | WaitReason::Paused { .. }
-                    | WaitReason::OutOfService(_)
-                    | WaitReason::Quota { .. }
-                    | WaitReason::OverQuota { .. }
-                    | WaitReason::NoMatch { .. }
-                    | WaitReason::TooWide { .. }
-                    | WaitReason::Slots { .. }
-                    | WaitReason::Reserved { .. },
-                )
-                | None => false,
-            };
             let fits = taken > 0 && free + taken >= least(record);
-            assert!(
-                held_back || !fits,
-                "{id} of priority {priority} was passed over for {started:?}: {:?}; {:?} {project} {:?} {:?} used {:?}",
-                cluster.explain(id),
-                (
-                    record.spec.min_slots(),
-                    record.slots(),
-                    &record.policy.requires,
-                    &record.needs,
-                    free,
-                    taken
-                ),
-                self.policy.projects,
-                cluster.reservations().collect::<Vec<_>>(),
-                cluster
-                    .trials()
-                    .filter_map(|(id, r)| Some((id, standing(cluster, r), r.attempt()?)))
-                    .collect::<Vec<_>>()
-            );
+            let reason = cluster.explain(id);
+            let passed_over = fits && !is_held_back(reason.as_ref());
+            assert!(!passed_over, "{id} of priority {priority} was passed over for {started:?}: {reason:?}");
         }
+    }
+}
+
+/// Whether a trial waits for something other than slots that are free.
+fn is_held_back(reason: Option<&WaitReason>) -> bool {
+    match reason {
+        // More urgent trials have the slots, or what is left of the project's quota.
+        Some(WaitReason::Held { .. } | WaitReason::Behind { .. } | WaitReason::Yielding { .. }) => true,
+        Some(
+            WaitReason::Needs(_)
+            | WaitReason::NoWorker
+            | WaitReason::Paused { .. }
+            | WaitReason::OutOfService(_)
+            | WaitReason::Quota { .. }
+            | WaitReason::OverQuota { .. }
+            | WaitReason::NoMatch { .. }
+            | WaitReason::TooWide { .. }
+            | WaitReason::Slots { .. }
+            | WaitReason::Reserved { .. },
+        )
+        | None => false,
     }
 }

@@ -169,9 +169,16 @@ impl World {
         if stops {
             return self.stop(id, &order);
         }
+        self.step(id, &order, together, hangs);
+    }
+
+    /// The ranks of a share make a step with their peers, or wait for them.
+    fn step(&mut self, id: WorkerId, order: &Order, together: Option<u64>, hangs: bool) {
+        let attempt = order.attempt;
+        let begun = self.trainer(id, attempt).step > 0;
         // What hangs without ever having reported a step is found out by nobody but its user.
         let alone = order.share.ranks == order.world_size;
-        let found = !alone || matches!(order.spec, TrialSpec::Train(_)) && trainer.step > 0;
+        let found = !alone || matches!(order.spec, TrialSpec::Train(_)) && begun;
         let hangs = hangs && found;
         match together {
             Some(step) => {
@@ -185,7 +192,7 @@ impl World {
                 let reached = (step + 1).min(steps(&order.spec));
                 trainer.step = reached;
                 if reached > step {
-                    self.after_step(id, &order, reached);
+                    self.after_step(id, order, reached);
                 }
             }
             None => {
@@ -193,7 +200,7 @@ impl World {
                 trainer.alone += 1;
                 if trainer.alone > if trainer.met { COLLECTIVE } else { MEETING } {
                     let rank = order.share.first_rank;
-                    self.end_share(id, &order, Err(FailureCause::CollectiveFailed { rank }));
+                    self.end_share(id, order, Err(FailureCause::CollectiveFailed { rank }));
                 }
             }
         }

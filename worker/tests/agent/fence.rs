@@ -28,7 +28,7 @@ async fn training(fake: &mut Fake) -> (Node, u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_stops_trainers_before_the_lease_ends_and_an_answer_lets_them_go_on() {
+async fn trainers_stand_still_before_an_unproven_lease_ends_and_go_on_when_it_stands_again() {
     let mut fake = Fake::start().await;
     let (node, pid) = training(&mut fake).await;
     fake.listen_for(LEASE).await;
@@ -48,7 +48,7 @@ async fn silence_stops_trainers_before_the_lease_ends_and_an_answer_lets_them_go
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_current_no_more_stays_stopped_and_ends_without_grace() {
+async fn what_is_no_longer_its_own_is_killed_at_once_though_it_stands_still() {
     let mut fake = Fake::start().await;
     let (_node, pid) = training(&mut fake).await;
     fake.answers = false;
