@@ -25,9 +25,9 @@ fn world_size(case: &Case) -> u32 {
 }
 
 fn resized(events: &[Event]) -> Option<u32> {
-    events.iter().find_map(|event| match event {
-        Event::YieldRequested { reason: YieldReason::Resized { to }, .. } => Some(*to),
-        _ => None,
+    events.iter().find_map(|event| {
+        let Event::YieldRequested { reason: YieldReason::Resized { to }, .. } = event else { return None };
+        Some(*to)
     })
 }
 
