@@ -41,6 +41,9 @@ pub struct Config {
     pub max_blob_bytes: u64,
     /// Events after which the log is compacted, at least.
     pub snapshot_events: NonZeroU64,
+    /// Time that an elastic trial runs with the ranks that it has before it is given more.
+    #[serde(with = "humantime_serde")]
+    pub resize_after: Duration,
     /// What each project may use.
     pub projects: BTreeMap<String, Project>,
 }
@@ -126,6 +129,7 @@ impl Config {
             stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
             checkpoints: self.keep_checkpoints,
             projects: self.projects.iter().map(|(name, project)| (name.clone(), project.into())).collect(),
+            resize_after: self.resize_after,
             ..Policy::default()
         };
         Limits { policy, heartbeat: self.heartbeat(), snapshot_events: self.snapshot_events.get() }

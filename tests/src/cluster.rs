@@ -49,7 +49,7 @@ pub enum Lease {
 impl Lease {
     fn settings(self) -> &'static str {
         match self {
-            Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\n",
+            Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\nresize-after = \"2s\"\n",
             Self::Short => "lease = \"4s\"\nheartbeat = \"500ms\"\n",
             Self::Shipped => "",
             Self::ShortWithStallLimit => "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\n",

@@ -54,6 +54,7 @@ pub fn config(data_dir: &Path) -> Config {
         keep_checkpoints: 2.try_into().unwrap(),
         max_blob_bytes: 64 << 20,
         snapshot_events: 20.try_into().unwrap(),
+        resize_after: Duration::from_secs(60),
         projects: std::collections::BTreeMap::new(),
     }
 }

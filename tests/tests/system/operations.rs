@@ -158,8 +158,8 @@ fn an_elastic_trial_grows_and_shrinks_at_checkpoints_and_the_table_says_so() {
     assert_eq!((grown.attempts, grown.failures), (2, 0), "{grown:#?}");
     cluster.wait_checkpoint(&train, grown.checkpoint_steps.last().unwrap() + 1);
 
-    // A trial that could not run otherwise gets one of the two slots.
-    cluster.submit(&short("narrow").seeds(&[3]));
+    // A trial of a higher priority gets one of the two slots.
+    cluster.submit(&short("narrow").seeds(&[3]).top("priority = 5"));
     cluster.finish("narrow");
     let after = cluster.wait_trial(&train, "it has two ranks again", |trial| {
         trial.history.len() >= 4 && trial.history.last().is_some_and(|attempt| attempt.workers.len() == 2)

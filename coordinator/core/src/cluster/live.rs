@@ -67,6 +67,8 @@ pub(super) struct Live {
     pub(super) now: Millis,
     /// Whether anything changed that matters to the queue since it was last looked at.
     pub(super) changed: bool,
+    /// When elastic trials are looked at again.
+    pub(super) next_growth: Millis,
     /// Members by what trials require. Empty after the members changed.
     pub(super) pools: Pools,
     /// Slots that are kept for trials that do not fit.

@@ -9,6 +9,7 @@ mod check;
 mod drain;
 mod live;
 mod pause;
+mod resize;
 mod retention;
 mod schedule;
 mod session;
@@ -82,6 +83,7 @@ impl Cluster {
         let mut step = Step::default();
         self.dispatch(now, input, &mut step)?;
         self.schedule(now, &mut step);
+        self.grow(now, &mut step);
         Ok(step)
     }
 

@@ -6,7 +6,9 @@ use common::plan::Cell;
 use common::result::{Artifact, TrialResult};
 use common::spec::{Requirements, RunPolicy};
 use common::{Digest, FailureCause};
-use coordinator_core::{DropReason, Event, Millis, Outcome, Placement, Traits};
+use coordinator_core::{
+    DropReason, Event, Millis, Outcome, Placement, QuarantineReason, Strike, Traits, YieldReason,
+};
 
 use crate::case::*;
 use crate::support::{evaluate, network};
@@ -77,11 +79,63 @@ fn new_in_version_2() -> Vec<Event> {
     let requires =
         Requirements { labels: labels.clone(), device: Some("cuda".to_owned()), memory_mib: Some(16_000) };
     let policy = RunPolicy { requires, ..RunPolicy::default() };
-    vec![
+    let mut events = vec![
         experiment("grid".to_owned(), String::new(), Vec::new(), "vision", -3),
         joined(Traits { labels, device: Some("cuda".to_owned()), slot_memory_mib: Some(80_000) }),
         Event::ExperimentPrioritized { experiment: E1, priority: 7, at: AT },
         Event::TrialResubmitted { trial: T1, experiment: E2, policy, at: AT },
+    ];
+    events.extend(operations());
+    events.extend(new_causes().into_iter().map(|cause| Event::AttemptFailed {
+        trial: T1,
+        attempt: A1,
+        worker: Some(W1),
+        cause,
+        at: AT,
+    }));
+    events
+}
+
+/// What operators do, and what is done because of it.
+fn operations() -> Vec<Event> {
+    let yields = [
+        YieldReason::Preempted { by: T2 },
+        YieldReason::Paused,
+        YieldReason::Draining { worker: W1 },
+        YieldReason::Resized { to: 2 },
+    ];
+    let cause = FailureCause::TrainerSignal { signal: 11 };
+    let reasons = [
+        QuarantineReason::Failures { strikes: vec![Strike { trial: T1, attempt: A1, cause }] },
+        QuarantineReason::Incident {
+            attempt: A1,
+            rank: 1,
+            pattern: "ecc".to_owned(),
+            line: "uncorrectable".to_owned(),
+        },
+    ];
+    let mut events = vec![
+        Event::TrialPaused { trial: T1, at: AT },
+        Event::TrialResumed { trial: T1, at: AT },
+        Event::ExperimentPaused { experiment: E1, at: AT },
+        Event::ExperimentResumed { experiment: E1, at: AT },
+        Event::WorkerDrained { worker: W1, reason: "new fans".to_owned(), at: AT },
+        Event::WorkerUndrained { worker: W1, at: AT },
+        Event::CheckpointPinned { trial: T1, step: 7, at: AT },
+        Event::CheckpointUnpinned { trial: T1, step: 7, at: AT },
+        Event::TrialEnded { trial: T1, outcome: Outcome::LostWorkers { attempts: 5 }, at: AT },
+    ];
+    events.extend(reasons.map(|reason| Event::WorkerQuarantined { worker: W1, reason, at: AT }));
+    events.extend(yields.map(|reason| Event::YieldRequested { trial: T1, attempt: A1, reason, at: AT }));
+    events
+}
+
+fn new_causes() -> Vec<FailureCause> {
+    let (worker, phase) = ("node-1".to_owned(), "backward".to_owned());
+    vec![
+        FailureCause::Hung { rank: 1, worker, step: 7, phase, silent_ms: 2_500 },
+        FailureCause::StorageFull { message: "why".to_owned() },
+        FailureCause::Unhealthy { message: "why".to_owned() },
     ]
 }
 

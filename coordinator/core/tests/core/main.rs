@@ -12,6 +12,7 @@ mod cancellation;
 mod case;
 mod checkpoints;
 mod dependencies;
+mod elastic;
 mod explanations;
 mod growth;
 mod lifecycle_drain;
