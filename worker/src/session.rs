@@ -33,11 +33,12 @@ pub enum SessionLost {
 
 impl From<Status> for SessionLost {
     fn from(status: Status) -> Self {
+        // `ABORTED`, a newer session took over, is worth another try: the newer one may be a hello of a process of this worker
+        // that died, held up by the network until now.
         let refused = matches!(
             status.code(),
             Code::FailedPrecondition
                 | Code::InvalidArgument
-                | Code::Aborted
                 | Code::PermissionDenied
                 | Code::Unauthenticated
                 | Code::Unimplemented
@@ -124,5 +125,18 @@ impl Session {
             Some(message) => Ok(message.try_into()?),
             None => Err(SessionLost::Unreachable("it closed the session".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_overtaken_is_worth_another_try_and_one_that_is_refused_is_not() {
+        let overtaken = SessionLost::from(Status::aborted("a newer session took over"));
+        assert!(matches!(overtaken, SessionLost::Unreachable(_)), "{overtaken}");
+        let refused = SessionLost::from(Status::failed_precondition("protocol 1"));
+        assert!(matches!(refused, SessionLost::Refused(_)), "{refused}");
     }
 }
