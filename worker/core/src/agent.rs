@@ -262,7 +262,7 @@ impl Agent {
             ToWorker::Rendezvous { attempt, address } => {
                 self.order(attempt, AttemptOrder::Rendezvous(address), actions);
             }
-            ToWorker::Preempt { attempt } => self.give_way(attempt, actions),
+            ToWorker::Preempt { attempt } => self.end(attempt, AttemptOrder::Yield, actions),
             ToWorker::MetricAck { attempt, sequence } => self.ledger.acknowledge(attempt, sequence),
             ToWorker::FetchLog { request, attempt, rank, tail } => {
                 actions.push(Action::ReadLog(LogRequest { request, attempt, rank, tail }));
@@ -297,11 +297,7 @@ impl Agent {
 
     fn release(&mut self, attempt: AttemptId, actions: &mut Vec<Action>) {
         self.ledger.release(attempt);
-        if self.withdraw(attempt) {
-            self.over(attempt, Err(FailureCause::Preempted));
-        } else {
-            self.order(attempt, AttemptOrder::Stop, actions);
-        }
+        self.end(attempt, AttemptOrder::Stop, actions);
     }
 
     fn over(&mut self, attempt: AttemptId, end: AttemptEnd) {
@@ -309,12 +305,12 @@ impl Agent {
         self.ledger.ended(attempt, end);
     }
 
-    /// What was not started has nothing to save.
-    fn give_way(&mut self, attempt: AttemptId, actions: &mut Vec<Action>) {
+    /// Ends an attempt by `order`; what was not started has nothing to save and just goes.
+    fn end(&mut self, attempt: AttemptId, order: AttemptOrder, actions: &mut Vec<Action>) {
         if self.withdraw(attempt) {
             self.over(attempt, Err(FailureCause::Preempted));
         } else {
-            self.order(attempt, AttemptOrder::Yield, actions);
+            self.order(attempt, order, actions);
         }
     }
 

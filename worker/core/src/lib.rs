@@ -1,7 +1,7 @@
 //! The decisions of a worker's agent, without its I/O.
 //!
 //! [`Agent::handle`] takes one [`Input`] and the time and returns [`Action`]s to perform, in order. It reads no clock, starts no
-//! process and opens no connection, so that the same code runs in the simulation.
+//! process and opens no connection, so that it can be tested, and simulated, in any order of events.
 //!
 //! An agent decides when a slot is free again, what the coordinator must be told, and whether its trainers may compute: from the
 //! moment at which its lease may have been given away they stand still, until the coordinator says which of them still count.
