@@ -220,10 +220,7 @@ impl Blobs {
         &self,
         digest: Digest,
     ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + use<>, BlobError> {
-        let size = self.size(digest).await?.ok_or(BlobError::Missing(digest))?;
-        let hasher = Some(Hasher::new());
-        let start = Download { store: self.store.clone(), digest, size, offset: 0, hasher };
-        Ok(stream::try_unfold(start, Download::next))
+        self.download_from(digest, 0).await
     }
 
     /// The bytes of a blob behind its first `offset` ones. Whether the whole is what was stored is for whoever has
