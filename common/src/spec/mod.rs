@@ -134,6 +134,11 @@ impl TrialSpec {
         }
     }
 
+    /// Whether attempts may have different numbers of ranks.
+    pub fn is_elastic(&self) -> bool {
+        self.min_slots() < self.slots()
+    }
+
     /// Whether an attempt may have so many ranks: within the limits, and the global batch is shared evenly.
     pub fn allows(&self, ranks: u32) -> bool {
         match self {

@@ -60,6 +60,23 @@ pub struct Strike {
     pub cause: FailureCause,
 }
 
+impl fmt::Display for Drain {
+    /// Completes "the worker is …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason.as_str() {
+            "" => f.write_str("drained"),
+            reason => write!(f, "drained: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Quarantine {
+    /// Completes "the worker is …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in quarantine: {}", self.reason)
+    }
+}
+
 impl fmt::Display for QuarantineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -146,22 +146,16 @@ pub(super) fn explanation(view: &View<'_>, id: TrialId, record: &Trial) -> Vec<S
 /// Workers that take nothing new, which is why slots may be missing.
 fn out_of_service(view: &View<'_>) -> Vec<String> {
     let name = |id| view.history.worker_name(id).unwrap_or_default();
-    let drained = view.cluster.drained().map(|(id, drain)| {
-        let why = if drain.reason.is_empty() { String::new() } else { format!(": {}", drain.reason) };
-        format!("{} ({id}) is drained{why}", name(id))
-    });
-    let quarantined = view
-        .cluster
-        .quarantined()
-        .map(|(id, quarantine)| format!("{} ({id}) is in quarantine: {}", name(id), quarantine.reason));
+    let drained = view.cluster.drained().map(|(id, drain)| format!("{} ({id}) is {drain}", name(id)));
+    let quarantined = view.cluster.quarantined();
+    let quarantined = quarantined.map(|(id, quarantine)| format!("{} ({id}) is {quarantine}", name(id)));
     drained.chain(quarantined).collect()
 }
 
 /// Priority, project, requirements and budget of a trial.
 fn standing(view: &View<'_>, record: &Trial) -> Vec<String> {
     let mut sentences = Vec::new();
-    let experiments: Vec<_> = record.wanted_by.iter().filter_map(|&id| view.cluster.experiment(id)).collect();
-    if let Some(first) = experiments.iter().max_by_key(|experiment| experiment.priority) {
+    if let Some(first) = view.cluster.sponsor(record) {
         sentences.push(format!("priority {}, project {}", first.priority, first.project));
     }
     if !record.policy.requires.is_empty() {

@@ -1,11 +1,12 @@
 //! What changes which trials run, and where.
 
-use common::{ExperimentId, TrialId, WorkerId};
+use common::{ExperimentId, TrialId};
 use coordinator_core::{Input, Phase, YieldReason};
 use proto::v1;
 use proto::v1::{pause_request, resume_request};
 
 use super::error::RequestError;
+use super::workers::attempts_on;
 use super::{Answer, Service, lookup, message};
 use crate::driver::View;
 
@@ -125,7 +126,7 @@ impl Service {
         let v1::DrainRequest { worker, now, reason } = request;
         let worker = self.look(move |view| lookup::worker(view, &worker)).await?;
         self.driver.apply(Input::Drain { worker, now, reason }).await?;
-        self.look(move |view| Ok(v1::DrainResponse { attempts: running_on(view, worker) })).await
+        self.look(move |view| Ok(v1::DrainResponse { attempts: attempts_on(view, worker) })).await
     }
 
     pub(super) async fn undrain(&self, request: v1::UndrainRequest) -> Answer<v1::UndrainResponse> {
@@ -141,10 +142,4 @@ fn experiment(view: &View<'_>, name: &str) -> Answer<Target> {
 
 fn trial(view: &View<'_>, name: &str) -> Answer<Target> {
     lookup::trial(view, name).map(|(id, _)| Target::Trial(id))
-}
-
-fn running_on(view: &View<'_>, worker: WorkerId) -> Vec<String> {
-    let running = view.cluster.trials().filter_map(|(_, trial)| trial.attempt());
-    let here = running.filter(|attempt| attempt.placement.share_of(worker).is_some());
-    here.map(|attempt| attempt.id.to_string()).collect()
 }

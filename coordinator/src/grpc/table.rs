@@ -49,9 +49,10 @@ fn outcome(view: &View<'_>, cell: &Cell) -> CellOutcome {
 
 /// World sizes of the attempts of the elastic networks that an evaluation reads, repeats left out.
 fn world_sizes(view: &View<'_>, evaluation: &Trial) -> Vec<u32> {
-    let networks = evaluation.needs.iter().filter(|&&need| {
-        view.cluster.trial(need).is_some_and(|network| network.spec.min_slots() < network.spec.slots())
-    });
+    let networks = evaluation
+        .needs
+        .iter()
+        .filter(|&&need| view.cluster.trial(need).is_some_and(|network| network.spec.is_elastic()));
     let attempts = networks.flat_map(|&network| view.history.attempts_of(network));
     let mut sizes: Vec<u32> = attempts.map(|(_, attempt)| attempt.placement.world_size()).collect();
     sizes.dedup();

@@ -13,7 +13,7 @@ impl Cluster {
         experiment: ExperimentId,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        let record = self.known_experiment(experiment)?;
         if record.cancelled.is_some() {
             return Ok(());
         }

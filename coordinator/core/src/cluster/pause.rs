@@ -38,7 +38,7 @@ impl Cluster {
         experiment: ExperimentId,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        let record = self.known_experiment(experiment)?;
         if record.paused.is_some() || record.cancelled.is_some() {
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl Cluster {
         experiment: ExperimentId,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        let record = self.known_experiment(experiment)?;
         if record.paused.is_some() {
             self.emit(Event::ExperimentResumed { experiment, at: now }, step);
         }

@@ -4,56 +4,45 @@
 //! nothing at all is queued and enough slots are free. One at a time, and none that has only just been placed or is about
 //! to end: a checkpoint and a start are not worth a few steps. Projects with a quota do not grow.
 
-use common::{AttemptId, WorkerId};
+use common::TrialId;
 
 use super::Cluster;
-use crate::{Attempt, Millis, Step, Trial, YieldReason};
+use crate::{Millis, Step, YieldReason};
 
 impl Cluster {
     /// Asks the oldest attempt that can grow to stop at a checkpoint.
     pub(super) fn grow(&mut self, now: Millis, step: &mut Step) {
-        let idle = self.state.index.queue.is_empty() && self.state.index.free.values().any(|&free| free > 0);
-        if !idle || now < self.live.next_growth {
+        // Heartbeats come often enough to look again; every input would be too often.
+        if now < self.live.next_growth || !self.state.index.queue.is_empty() {
             return;
         }
-        // Heartbeats come often enough to look again; every input would be too often.
         self.live.next_growth = now + self.policy.resize_after / 4;
-        let growing = self.state.index.running.iter().find_map(|(&attempt, trial)| {
-            let record = self.state.trials.get(trial)?;
-            let to = self.wider(now, record, record.attempt()?)?;
-            Some((attempt, to))
-        });
-        let growing: Option<(AttemptId, u32)> = growing;
+        let growing = self
+            .state
+            .index
+            .running
+            .iter()
+            .find_map(|(&attempt, &trial)| Some((attempt, self.wider(now, trial)?)));
         if let Some((attempt, to)) = growing {
             self.ask_to_yield(now, attempt, YieldReason::Resized { to }, step);
         }
     }
 
-    /// Ranks with which a trial would go on, if it can have more than it has.
-    fn wider(&self, now: Millis, record: &Trial, running: &Attempt) -> Option<u32> {
+    /// Ranks with which a running trial would go on, if it can have more than it has.
+    fn wider(&self, now: Millis, trial: TrialId) -> Option<u32> {
+        let record = self.state.trials.get(&trial)?;
+        let running = record.attempt().filter(|running| running.yielding.is_none())?;
         let has = running.placement.world_size();
+        if !record.spec.is_elastic() || has >= record.slots() {
+            return None;
+        }
         let settled = now.since(running.started) >= self.policy.resize_after;
         let lasts = running.expected_end.is_none_or(|end| end > now + self.policy.resize_after);
-        if record.spec.min_slots() == record.slots() || has >= record.slots() || running.yielding.is_some() {
+        let class = self.state.index.class_of(trial)?;
+        if !settled || !lasts || self.policy.project(&class.project).quota.is_some() {
             return None;
         }
-        if !settled || !lasts || self.has_quota(record) {
-            return None;
-        }
-        let usable = |worker: &WorkerId| {
-            let member = self.state.workers.get(worker);
-            self.live.is_connected(*worker)
-                && !self.state.is_barred(*worker)
-                && member.is_some_and(|member| member.traits.meet(&record.policy.requires))
-        };
-        let free: u32 =
-            self.state.index.free.iter().filter(|(worker, _)| usable(worker)).map(|(_, free)| free).sum();
-        let most = record.slots().min(has.saturating_add(free));
+        let most = record.slots().min(has.saturating_add(self.free_for(&class.requires)));
         (has + 1..=most).rev().find(|&ranks| record.spec.allows(ranks))
-    }
-
-    fn has_quota(&self, record: &Trial) -> bool {
-        let experiment = self.state.experiments.get(&record.queued_by);
-        experiment.is_some_and(|experiment| self.policy.project(&experiment.project).quota.is_some())
     }
 }

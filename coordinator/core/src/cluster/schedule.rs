@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use common::spec::Requirements;
 use common::{TrialId, WorkerId};
 
 use super::Cluster;
@@ -174,7 +175,7 @@ impl Cluster {
                 None => WaitReason::Behind { trial: by, needs, before: Before::Older },
             },
             Blocked::Held { by, refusal } => {
-                let free = self.free_for(finding);
+                let free = self.free_for(&class.requires);
                 WaitReason::Held { needs, free, by, refusal }
             }
             Blocked::Slots { free } => {
@@ -198,10 +199,10 @@ impl Cluster {
         WaitReason::Reserved { needs, free, slots, starts_in }
     }
 
-    fn free_for(&self, finding: &Finding) -> u32 {
+    /// Free slots on workers in service that are as required.
+    pub(super) fn free_for(&self, requires: &Requirements) -> u32 {
         let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
         let free = self.state.index.free.iter().filter(|(worker, _)| in_service(**worker));
-        let requires = &finding.class.requires;
         let meets =
             |worker| self.state.workers.get(worker).is_some_and(|record| record.traits.meet(requires));
         free.filter(|(worker, _)| meets(worker)).map(|(_, &slots)| slots).sum()

@@ -7,7 +7,7 @@ use common::spec::RunPolicy;
 use common::{ExperimentId, FailureCause, TrialId, TrialKey};
 
 use super::Cluster;
-use crate::{Event, Millis, Outcome, Reject, Step};
+use crate::{Event, Experiment, Millis, Outcome, Reject, Step};
 
 /// A planned trial with its name and the names of those that it needs.
 struct Named {
@@ -57,6 +57,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The experiment that a client names.
+    pub(super) fn known_experiment(&self, experiment: ExperimentId) -> Result<&Experiment, Reject> {
+        self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))
+    }
+
     /// A cancelled experiment takes a priority too: it means nothing, unless its trials are wanted again.
     pub(super) fn set_priority(
         &mut self,
@@ -65,7 +70,7 @@ impl Cluster {
         priority: i32,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        let record = self.state.experiments.get(&experiment).ok_or(Reject::UnknownExperiment(experiment))?;
+        let record = self.known_experiment(experiment)?;
         if record.priority != priority {
             self.emit(Event::ExperimentPrioritized { experiment, priority, at: now }, step);
         }

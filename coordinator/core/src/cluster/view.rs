@@ -4,6 +4,7 @@ use common::result::Checkpoint;
 use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 
 use super::{Cluster, Session};
+use crate::state::sponsor;
 use crate::{Counts, Drain, Experiment, Millis, Policy, Quarantine, Trial, Worker};
 
 /// A member of the cluster and its standing.
@@ -124,6 +125,16 @@ impl Cluster {
     /// Workers that were taken out of service for what happened there, members or not.
     pub fn quarantined(&self) -> impl Iterator<Item = (WorkerId, &Quarantine)> {
         self.state.quarantined.iter().map(|(&id, quarantine)| (id, quarantine))
+    }
+
+    /// The experiment that decides the priority of a trial and whose project it is charged to, while one wants it.
+    pub fn sponsor(&self, trial: &Trial) -> Option<&Experiment> {
+        sponsor(trial, &self.state.experiments)
+    }
+
+    /// Current attempts that have a share on a worker.
+    pub fn attempts_on(&self, worker: WorkerId) -> impl Iterator<Item = AttemptId> {
+        self.state.attempts_on(worker)
     }
 
     /// Checkpoints of a trial that users want kept, oldest first.

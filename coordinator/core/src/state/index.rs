@@ -52,15 +52,22 @@ pub(crate) struct Class {
     pub(crate) workload: Workload,
 }
 
+/// Of several experiments that want a trial and are not paused, the one of the highest priority, and of these
+/// the oldest, decides its priority and whose share it is charged to.
+pub(crate) fn sponsor<'a>(
+    trial: &Trial,
+    experiments: &'a Shared<ExperimentId, Experiment>,
+) -> Option<&'a Experiment> {
+    let wanting = trial.wanted_by.iter().filter_map(|id| Some((id, experiments.get(id)?)));
+    let first = wanting
+        .max_by_key(|(id, experiment)| (experiment.paused.is_none(), experiment.priority, Reverse(**id)));
+    first.map(|(_, experiment)| experiment)
+}
+
 impl Class {
-    /// Of several experiments that want a trial and are not paused, the one of the highest priority, and of these
-    /// the oldest, decides its priority and whose share it is charged to.
     fn of(trial: &Trial, experiments: &Shared<ExperimentId, Experiment>) -> Self {
-        let wanting = trial.wanted_by.iter().filter_map(|id| Some((id, experiments.get(id)?)));
-        let sponsor = wanting
-            .max_by_key(|(id, experiment)| (experiment.paused.is_none(), experiment.priority, Reverse(**id)));
-        let (priority, project) = match sponsor {
-            Some((_, experiment)) => (experiment.priority, experiment.project.clone()),
+        let (priority, project) = match sponsor(trial, experiments) {
+            Some(experiment) => (experiment.priority, experiment.project.clone()),
             // Its experiment follows in the same step.
             None => (0, DEFAULT_PROJECT.to_owned()),
         };

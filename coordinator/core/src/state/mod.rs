@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Drain, Millis, Quarantine};
 pub(crate) use durations::Durations;
-pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts};
+pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts, sponsor};
 pub use outcome::{Failure, Outcome};
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
 pub use shared::Shared;
