@@ -125,12 +125,9 @@ impl Attempt {
         self.tell(AttemptEvent::Ended(end)).await;
     }
 
-    /// Makes the folder and fetches every checkpoint that the ranks will read.
+    /// Fetches every checkpoint that the ranks will read into the attempt's folder.
     async fn prepare(&self) -> Result<Files, FailureCause> {
         let folder = self.context.folder(self.launch.attempt);
-        let cannot =
-            |path: &Path, source: std::io::Error| BlobError::File { path: path.to_owned(), source }.cause();
-        tokio::fs::create_dir_all(&folder).await.map_err(|error| cannot(&folder, error))?;
         let mut files = Files::default();
         for checkpoint in &self.launch.restore {
             let target = folder.join(format!("restore-{}.safetensors", checkpoint.step));

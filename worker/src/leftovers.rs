@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::AttemptId;
 use nix::sys::signal::Signal;
 
+use crate::proc;
 use crate::process::signal;
 
 /// Remembers the process of a rank.
@@ -128,8 +129,7 @@ fn end(pid_file: &Path, patience: Duration) -> io::Result<()> {
 /// Start of a process in clock ticks since boot. `None` for one that is gone or waits to be reaped.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name may hold spaces and parentheses; fields are counted after its end.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = proc::fields(&stat)?;
     let state = fields.next()?;
     (state != "Z" && state != "X").then(|| fields.nth(18).map(str::to_owned))?
 }

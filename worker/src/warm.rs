@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::leftovers;
+use crate::proc;
 use crate::process::{Home, Process};
 
 /// Trials after which a process is replaced, whatever it looks like.
@@ -284,6 +285,5 @@ impl Keeper {
 
 fn resident_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse().ok()
+    proc::kib(&status, "VmRSS:")
 }

@@ -14,6 +14,7 @@ use common::beacon::{self, Beacon};
 use super::judge::{Activity, Sighting};
 use super::patterns::{Follower, Match, Patterns};
 use super::{log_file, work_dir};
+use crate::proc;
 
 /// Time between two looks.
 pub const INTERVAL: Duration = Duration::from_millis(250);
@@ -144,19 +145,15 @@ fn activity_of(state: char) -> Option<Activity> {
 
 /// State and processor time of a process or thread, from its `stat`.
 fn state_and_cpu(stat: &str) -> Option<(char, u64)> {
-    // The command's name may hold spaces and parentheses; fields are counted after its end.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = proc::fields(stat)?;
     let state = fields.next()?.chars().next()?;
     let mut times = fields.skip(10).map(|field| field.parse::<u64>().ok());
     Some((state, times.next()?? + times.next()??))
 }
 
 fn memory(status: &str) -> Memory {
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    Memory { now: field("VmRSS:").unwrap_or(0), peak: field("VmHWM:").unwrap_or(0) }
+    let field = |name| proc::kib(status, name).unwrap_or(0);
+    Memory { now: field("VmRSS:"), peak: field("VmHWM:") }
 }
 
 /// One line on a thread, and its stack in the kernel where that may be read.
