@@ -234,3 +234,27 @@ fn a_reservation_gives_way_to_a_higher_priority_only() {
     urgent.priority = 1;
     assert_eq!(started(&case.submit_plan(urgent)), ["t4 on w2:1"]);
 }
+
+/// Once an attempt that a reservation awaits was asked to stop, it is known when that reservation can start, and so what may be
+/// lent until then: in the same step, and not at the next input.
+#[test]
+fn what_a_request_to_stop_lends_is_lent_at_once() {
+    let mut case = with_known_durations(1);
+    let _ = labelled(&mut case, 1, 1, in_rack("r1"));
+    // How long the one on worker 1 takes is not known; that on worker 2 takes 1 s.
+    let _ = case.submit([long(3, 1, 7)]);
+    let _ = case.hello(W2, 1, []);
+    let _ = case.submit([long(4, 1, 9)]);
+    let _ = case.hello(W3, 1, []);
+    let _ = case.submit([train(5, 3), long(6, 1, 1)]);
+    let short = TrialId(6);
+    assert!(case.why(short).contains("kept for t5"), "{}", case.why(short));
+
+    let mut urgent = plan([train(7, 1)]);
+    urgent.priority = 5;
+    urgent.trials[0].policy.requires =
+        Requirements { labels: labels([("rack", "r1")]), ..Requirements::default() };
+    let step = case.submit_plan(urgent);
+    assert_eq!(asked(&step), [case.cluster.trial(T3).unwrap().attempt().unwrap().id.0]);
+    assert_eq!(started(&step), ["t6 on w3:1"]);
+}
