@@ -35,40 +35,16 @@ impl TrialSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{
-        DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, Schedule, TrainMethod, WideResNetVariant,
-    };
+    use crate::grid;
+    use crate::spec::{ModelSpec, WideResNetVariant};
+
+    const GRID: &str = "name = \"one\"\nmodels = [\"wrn-10-1\"]\nseeds = [0]\n[data.digits]\nheld-out = [8, 9]\n\
+                        [recipe]\nepochs = 1\nbatch-size = 64\n[[method]]\nkind = \"deterministic\"\n";
 
     fn network() -> TrainSpec {
-        TrainSpec {
-            method: TrainMethod::Deterministic,
-            data: DataSpec {
-                set: DatasetName::Digits,
-                held_out: vec![8, 9],
-                train_limit: None,
-                test_limit: None,
-                allow_subset: false,
-                validation: 0,
-            },
-            model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
-            recipe: Recipe {
-                epochs: 1,
-                batch_size: 64,
-                lr: 0.1,
-                schedule: Schedule::Cosine,
-                warmup_epochs: 0.0,
-                momentum: 0.9,
-                nesterov: false,
-                weight_decay: 5e-4,
-                clip_norm: None,
-                reset_momentum_each_epoch: false,
-                augmentation: Vec::new(),
-            },
-            pretrained: None,
-            seed: 0,
-            world_size: 1,
-            min_world_size: None,
-            numerics: NUMERICS,
+        match grid::parse(GRID).unwrap().trials.swap_remove(0).spec {
+            TrialSpec::Train(train) => train,
+            TrialSpec::Evaluate(evaluate) => panic!("{evaluate:?}"),
         }
     }
 

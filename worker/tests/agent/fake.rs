@@ -7,11 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::session::{AttemptReport, FromWorker, Hello, Launch, ToWorker};
-use common::spec::{
-    DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
-    TrialSpec, WideResNetVariant,
-};
+use common::session::{AttemptReport, FromWorker, Hello, ToWorker};
 use common::{AttemptId, Digest};
 use futures::Stream;
 use proto::v1;
@@ -399,50 +395,4 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) -> Duration {
 /// Whether a process is there and not waiting to be reaped.
 pub fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
-/// A launch of `ranks` ranks from `first_rank` on.
-pub fn launch(attempt: AttemptId, first_rank: u32, ranks: u32, world_size: u32) -> Launch {
-    let spec = TrialSpec::Train(TrainSpec {
-        method: TrainMethod::Deterministic,
-        data: DataSpec {
-            set: DatasetName::Digits,
-            held_out: Vec::new(),
-            train_limit: None,
-            test_limit: None,
-            allow_subset: false,
-            validation: 0,
-        },
-        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
-        recipe: Recipe {
-            epochs: 1,
-            batch_size: 32,
-            lr: 0.1,
-            schedule: Schedule::Constant,
-            warmup_epochs: 0.0,
-            momentum: 0.9,
-            nesterov: false,
-            weight_decay: 5e-4,
-            clip_norm: None,
-            reset_momentum_each_epoch: false,
-            augmentation: Vec::new(),
-        },
-        pretrained: None,
-        seed: 0,
-        world_size,
-        min_world_size: None,
-        numerics: NUMERICS,
-    });
-    Launch {
-        attempt,
-        key: spec.key(),
-        label: "train".to_owned(),
-        spec,
-        policy: RunPolicy::default(),
-        first_rank,
-        ranks,
-        world_size,
-        restore: Vec::new(),
-        networks: Vec::new(),
-    }
 }

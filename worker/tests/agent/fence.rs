@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use common::FailureCause;
 use common::session::{FromWorker, ToWorker};
 
-use crate::fake::{Fake, Node, is_alive, launch, stands_still, until};
+use crate::fake::{Fake, Node, is_alive, stands_still, until};
+use crate::launch::launch;
 use crate::{A, B, progress, say};
 
 /// Long enough that a busy machine does not use it up, short enough to wait for.

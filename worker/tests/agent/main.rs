@@ -3,6 +3,8 @@
 
 mod fake;
 mod fence;
+#[path = "../../core/tests/support/launch.rs"]
+mod launch;
 mod ranks;
 
 use std::time::Duration;
@@ -12,7 +14,8 @@ use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptState, FromWorker, LogPart, ToWorker};
 use common::{AttemptId, Digest, FailureCause};
 
-use fake::{Fake, Node, launch};
+use fake::{Fake, Node};
+use launch::launch;
 
 const A: AttemptId = AttemptId(1);
 const B: AttemptId = AttemptId(2);

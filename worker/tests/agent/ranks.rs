@@ -11,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use worker::LogPattern;
 
-use crate::fake::{Fake, Node, is_alive, launch};
+use crate::fake::{Fake, Node, is_alive};
+use crate::launch::launch;
 use crate::{A, B, FOR_EVER, done, progress, say};
 
 /// Writes the process of each rank into a file of its name, and says that it is there.

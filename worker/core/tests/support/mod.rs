@@ -1,13 +1,11 @@
 //! An agent, and a clock that the test sets.
 
+mod launch;
+
 use std::time::Duration;
 
 use common::AttemptId;
 use common::session::{AttemptReport, FromWorker, Launch, ToWorker};
-use common::spec::{
-    DataSpec, DatasetName, ModelSpec, NUMERICS, Recipe, RunPolicy, Schedule, TrainMethod, TrainSpec,
-    TrialSpec, WideResNetVariant,
-};
 use worker_core::{Action, Agent, AttemptOrder, Input, SessionNumber, Settings};
 
 pub const A: AttemptId = AttemptId(1);
@@ -156,47 +154,7 @@ impl Case {
     }
 }
 
+/// A launch of a whole gang of `ranks` ranks here.
 pub fn launch(attempt: AttemptId, ranks: u32) -> Launch {
-    let spec = TrialSpec::Train(TrainSpec {
-        method: TrainMethod::Deterministic,
-        data: DataSpec {
-            set: DatasetName::Digits,
-            held_out: Vec::new(),
-            train_limit: None,
-            test_limit: None,
-            allow_subset: false,
-            validation: 0,
-        },
-        model: ModelSpec::WideResNet { depth: 10, widen: 1, variant: WideResNetVariant::Authors },
-        recipe: Recipe {
-            epochs: 1,
-            batch_size: 32,
-            lr: 0.1,
-            schedule: Schedule::Constant,
-            warmup_epochs: 0.0,
-            momentum: 0.9,
-            nesterov: false,
-            weight_decay: 5e-4,
-            clip_norm: None,
-            reset_momentum_each_epoch: false,
-            augmentation: Vec::new(),
-        },
-        pretrained: None,
-        seed: 0,
-        world_size: ranks,
-        min_world_size: None,
-        numerics: NUMERICS,
-    });
-    Launch {
-        attempt,
-        key: spec.key(),
-        label: "train".to_owned(),
-        spec,
-        policy: RunPolicy::default(),
-        first_rank: 0,
-        ranks,
-        world_size: ranks,
-        restore: Vec::new(),
-        networks: Vec::new(),
-    }
+    launch::launch(attempt, 0, ranks, ranks)
 }
