@@ -85,7 +85,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     for found in remains {
         shell.salvage(found);
     }
-    shell.serve(inbox, shutdown).await
+    let outcome = shell.serve(inbox, shutdown).await;
+    shell.context.trainers.end().await;
+    outcome
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<Session, SessionLost>> + Send>>;

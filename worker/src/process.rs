@@ -127,6 +127,13 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Kills it, and waits until it is gone.
+    pub async fn kill(&mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(pid = self.pid, %error, "cannot end a trainer");
+        }
+    }
+
     /// Tells it something.
     ///
     /// # Errors

@@ -32,6 +32,9 @@ const AFTER_TAKING: Duration = Duration::from_secs(2);
 /// Pauses after processes that died without having done anything: the first, and the longest.
 const AFTER_DEATH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// How long the end may wait for a process that is being started. One that takes longer is killed and left to the system.
+const STARTING: Duration = Duration::from_secs(2);
+
 /// Time between two looks at the processes that wait.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,7 @@ impl Build {
 enum Request {
     Take(oneshot::Sender<Option<Idle>>),
     Return(Box<Idle>),
+    End(oneshot::Sender<()>),
 }
 
 /// Trainers that wait for a launch. They end when the last clone is dropped.
@@ -123,6 +127,17 @@ impl Pool {
         let (answer, idle) = oneshot::channel();
         self.requests.as_ref()?.send(Request::Take(answer)).ok()?;
         idle.await.ok()?
+    }
+
+    /// Ends every trainer that waits, and returns when they are gone: none outlives its agent, not even for a moment.
+    pub async fn end(&self) {
+        let (answer, ended) = oneshot::channel();
+        let asked =
+            self.requests.as_ref().is_some_and(|requests| requests.send(Request::End(answer)).is_ok());
+        if asked {
+            // A keeper that is gone keeps none.
+            let _ = ended.await;
+        }
     }
 }
 
@@ -164,6 +179,12 @@ impl Keeper {
                 request = inbox.recv() => match request {
                     Some(Request::Take(answer)) => self.give(answer),
                     Some(Request::Return(idle)) => self.take_back(*idle),
+                    Some(Request::End(answer)) => {
+                        self.end_all().await;
+                        // Who asked may be gone.
+                        let _ = answer.send(());
+                        return;
+                    }
                     None => return,
                 },
                 result = started => self.started(result),
@@ -274,6 +295,19 @@ impl Keeper {
                 tracing::info!("the trainer was replaced; processes of the old one end");
                 self.end(idle);
             }
+        }
+    }
+
+    async fn end_all(&mut self) {
+        // One that is being started can only be waited for when it is there.
+        if let Some(starting) = self.starting.take()
+            && let Ok(Ok(idle)) = tokio::time::timeout(STARTING, starting).await
+        {
+            self.idle.push_back(idle);
+        }
+        for mut idle in std::mem::take(&mut self.idle) {
+            idle.process.kill().await;
+            self.end(idle);
         }
     }
 

@@ -344,14 +344,15 @@ impl Node {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
+    /// Trainers that wait for a launch, as the agent remembers them.
+    pub fn warm(&self) -> Vec<u32> {
+        let files = std::fs::read_dir(self.folder.path().join("data/warm")).into_iter().flatten().flatten();
+        files.filter_map(|file| file.path().file_stem()?.to_str()?.parse().ok()).collect()
+    }
+
     /// Waits until so many trainers that are alive wait for a launch.
     pub async fn wait_for_warm(&self, count: usize) {
-        let waiting = || {
-            let files =
-                std::fs::read_dir(self.folder.path().join("data/warm")).into_iter().flatten().flatten();
-            let pids = files.filter_map(|file| file.path().file_stem()?.to_str()?.parse().ok());
-            pids.filter(|&pid| is_alive(pid)).count()
-        };
+        let waiting = || self.warm().into_iter().filter(|&pid| is_alive(pid)).count();
         let enough = async {
             while waiting() < count {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -377,9 +378,21 @@ impl Node {
     }
 }
 
-/// Whether a process stands still by a signal.
-pub fn stands_still(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+/// Whether a process group was stopped: one of its processes stands still, and none of the others can go on. A shell that was
+/// starting a program waits (`D`) for a child that was stopped before it could.
+pub fn stands_still(group: u32) -> bool {
+    let states: Vec<char> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let state = fields.next()?.chars().next()?;
+            (fields.nth(1)?.parse() == Ok(group)).then_some(state)
+        })
+        .collect();
+    states.contains(&'T') && states.iter().all(|state| matches!(state, 'T' | 'D' | 'Z'))
 }
 
 /// Waits until something holds; fails when it takes too long. Returns how long it took.

@@ -1,6 +1,7 @@
 //! What the agent does with ranks that hang, take too much memory, or say that the machine is broken, and with those that
 //! wait for a launch.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::FailureCause;
@@ -117,6 +118,21 @@ async fn a_trainer_that_waited_serves_trial_after_trial_until_one_fails() {
     assert!(!is_alive(first), "what failed is not used again");
     // Another one takes its place.
     node.wait_for_warm(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_stops_leaves_no_trainer_that_waits() {
+    let mut fake = Fake::start().await;
+    let mut node = Node::start_with(&fake, 2, &say(&done()), |config| config.warm_trainers = Some(2)).await;
+    fake.hello().await;
+    node.wait_for_warm(2).await;
+    let waiting = node.warm();
+    node.ask_to_stop();
+    node.ended().await.unwrap();
+    // Gone, reaped and forgotten: nothing of them is left for whoever started the agent, or starts the next one.
+    assert!(node.warm().is_empty(), "{:?} are remembered", node.warm());
+    let left: Vec<_> = waiting.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+    assert!(left.is_empty(), "{left:?} of {waiting:?} are left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
