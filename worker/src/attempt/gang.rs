@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant};
 use super::judge::{Judge, Spread, Verdict};
 use super::observe::{Memory, Seen};
 use super::outcome::Outcomes;
+use super::patterns::Match;
 use super::uploads::{Upload, Uploads};
 use super::watcher::{Sight, Watcher};
 use super::{Attempt, AttemptEvent, AttemptOrder, Files, work_dir};
@@ -115,9 +116,8 @@ impl<'a> Gang<'a> {
                 }
             }
         }
-        for found in self.watcher.last_look().await {
-            self.incident(found).await;
-        }
+        self.watcher.last_look().await;
+        self.tell_incidents().await;
         self.outcomes
     }
 
@@ -200,9 +200,7 @@ impl<'a> Gang<'a> {
 
     /// Takes note of what was seen of the ranks, and ends the gang if it must.
     async fn see(&mut self, sight: Sight) {
-        for found in sight.matches {
-            self.incident(found).await;
-        }
+        self.tell_incidents().await;
         for seen in &sight.ranks {
             if let Some(index) = self.ranks.iter().position(|(rank, _)| *rank == seen.sighting.rank) {
                 self.beacons[index] = seen.sighting.beacon;
@@ -280,10 +278,11 @@ impl<'a> Gang<'a> {
         }
     }
 
-    async fn incident(&self, found: super::patterns::Match) {
-        let super::patterns::Match { rank, pattern, line, quarantine } = found;
-        tracing::warn!(rank, pattern, line, "a line of a trainer's log matches a pattern");
-        self.attempt.tell(AttemptEvent::Incident { rank, pattern, line, quarantine }).await;
+    async fn tell_incidents(&self) {
+        for Match { rank, pattern, line, quarantine } in self.watcher.take_matches() {
+            tracing::warn!(rank, pattern, line, "a line of a trainer's log matches a pattern");
+            self.attempt.tell(AttemptEvent::Incident { rank, pattern, line, quarantine }).await;
+        }
     }
 
     /// Folder of a rank, from which the paths that it reports start unless they are absolute.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,8 +20,6 @@ pub struct Sight {
     pub at: Instant,
     /// Ranks that are alive.
     pub ranks: Vec<Seen>,
-    /// Lines of their logs that match a pattern.
-    pub matches: Vec<Match>,
 }
 
 /// Looks at ranks until it is dropped.
@@ -37,6 +35,9 @@ struct Shared {
     /// Whether a rank still runs.
     alive: BTreeMap<u32, AtomicBool>,
     patterns: Patterns,
+    /// Lines that match a pattern and were not taken yet. Not a part of a sight: a line is read once, and a sight may
+    /// be on its way when the last rank ends.
+    matches: Mutex<Vec<Match>>,
 }
 
 struct Rank {
@@ -61,7 +62,8 @@ impl Watcher {
             tracing::error!(%error, "the log patterns are not used");
             Patterns::none()
         });
-        let shared = Arc::new(Shared { ranks: Mutex::new(ranks), alive, patterns });
+        let shared =
+            Arc::new(Shared { ranks: Mutex::new(ranks), alive, patterns, matches: Mutex::default() });
         let (sender, sights) = mpsc::channel(1);
         let task = tokio::spawn(look_on(Arc::clone(&shared), sender));
         Self { shared, sights, task }
@@ -86,7 +88,7 @@ impl Watcher {
     pub async fn testify(&self, why: &str) {
         let why = why.to_owned();
         self.blocking(move |shared| {
-            for rank in shared.lock().iter().filter(|rank| shared.is_alive(rank.rank)) {
+            for rank in lock(&shared.ranks).iter().filter(|rank| shared.is_alive(rank.rank)) {
                 if let Err(error) = rank.observed.testify(&why) {
                     tracing::warn!(rank = rank.rank, %error, "cannot add to a log");
                 }
@@ -95,27 +97,26 @@ impl Watcher {
         .await;
     }
 
-    /// What the logs hold beyond the last sight. Says in the log how much memory each rank took.
-    pub async fn last_look(&self) -> Vec<Match> {
-        self.blocking(|shared| {
-            let mut matches = Vec::new();
-            for rank in shared.lock().iter_mut() {
-                tracing::info!(rank = rank.rank, peak_mib = rank.peak.peak / 1024, "memory of a rank");
-                matches.extend(rank.observed.matches(&shared.patterns));
-            }
-            matches
-        })
-        .await
-        .unwrap_or_default()
+    /// Lines of the ranks' logs that match a pattern and were not taken before.
+    pub fn take_matches(&self) -> Vec<Match> {
+        std::mem::take(&mut *lock(&self.shared.matches))
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        body: impl FnOnce(&Shared) -> T + Send + 'static,
-    ) -> Option<T> {
+    /// Reads what the logs hold beyond the last sight. Says in the log how much memory each rank took.
+    pub async fn last_look(&self) {
+        self.blocking(|shared| {
+            for rank in lock(&shared.ranks).iter_mut() {
+                tracing::info!(rank = rank.rank, peak_mib = rank.peak.peak / 1024, "memory of a rank");
+                shared.read_log(rank);
+            }
+        })
+        .await;
+    }
+
+    async fn blocking(&self, body: impl FnOnce(&Shared) + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         // It fails only when the agent itself is about to end.
-        tokio::task::spawn_blocking(move || body(&shared)).await.ok()
+        drop(tokio::task::spawn_blocking(move || body(&shared)).await);
     }
 }
 
@@ -125,26 +126,31 @@ impl Drop for Watcher {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Rank>> {
-        // What another thread left half-done is a reading of files, which is done again.
-        self.ranks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What another thread left half-done is a reading of files, which is done again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl Shared {
     fn is_alive(&self, rank: u32) -> bool {
         self.alive.get(&rank).is_some_and(|alive| alive.load(Ordering::Acquire))
     }
 
+    fn read_log(&self, rank: &mut Rank) {
+        let found = rank.observed.matches(&self.patterns);
+        lock(&self.matches).extend(found);
+    }
+
     fn look(&self) -> Sight {
-        let (mut seen, mut matches) = (Vec::new(), Vec::new());
-        for rank in self.lock().iter_mut().filter(|rank| self.is_alive(rank.rank)) {
+        let mut seen = Vec::new();
+        for rank in lock(&self.ranks).iter_mut().filter(|rank| self.is_alive(rank.rank)) {
             if let Some(now) = rank.observed.look() {
                 rank.peak = now.memory;
                 seen.push(now);
             }
-            matches.extend(rank.observed.matches(&self.patterns));
+            self.read_log(rank);
         }
-        Sight { at: Instant::now(), ranks: seen, matches }
+        Sight { at: Instant::now(), ranks: seen }
     }
 }
 
@@ -158,5 +164,29 @@ async fn look_on(shared: Arc<Shared>, sights: mpsc::Sender<Sight>) {
         if sights.send(sight).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::log_file;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_of_a_sight_that_nobody_saw_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log_file(folder.path(), 0);
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, "fell off the bus\n").unwrap();
+        let pattern =
+            LogPattern { name: "bus".to_owned(), regex: "off the bus".to_owned(), quarantine: false };
+        let watcher = Watcher::start(folder.path(), [(0, std::process::id())].into_iter(), &[pattern]);
+        // A sight waits to be seen: the line was read.
+        while watcher.sights.is_empty() {
+            tokio::time::sleep(INTERVAL / 25).await;
+        }
+        watcher.last_look().await;
+        let lines: Vec<_> = watcher.take_matches().into_iter().map(|found| found.line).collect();
+        assert_eq!(lines, ["fell off the bus"]);
     }
 }
