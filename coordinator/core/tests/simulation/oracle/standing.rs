@@ -200,7 +200,9 @@ impl Oracle {
                 })
             };
             let free = cluster.workers().filter(|view| takes_work(view.id));
-            let free = free.map(|view| view.worker.slots - view.used).sum::<u32>();
+            let free = free
+                .map(|view| (view.worker.slots - view.used).saturating_sub(kept(cluster, view.id, id, priority)))
+                .sum::<u32>();
             let taken = started.iter().filter(|(other, _)| *other < priority);
             let shares = taken.flat_map(|(_, placement)| placement.shares());
             let taken = shares.filter(|share| takes_work(share.worker)).map(|share| share.ranks).sum::<u32>();
@@ -210,6 +212,14 @@ impl Oracle {
             assert!(!passed_over, "{id} of priority {priority} was passed over for {started:?}: {reason:?}");
         }
     }
+}
+
+/// Slots of a worker that are kept for another trial that is no less urgent.
+fn kept(cluster: &Cluster, worker: WorkerId, than: TrialId, priority: i32) -> u32 {
+    let others = cluster.reservations().filter(|&(holder, _, _)| {
+        holder != than && standing(cluster, cluster.trial(holder).unwrap()).0 >= priority
+    });
+    others.filter_map(|(_, reservation, _)| reservation.slots.get(&worker)).sum()
 }
 
 /// Whether a trial waits for something other than slots that are free.
