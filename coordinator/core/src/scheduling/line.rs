@@ -77,7 +77,11 @@ impl<'a> Line<'a> {
             return;
         };
         let mut behind = queue.range((Bound::Excluded(candidate.rank.key), Bound::Unbounded));
-        if let Some(&key) = behind.find(|key| pass.reservations.of(key.trial).is_none()) {
+        // Those with a reservation are in line by themselves; they may have started by now.
+        let open = |key: &&QueueKey| {
+            pass.reservations.of(key.trial).is_none() && !pass.redeemed.contains(&key.trial)
+        };
+        if let Some(&key) = behind.find(open) {
             let rank = Rank { usage: pass.usage(candidate.class), key, ..candidate.rank };
             self.heap.push(Reverse(Candidate { rank, ..candidate }));
         }

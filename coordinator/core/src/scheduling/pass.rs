@@ -93,6 +93,8 @@ pub(crate) struct Pass<'a, 'p> {
     pub(super) infeasible: Vec<(&'a Requirements, u32)>,
     /// Trials with a reservation that were looked at.
     pub(super) seen: BTreeSet<TrialId>,
+    /// Those of them that start.
+    pub(super) redeemed: BTreeSet<TrialId>,
     pub(super) decisions: Decisions,
 }
 
@@ -129,6 +131,7 @@ impl<'a, 'p> Pass<'a, 'p> {
             short: Vec::new(),
             infeasible: Vec::new(),
             seen: BTreeSet::new(),
+            redeemed: BTreeSet::new(),
             decisions: Decisions::default(),
         };
         for (trial, reservation) in reservations.iter() {
@@ -209,7 +212,9 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     pub(super) fn give(&mut self, trial: TrialId, class: &'a Class, placement: Placement) {
-        self.release(trial);
+        if self.release(trial) {
+            self.redeemed.insert(trial);
+        }
         self.unheld = None;
         self.board.take(&placement);
         *self.used.entry(class.project.as_str()).or_default() += placement.world_size();

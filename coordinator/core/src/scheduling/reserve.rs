@@ -31,14 +31,16 @@ impl<'a> Pass<'a, '_> {
         self.reservations.insert(trial, reservation);
     }
 
-    /// Gives up a reservation.
-    pub(super) fn release(&mut self, trial: TrialId) {
-        if self.reservations.of(trial).is_some() {
+    /// Gives up a reservation. Returns whether there was one.
+    pub(super) fn release(&mut self, trial: TrialId) -> bool {
+        let held = self.reservations.of(trial).is_some();
+        if held {
             self.reservations.remove(trial);
             self.short.clear();
             self.infeasible.clear();
             self.unheld = None;
         }
+        held
     }
 
     /// Where a trial starts on slots that are kept for others, as narrow as it may be; else what it waits for.

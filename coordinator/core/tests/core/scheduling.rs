@@ -45,6 +45,20 @@ fn a_wide_trial_that_waits_for_slots_is_not_passed_by_narrow_ones() {
     assert_eq!(why(&case, T3).unwrap(), "needs 1 slot, 0 are free");
 }
 
+/// It is the next of its class behind an older one that starts, too, and has no reservation any more.
+#[test]
+fn a_trial_that_starts_where_slots_were_kept_for_it_is_not_looked_at_again() {
+    let mut case = Case::with_workers([2, 2]);
+    let _ = case.submit([train(1, 2)]);
+    let _ = case.submit([train(2, 1)]);
+    let _ = case.submit([train(3, 2)]);
+    assert!(why(&case, T3).unwrap().contains("reserved"));
+    // The first worker comes back without what ran there, and with room for three such trials.
+    let step = case.hello(W1, 6, []);
+    let started = outline(&step).into_iter().filter(|line| line.contains("started")).collect::<Vec<_>>();
+    assert_eq!(started, ["a3 of t3 started on w1:2", "a4 of t1 started on w1:2"]);
+}
+
 #[test]
 fn a_trial_wider_than_the_whole_cluster_holds_up_nobody() {
     let mut case = Case::with_workers([1, 1]);
