@@ -38,6 +38,16 @@ pub struct AttemptReport {
     pub state: AttemptState,
 }
 
+/// Which of two hellos of a worker is the later one, whichever arrives first: the network may hold one up until its sender is
+/// dead and another has taken its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionOrder {
+    /// Names the agent's start: each on the same data folder has a larger number. 0: it does not say.
+    pub start: u64,
+    /// Counts the sessions that it asked for since then.
+    pub session: u64,
+}
+
 /// First message of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hello {
@@ -45,6 +55,8 @@ pub struct Hello {
     pub protocol: u32,
     /// The worker.
     pub worker: WorkerId,
+    /// Its place among the worker's hellos.
+    pub order: SessionOrder,
     /// Name for people.
     pub name: String,
     /// Host name or address at which ranks on other workers reach this one.

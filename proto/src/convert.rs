@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::result::{Artifact, Checkpoint, MetricRow, TrialResult};
 use common::session::{
-    AttemptEnd, AttemptReport, AttemptState, FromWorker, Hello, Launch, LogPart, Progress, ToWorker,
+    AttemptEnd, AttemptReport, AttemptState, FromWorker, Hello, Launch, LogPart, Progress, SessionOrder,
+    ToWorker,
 };
 use common::{AttemptId, Digest, FailureCause, TrialKey, WorkerId};
 
@@ -247,6 +248,8 @@ impl From<Hello> for v1::Hello {
         Self {
             protocol: hello.protocol,
             worker_id: hello.worker.0,
+            start: hello.order.start,
+            session: hello.order.session,
             name: hello.name,
             host: hello.host,
             slots: hello.slots,
@@ -266,6 +269,7 @@ impl TryFrom<v1::Hello> for Hello {
         Ok(Self {
             protocol: wire.protocol,
             worker: WorkerId(wire.worker_id),
+            order: SessionOrder { start: wire.start, session: wire.session },
             name: wire.name,
             host: wire.host,
             slots: wire.slots,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::AttemptId;
-use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, ToWorker};
+use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, SessionOrder, ToWorker};
+use common::timeouts::Timeouts;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use worker_core::{Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings};
@@ -69,7 +70,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .map_err(|source| AgentError::Url { url: config.coordinator.clone(), source })?;
     let (events, inbox) = mpsc::channel(1024);
     let trainers = Pool::start(&config);
-    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit };
+    let timeouts = Timeouts::default();
+    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit, timeouts };
     let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
     let mut shell = Shell {
@@ -225,7 +227,7 @@ impl Shell {
         match action {
             Action::Dial { session, attempts } => {
                 self.session = session;
-                let dial = Session::open(self.channel.clone(), self.hello(attempts));
+                let dial = Session::open(self.channel.clone(), self.hello(session, attempts));
                 self.link = Link::Dialling(Box::pin(dial));
             }
             Action::HangUp(_) => {
@@ -267,11 +269,12 @@ impl Shell {
         }
     }
 
-    fn hello(&self, attempts: Vec<AttemptReport>) -> Hello {
+    fn hello(&self, session: SessionNumber, attempts: Vec<AttemptReport>) -> Hello {
         let config = &self.context.config;
         Hello {
             protocol: PROTOCOL,
             worker: self.identity.worker,
+            order: SessionOrder { start: self.identity.start, session: session.0 },
             name: config.name.clone(),
             host: config.host.clone(),
             slots: config.slots,

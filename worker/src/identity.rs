@@ -33,6 +33,8 @@ pub enum IdentityError {
 pub struct Identity {
     /// The id.
     pub worker: WorkerId,
+    /// Larger for each agent that claimed the folder.
+    pub start: u64,
     _lock: Flock<File>,
 }
 
@@ -60,7 +62,8 @@ impl Identity {
             errno => IdentityError::Io { path: lock_path, source: errno.into() },
         })?;
         let worker = read_or_make(&data_dir.join("worker-id"))?;
-        Ok(Self { worker, _lock: lock })
+        let start = count_start(&data_dir.join("start"))?;
+        Ok(Self { worker, start, _lock: lock })
     }
 }
 
@@ -70,14 +73,29 @@ fn read_or_make(path: &Path) -> Result<WorkerId, IdentityError> {
         Ok(text) => text.trim().parse().map_err(|_| IdentityError::Damaged(path.to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let worker = fresh_id();
-            let temporary = path.with_extension("new");
-            let mut file = File::create(&temporary).map_err(io)?;
-            writeln!(file, "{worker}").and_then(|()| file.sync_all()).map_err(io)?;
-            std::fs::rename(&temporary, path).map_err(io)?;
+            write(path, &worker.to_string()).map_err(io)?;
             Ok(worker)
         }
         Err(error) => Err(io(error)),
     }
+}
+
+/// The time in milliseconds, which also holds where the file was lost; but more than the last one, wherever the clock was set.
+fn count_start(path: &Path) -> Result<u64, IdentityError> {
+    let last = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let start = u64::try_from(now).unwrap_or(u64::MAX).max(last.map_or(1, |last| last.saturating_add(1)));
+    write(path, &start.to_string()).map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
+    Ok(start)
+}
+
+/// Puts a line into a file, whole or not at all.
+fn write(path: &Path, line: &str) -> std::io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    writeln!(file, "{line}")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
 }
 
 /// 48 bits of a hash of host, process and time: short to read, and unique enough for a cluster.
@@ -97,6 +115,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Identity::claim(folder.path()).unwrap().worker;
         assert_eq!(Identity::claim(folder.path()).unwrap().worker, first);
+    }
+
+    #[test]
+    fn each_start_has_a_larger_number_than_those_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Identity::claim(folder.path()).unwrap().start;
+        let ahead = first + 1_000_000_000;
+        std::fs::write(folder.path().join("start"), format!("{ahead}\n")).unwrap();
+        assert_eq!(Identity::claim(folder.path()).unwrap().start, ahead + 1, "the clock was set back");
+        std::fs::write(folder.path().join("start"), "x").unwrap();
+        assert!(Identity::claim(folder.path()).unwrap().start >= first, "what is damaged is counted anew");
     }
 
     #[test]

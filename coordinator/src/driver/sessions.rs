@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use common::WorkerId;
-use common::session::ToWorker;
+use common::session::{SessionOrder, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -62,16 +62,29 @@ struct Entry {
 pub struct Sessions {
     last: u64,
     open: BTreeMap<WorkerId, Entry>,
+    /// The latest hello of each worker that was ever here.
+    latest: BTreeMap<WorkerId, SessionOrder>,
 }
 
 impl Sessions {
-    /// Registers a session and ends an earlier one of the same worker.
-    pub(super) fn open(&mut self, worker: WorkerId, version: String, outgoing: Outgoing) -> SessionId {
+    /// Registers a session and ends an earlier one of the same worker. `None` if a later hello of this worker was here before.
+    pub(super) fn open(
+        &mut self,
+        worker: WorkerId,
+        order: SessionOrder,
+        version: String,
+        outgoing: Outgoing,
+    ) -> Option<SessionId> {
+        let latest = self.latest.entry(worker).or_default();
+        if order.start > 0 && order < *latest {
+            return None;
+        }
+        *latest = order;
         self.end(worker, SessionEnd::Superseded(worker));
         self.last += 1;
         let id = SessionId(self.last);
         self.open.insert(worker, Entry { id, outgoing, version, welcomed: false });
-        id
+        Some(id)
     }
 
     pub(super) fn is_newest(&self, worker: WorkerId, session: SessionId) -> bool {

@@ -45,7 +45,7 @@ pub(super) struct News {
 }
 
 enum Wake {
-    Command(Command),
+    Command(Box<Command>),
     Deadline,
     Alone,
 }
@@ -97,7 +97,7 @@ impl Driver {
         loop {
             let mut turn = Turn::default();
             match self.wait(&mut inbox).await {
-                Wake::Command(command) => self.take(command, &mut turn).await,
+                Wake::Command(command) => self.take(*command, &mut turn).await,
                 Wake::Deadline => {}
                 Wake::Alone => break,
             }
@@ -151,7 +151,7 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            command = inbox.recv() => command.map_or(Wake::Alone, Wake::Command),
+            command = inbox.recv() => command.map_or(Wake::Alone, |command| Wake::Command(Box::new(command))),
             () = deadline => Wake::Deadline,
         }
     }

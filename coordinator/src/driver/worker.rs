@@ -5,7 +5,7 @@
 
 use common::result::{Checkpoint, MetricRow};
 use common::session::{FromWorker, Hello, ToWorker};
-use common::{AttemptId, Digest, TrialId, WorkerId};
+use common::{AttemptId, Digest, FailureCause, TrialId, WorkerId};
 use coordinator_core::{Input, Reject, Traits};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
@@ -26,6 +26,7 @@ impl Driver {
         let Hello {
             protocol: _,
             worker,
+            order,
             name,
             host,
             slots,
@@ -35,9 +36,14 @@ impl Driver {
             device,
             slot_memory_mib,
         } = hello;
+        let Some(session) = self.live.sessions.open(worker, order, version, outgoing) else {
+            debug!(%worker, ?order, "a hello is refused: a later one came first");
+            // Who asked is probably dead.
+            let _ = reply.send(Err(DriverError::Overtaken(worker)));
+            return;
+        };
         let device = (!device.is_empty()).then_some(device);
         let traits = Traits { labels, device, slot_memory_mib };
-        let session = self.live.sessions.open(worker, version, outgoing);
         // Before the effects of the hello, because the welcome is the first message of a session; but it names what is current
         // after it.
         let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
@@ -131,7 +137,11 @@ impl Driver {
     ) {
         let Checkpoint { step, digest, bytes } = checkpoint;
         if !self.is_stored(digest, bytes).await {
-            warn!(%worker, %attempt, step, %digest, "not committed: the checkpoint's bytes are not stored");
+            // Nobody sends it again, and without it the trial would go on, or even end, as if it had made fewer steps.
+            let message = format!("the checkpoint of step {step} was stored, and is not there any more");
+            warn!(%worker, %attempt, step, %digest, "the attempt fails: {message}");
+            let end = Err(FailureCause::LaunchFailed { message });
+            self.decide_as_member(worker, Input::Ended { worker, attempt, end }, turn);
             return;
         }
         let input = Input::CheckpointCommitted { worker, attempt, checkpoint };

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::result::{Artifact, Checkpoint, MetricRow, TrialResult};
-use common::session::{AttemptReport, AttemptState, FromWorker, Hello, Launch, PROTOCOL, ToWorker};
+use common::session::{
+    AttemptReport, AttemptState, FromWorker, Hello, Launch, PROTOCOL, SessionOrder, ToWorker,
+};
 use common::{AttemptId, Digest, WorkerId};
 use coordinator::{Config, ServeError, serve};
 use proto::v1;
@@ -173,6 +175,7 @@ pub fn hello(id: u64, slots: u32, attempts: &[AttemptId]) -> Hello {
     Hello {
         protocol: PROTOCOL,
         worker: WorkerId(id),
+        order: SessionOrder::default(),
         name: format!("node-{id}"),
         host: "127.0.0.1".to_owned(),
         slots,

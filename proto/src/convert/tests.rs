@@ -46,6 +46,7 @@ fn a_hello_survives_the_wire() {
     let hello = FromWorker::Hello(Hello {
         protocol: 1,
         worker: WorkerId(9),
+        order: SessionOrder { start: 5, session: 3 },
         name: "n".to_owned(),
         host: "h".to_owned(),
         slots: 2,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::session::{AttemptEnd, FromWorker, Launch, ToWorker};
+use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
 
 use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber};
@@ -18,6 +19,8 @@ pub struct Settings {
     pub slots: u32,
     /// Longest pause before another dial, if that is shorter than what the lease asks for.
     pub reconnect_limit: Duration,
+    /// How patiently a coordinator is dialled that has not said yet how long its leases are.
+    pub timeouts: Timeouts,
 }
 
 /// Where the connection stands.
@@ -69,7 +72,7 @@ pub struct Agent {
 impl Agent {
     /// An agent that holds nothing and dials at once.
     pub fn new(settings: Settings) -> Self {
-        let lease = Lease::default();
+        let lease = Lease::guessed(settings.timeouts);
         Self {
             heartbeat: lease.timeouts().heartbeat(),
             settings,

@@ -17,6 +17,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// One of which nothing is known yet.
+    pub fn guessed(timeouts: Timeouts) -> Self {
+        Self { timeouts, proven: None }
+    }
+
     /// The time-outs that belong to it.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts

@@ -1,6 +1,7 @@
 //! A message of an old session or an old attempt changes nothing (I5).
 
 use common::FailureCause;
+use common::session::SessionOrder;
 
 use super::super::*;
 use super::support::{Coordinator, Worker, is_running};
@@ -36,12 +37,33 @@ async fn a_newer_session_ends_the_older_one_and_its_late_messages_are_ignored() 
 }
 
 #[tokio::test]
+async fn a_hello_that_the_network_held_up_takes_nothing_from_the_session_that_came_after_it() {
+    let coordinator = Coordinator::start();
+    coordinator.submit().await;
+    let order = |start, session| SessionOrder { start, session };
+    let mut worker = coordinator.say_hello(1, order(7, 2), &[]).await.unwrap();
+    let attempt = worker.hear_launch().await.attempt;
+    // Of an agent that is dead, and of a session that its agent gave up. Neither knows of the attempt.
+    for held_up in [order(6, 9), order(7, 1)] {
+        let error = coordinator.say_hello(1, held_up, &[]).await.err().unwrap();
+        assert!(matches!(error, DriverError::Overtaken(_)), "{error}");
+    }
+    coordinator.settle().await;
+    assert!(is_running(&coordinator.trial(1).await));
+    worker.rows(attempt, 1, 0.5).await;
+    assert_eq!(ack(&mut worker).await, (attempt, 1), "its session stands");
+    coordinator.say_hello(1, order(7, 3), &[attempt]).await.unwrap();
+    coordinator.say_hello(1, order(8, 1), &[attempt]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_second_hello_ends_the_session() {
     let coordinator = Coordinator::start();
     let worker = coordinator.connect(1, &[]).await;
     let hello = Hello {
         protocol: 1,
         worker: worker.id,
+        order: SessionOrder::default(),
         name: String::new(),
         host: String::new(),
         slots: 9,

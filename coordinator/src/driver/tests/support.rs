@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::grid;
 use common::plan::Plan;
 use common::result::{Checkpoint, MetricRow, TrialResult};
-use common::session::{AttemptReport, AttemptState, Launch, PROTOCOL};
+use common::session::{AttemptReport, AttemptState, Launch, PROTOCOL, SessionOrder};
 use coordinator_core::{Phase, Trial};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -84,12 +84,23 @@ impl Coordinator {
 
     /// Connects a worker of one slot that runs `attempts`.
     pub(super) async fn connect(&self, id: u64, attempts: &[AttemptId]) -> Worker {
+        self.say_hello(id, SessionOrder::default(), attempts).await.unwrap()
+    }
+
+    /// As [`Self::connect`], with a place among the worker's hellos.
+    pub(super) async fn say_hello(
+        &self,
+        id: u64,
+        order: SessionOrder,
+        attempts: &[AttemptId],
+    ) -> Result<Worker, DriverError> {
         let (messages, outgoing) = mpsc::channel(OUTGOING);
         let (end, ended) = oneshot::channel();
         let worker = WorkerId(id);
         let hello = Hello {
             protocol: PROTOCOL,
             worker,
+            order,
             name: format!("node-{id}"),
             host: "127.0.0.1".to_owned(),
             slots: 1,
@@ -99,11 +110,11 @@ impl Coordinator {
             version: "0.0.0".to_owned(),
             attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
         };
-        let session = self.driver.open_session(hello, Outgoing { messages, end }).await.unwrap();
+        let session = self.driver.open_session(hello, Outgoing { messages, end }).await?;
         let mut worker =
             Worker { id: worker, session, messages: outgoing, end: ended, driver: self.driver.clone() };
         assert!(matches!(worker.hear().await, ToWorker::Welcome { lease: LEASE, .. }));
-        worker
+        Ok(worker)
     }
 
     pub(super) async fn upload(&self, bytes: &[u8]) -> Digest {

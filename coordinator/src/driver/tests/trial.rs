@@ -6,7 +6,7 @@ use common::result::Checkpoint;
 use coordinator_core::Phase;
 
 use super::super::*;
-use super::support::{Coordinator, blob_file, plan};
+use super::support::{Coordinator, blob_file, is_running, plan};
 
 #[tokio::test]
 async fn a_launch_names_everything_that_the_trainer_needs() {
@@ -56,17 +56,24 @@ async fn the_next_attempt_goes_on_from_the_newest_checkpoints() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_without_its_bytes_is_not_committed() {
+async fn a_checkpoint_without_its_bytes_is_not_committed_and_its_attempt_goes_no_further() {
     let coordinator = Coordinator::start();
     coordinator.submit().await;
     let mut worker = coordinator.connect(1, &[]).await;
-    let attempt = worker.hear_launch().await.attempt;
     let missing = Checkpoint { step: 10, digest: Digest::of(b"missing"), bytes: 7 };
-    worker.say(FromWorker::CheckpointStored { attempt, checkpoint: missing }).await;
     let cut = Checkpoint { step: 11, digest: coordinator.upload(b"cut").await, bytes: 4 };
-    worker.say(FromWorker::CheckpointStored { attempt, checkpoint: cut }).await;
+    for checkpoint in [missing, cut] {
+        let attempt = worker.hear_launch().await.attempt;
+        worker.say(FromWorker::CheckpointStored { attempt, checkpoint }).await;
+        // Otherwise it would end with an older network than it says.
+        let released = worker.hear().await;
+        assert!(matches!(released, ToWorker::Release { attempt: other } if other == attempt), "{released:?}");
+        worker.say(FromWorker::AttemptEnded { attempt, end: Ok(None) }).await;
+    }
     coordinator.settle().await;
-    assert!(coordinator.trial(1).await.checkpoints.is_empty());
+    let trial = coordinator.trial(1).await;
+    assert!(trial.checkpoints.is_empty() && is_running(&trial), "{trial:?}");
+    assert_eq!(trial.failures.len(), 2);
 }
 
 #[tokio::test]

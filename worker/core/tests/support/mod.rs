@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::AttemptId;
 use common::session::{AttemptReport, FromWorker, Launch, ToWorker};
+use common::timeouts::Timeouts;
 use worker_core::{Action, Agent, AttemptOrder, Input, SessionNumber, Settings};
 
 pub const A: AttemptId = AttemptId(1);
@@ -21,7 +22,8 @@ pub struct Case {
 
 impl Case {
     pub fn new(slots: u32) -> Self {
-        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5) };
+        let timeouts = Timeouts::default();
+        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts };
         Self { agent: Agent::new(settings), now: Duration::ZERO, session: SessionNumber::default() }
     }
 
