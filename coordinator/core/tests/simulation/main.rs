@@ -1,19 +1,27 @@
-//! Runs the real state machine against simulated workers, a simulated network, and crashes.
+//! Runs the real state machine and the real agents ([`worker_core::Agent`]) in a simulated world: machines, a network, time,
+//! trainers, and crashes.
 //!
 //! Everything is drawn from one seed; a failure prints the seed that shows it. `SIM_SEED` runs one seed,
-//! `SIM_RUNS` so many from 0.
+//! `SIM_RUNS` so many from 0, and with `SIM_TRACE` each message and each event is printed.
 //!
 //! People: submissions of several projects with weights and quotas, with requirements and elastic trials; they
 //! cancel, pause, resume, change priorities, drain, undrain, pin and unpin.
 //!
-//! Faults: lost, repeated, reordered and late messages; partitions in both directions or one; clocks that drift;
-//! crashes of workers; crashes of the coordinator before and after it persisted a step; a coordinator that stands
-//! still, or whose disk is slow; blobs that rot; trainers that die, hang, stop at a checkpoint late or never, or
-//! meet a loss that is not finite; broken hardware.
+//! Faults: connections that break, lose what is on its way, or hold it up; messages that are dropped for want of room, come
+//! twice, or come after the session they belong to, and hellos that come after their sender died; partitions in both directions or
+//! one; clocks that drift; crashes of agents, with and without their machine, and agents that are asked to stop; machines that
+//! stand still and go on; crashes of the coordinator before and after it persisted a step; a coordinator that stands still, or
+//! whose disk is slow; blobs that rot; trainers that die, hang, stop at a checkpoint late or never, or meet a loss that is not
+//! finite; broken hardware.
 //!
 //! Checked after every step: the invariants, that the log rebuilds the state, that the log is a legal history
-//! ([`oracle`]), that nothing computes on a worker whose lease was given away, that every blob that a record names is stored, and that every waiting trial is told why.
-//! Checked at the end: every trial ends once the faults stop, and no worker holds anything.
+//! ([`oracle`]), that nothing computes on a worker whose lease was given away, that no worker runs more than it has slots for, that
+//! an agent starts nothing twice and nothing without a lease, that every blob that a record names is stored, that a result comes
+//! with every row that its attempt measured, once and in order, and that every waiting trial is told why. Checked at the end:
+//! every trial ends once the faults stop, and no agent holds anything.
+//!
+//! Simulated are the I/O around both: the driver ([`world`]), the network ([`network`]), the agent's shell and its attempts
+//! ([`node`]). The tests of the driver and of the agent run the real ones.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
@@ -21,9 +29,10 @@
 mod support;
 
 mod grid;
+mod network;
+mod node;
 mod oracle;
 mod people;
-mod worker;
 mod world;
 
 use common::WorkerId;
@@ -87,8 +96,8 @@ fn seeds() -> Vec<u64> {
 fn every_trial_ends_and_no_worker_holds_anything_once_faults_stop() {
     for seed in seeds() {
         let world = run(seed);
-        for (id, worker) in world.workers.iter().filter(|&(&id, _)| id != world::DEAD) {
-            assert!(worker.is_empty(), "{id} still holds {worker:?}");
+        for (id, node) in world.nodes.iter().filter(|&(&id, _)| id != world::DEAD) {
+            assert!(node.is_empty(), "{id} still holds {node:?}");
         }
         let members: Vec<WorkerId> = world.cluster.workers().map(|view| view.id).collect();
         assert!(!members.contains(&world::DEAD), "a worker that never came back is still a member");
@@ -98,7 +107,7 @@ fn every_trial_ends_and_no_worker_holds_anything_once_faults_stop() {
 #[test]
 fn the_faults_that_are_meant_to_happen_do() {
     let mut seen = oracle::Seen::default();
-    for seed in 0..10 {
+    for seed in 0..40 {
         seen.add(run(seed).oracle.seen());
     }
     seen.assert_all();

@@ -5,7 +5,7 @@ mod standing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
-use coordinator_core::{DropReason, Event, Outcome, Policy, QuarantineReason, YieldReason};
+use coordinator_core::{DropReason, Event, Outcome, Placement, Policy, QuarantineReason, YieldReason};
 
 use standing::Standing;
 
@@ -50,7 +50,7 @@ impl Story {
     }
 }
 
-/// When an attempt was over, and which of its workers were lost then.
+/// When an attempt was over, in time with a coordinator, and which of its workers were lost then.
 #[derive(Debug, Default)]
 pub struct End {
     pub at: u64,
@@ -84,14 +84,18 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 39] = [
+    const ALL: [&'static str; 55] = [
+        "agent crashed",
         "attempt failed: charged",
         "attempt failed: free",
         "cancelled",
         "checkpoint damaged",
+        "checkpoint lost",
         "checkpoint pinned",
         "checkpoint superseded",
         "checkpoint unpinned",
+        "connection broke",
+        "connection refused",
         "coordinator crashed after persisting",
         "coordinator crashed before persisting",
         "coordinator frozen",
@@ -99,14 +103,24 @@ impl Seen {
         "experiment resumed",
         "failed",
         "gang of several workers",
+        "hello held up",
+        "hello overtaken",
+        "hung and named",
+        "hung up",
         "incident",
         "late message",
         "lost too many workers",
+        "machine frozen",
+        "message dropped",
+        "message lost",
+        "messages held up",
         "need failed",
+        "partition",
         "preempted",
         "priority changed",
         "quarantined for an incident",
         "quarantined for failures",
+        "remains",
         "reopened",
         "resubmitted",
         "stalled",
@@ -114,6 +128,8 @@ impl Seen {
         "succeeded",
         "trial paused",
         "trial resumed",
+        "withdrawn",
+        "worker cut off",
         "worker deaf",
         "worker drained",
         "worker fenced itself",
@@ -164,6 +180,16 @@ impl Oracle {
     /// How an attempt that is not current any more ended.
     pub fn end_of(&self, attempt: AttemptId) -> &End {
         &self.ends[&attempt]
+    }
+
+    /// Where an attempt was placed.
+    pub fn placement(&self, attempt: AttemptId) -> Option<&Placement> {
+        self.standing.placement(attempt)
+    }
+
+    /// First rank of the share that a worker has of an attempt.
+    pub fn first_rank(&self, attempt: AttemptId, worker: WorkerId) -> Option<u32> {
+        Some(self.placement(attempt)?.share_of(worker)?.first_rank)
     }
 
     pub fn seen(&self) -> &Seen {

@@ -1,30 +1,35 @@
-//! The world around the core: driver, network, blob store, time, faults.
+//! The world around the core and the agents: time, faults, and what must hold in every state.
 
-mod trainer;
+mod driver;
+mod faults;
+mod link;
+mod machine;
+mod share;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use common::result::Checkpoint;
+use common::result::MetricRow;
+use common::session::SessionOrder;
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, WorkerId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, ProjectPolicy, Reject, Session, Step};
+use coordinator_core::{Cluster, Event, Input, Millis, Outcome, Policy, ProjectPolicy, Session};
 use rand::rngs::SmallRng;
-use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::grid::steps;
+use crate::network::{ConnId, Network};
+use crate::node::Node;
 use crate::oracle::Oracle;
 use crate::support;
-use crate::worker::{Order, SimWorker, State};
 
 /// Slots of the workers. The others hold 6 without [`DEAD`]: not enough for the widest trials.
 pub const SLOTS: [u32; 4] = [1, 2, 3, 3];
 /// Goes away when the faults stop, and never returns.
 pub const DEAD: WorkerId = WorkerId(3);
 
-/// Time for which an attempt that is over may run on where it was not heard of yet.
+/// Time with a coordinator for which an attempt that is over may run on where it was not heard of yet.
 const GRACE: u64 = 150;
 
 fn policy(rng: &mut SmallRng) -> Policy {
@@ -48,45 +53,33 @@ fn policy(rng: &mut SmallRng) -> Policy {
     policy
 }
 
-enum Packet {
-    /// Sent at a time by the worker's clock.
-    ToCoordinator {
-        worker: WorkerId,
-        session: u64,
-        sent: f64,
-        input: Input,
-    },
-    ToWorker {
-        worker: WorkerId,
-        session: u64,
-        order: ToWorker,
-    },
-}
-
-#[derive(Clone)]
-enum ToWorker {
-    Launch(Box<Order>),
-    Release(AttemptId),
-    Preempt(AttemptId),
-    /// What was sent then extended the lease, and these attempts are current.
-    Proven(f64, Vec<AttemptId>),
-    Rendezvous(AttemptId, String),
-    Uploaded(AttemptId, Checkpoint),
-}
+/// Rows of an attempt by the report that carried them.
+type Reports = BTreeMap<u64, Vec<MetricRow>>;
 
 pub struct World {
     policy: Policy,
     pub rng: SmallRng,
     pub cluster: Cluster,
-    pub workers: BTreeMap<WorkerId, SimWorker>,
+    pub nodes: BTreeMap<WorkerId, Node>,
     pub oracle: Oracle,
+    network: Network,
+    /// Newest session of each worker.
+    sessions: BTreeMap<WorkerId, ConnId>,
+    /// The latest hello of each worker.
+    latest: BTreeMap<WorkerId, SessionOrder>,
     now: u64,
+    /// Time for which the coordinator was there.
+    up: u64,
     log: Vec<Event>,
-    wire: VecDeque<(u64, Packet)>,
-    /// Stored blobs, and those of them whose bytes are wrong.
+    /// Metric rows that are durable, and those that were measured.
+    rows: BTreeMap<AttemptId, Reports>,
+    measured: BTreeMap<AttemptId, Vec<MetricRow>>,
+    /// Stored blobs, those of them whose bytes are wrong, and those that wait for a record.
     blobs: BTreeSet<Digest>,
     rotten: BTreeSet<Digest>,
+    fresh: BTreeSet<Digest>,
     /// The coordinator is down until then.
+    down: bool,
     down_until: u64,
     /// The coordinator stands still until then, and what is sent to it waits.
     frozen_until: u64,
@@ -94,32 +87,49 @@ pub struct World {
     flush: u64,
     faults: bool,
     crashes: u32,
+    traces: bool,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let policy = policy(&mut rng);
-        let workers = (0..).zip(SLOTS).map(|(id, slots)| {
+        let nodes = (0..).zip(SLOTS).map(|(id, slots)| {
             let rate = rng.random_range(0.95..1.05);
-            (WorkerId(id), SimWorker { slots, rate, ..SimWorker::default() })
+            (WorkerId(id), Node::new(slots, rate))
         });
         Self {
-            workers: workers.collect(),
+            nodes: nodes.collect(),
             rng,
             cluster: Cluster::new(policy.clone()),
             oracle: Oracle::new(policy.clone()),
             policy,
+            network: Network::default(),
+            sessions: BTreeMap::new(),
+            latest: BTreeMap::new(),
             now: 0,
+            up: 0,
             log: Vec::new(),
-            wire: VecDeque::new(),
+            rows: BTreeMap::new(),
+            measured: BTreeMap::new(),
             blobs: BTreeSet::new(),
             rotten: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            down: false,
             down_until: 0,
             frozen_until: 0,
             flush: 0,
             faults: true,
             crashes: 0,
+            traces: std::env::var_os("SIM_TRACE").is_some(),
+        }
+    }
+
+    /// Says what happens, if `SIM_TRACE` is set.
+    #[expect(clippy::print_stdout, reason = "for whoever reads why a seed fails")]
+    fn trace(&self, what: &impl std::fmt::Debug) {
+        if self.traces {
+            println!("{} {what:?}", self.now);
         }
     }
 
@@ -153,28 +163,13 @@ impl World {
         });
         let kept = self.cluster.reservations().map(|reservation| format!("\n{reservation:?}"));
         let members = self.cluster.workers().map(|view| format!("\n{view:?}"));
-        let workers = self.workers.values().map(|worker| format!("\n{worker:?}"));
-        open.chain(kept).chain(members).chain(workers).collect()
-    }
-
-    /// From here on everything works, but one worker is gone.
-    pub fn stop_faults(&mut self) {
-        self.faults = false;
-        self.down_until = self.now;
-        self.frozen_until = self.now;
-        for (&id, worker) in &mut self.workers {
-            let slots = SLOTS[id.0 as usize];
-            if id == DEAD || worker.slots != slots {
-                worker.crash(slots);
-            }
-            (worker.deaf_until, worker.mute_until) = (self.now, self.now);
-            worker.away_until = if id == DEAD { u64::MAX } else { self.now };
-        }
+        let nodes = self.nodes.values().map(|node| format!("\n{node:?}"));
+        open.chain(kept).chain(members).chain(nodes).collect()
     }
 
     /// Whether the coordinator does anything.
     fn is_up(&self) -> bool {
-        self.now >= self.down_until && self.now >= self.frozen_until
+        !self.down && self.now >= self.frozen_until
     }
 
     /// A client's call. It fails if the coordinator is down; the client does not insist.
@@ -190,29 +185,18 @@ impl World {
 
     pub fn tick(&mut self) {
         self.now += 1;
-        if self.fault(0.01) {
-            self.rot();
-        }
+        self.break_things();
         let together = self.groups();
-        for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.tick_worker(id, &together);
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.tick_node(id, &together);
         }
-        self.freeze();
-        let now = self.now;
-        let frozen = now < self.frozen_until;
-        if !frozen && self.fault(0.2) {
+        self.up += u64::from(self.is_up());
+        if self.now >= self.frozen_until && self.fault(0.2) {
             self.clock_strikes();
         }
-        let waits = |packet: &Packet| frozen && matches!(packet, Packet::ToCoordinator { .. });
-        let wire = std::mem::take(&mut self.wire);
-        let (due, later): (VecDeque<_>, VecDeque<_>) =
-            wire.into_iter().partition(|(at, packet)| *at <= now && !waits(packet));
-        self.wire = later;
-        for (_, packet) in due {
-            self.deliver(packet);
-        }
+        self.deliver();
         self.clock_strikes();
-        self.check_fences();
+        self.check_nodes();
     }
 
     fn clock_strikes(&mut self) {
@@ -224,61 +208,22 @@ impl World {
         }
     }
 
-    /// The coordinator's process or machine stands still; then its clock has jumped, and its sockets are full.
-    fn freeze(&mut self) {
-        if self.is_up() && self.fault(0.001) {
-            self.oracle.note("coordinator frozen");
-            self.frozen_until = self.now + self.rng.random_range(5..150);
-        }
-    }
-
-    /// What computes is current. Where it is not any more, a worker that was lost has stopped it before; any other
-    /// one hears of it soon.
-    fn check_fences(&self) {
-        for (&id, worker) in &self.workers {
-            for (&attempt, held) in &worker.held {
-                let computes = matches!(held.state, State::Running(_)) && !held.suspended;
-                if !computes || self.cluster.is_current(attempt, id) {
-                    continue;
-                }
+    /// No worker runs more than it has slots for. What computes is current; where it is not any more, a worker that was
+    /// lost has stopped it before, and any other one hears of it soon.
+    fn check_nodes(&self) {
+        for (&id, node) in &self.nodes {
+            assert!(node.used() <= node.slots, "{id} runs more than it has slots for: {node:?}");
+            if !node.is_live(self.now) {
+                continue;
+            }
+            let computing = node.shares.iter().filter(|(_, share)| share.computes());
+            for (&attempt, _) in computing.filter(|&(&attempt, _)| !self.cluster.is_current(attempt, id)) {
                 let end = self.oracle.end_of(attempt);
                 assert!(!end.lost.contains(&id), "{attempt} runs on {id}, which was lost");
-                assert!(
-                    self.now - end.at <= GRACE,
-                    "{attempt} still runs on {id}, and is over since {}",
-                    end.at
-                );
+                let over = self.up - end.at;
+                assert!(over <= GRACE, "{attempt} still runs on {id}, and is over for {over}");
             }
         }
-    }
-
-    /// The driver: persist, then perform; it may die before and between.
-    fn handle(&mut self, input: Input) -> Result<(), Reject> {
-        if self.fault(0.002) {
-            self.oracle.note("coordinator crashed before persisting");
-            self.crash_coordinator();
-            return Ok(());
-        }
-        self.oracle.proves_absence =
-            matches!(input, Input::Hello { .. } | Input::Tick | Input::WorkerLeft { .. });
-        let Step { events, effects } = self.cluster.handle(Millis(self.now), input)?;
-        if !events.is_empty() {
-            self.log.extend(events.iter().cloned());
-            self.check(&events);
-        }
-        if !events.is_empty() && self.fault(0.02) {
-            self.oracle.note("coordinator crashed after persisting");
-            self.crash_coordinator();
-            return Ok(());
-        }
-        if self.fault(0.02) {
-            self.flush = self.rng.random_range(1..25);
-        }
-        for effect in effects {
-            self.perform(effect);
-        }
-        self.flush = 0;
-        Ok(())
     }
 
     fn check(&mut self, events: &[Event]) {
@@ -287,13 +232,15 @@ impl World {
         let replayed = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         assert!(replayed.same_durable_state(&self.cluster), "the log does not rebuild the state");
         for event in events {
-            self.oracle.read(self.now, event);
+            self.oracle.read(self.up, event);
+            self.check_rows(event);
         }
         self.oracle.check_priorities(&self.cluster, events);
         crate::support::explained::check_explanations(&self.cluster);
         for view in self.cluster.workers().filter(|view| view.session == Session::Connected) {
-            let worker = &self.workers[&view.id];
-            assert!(!worker.connected || worker.slots == view.worker.slots, "{} has other slots", view.id);
+            let node = &self.nodes[&view.id];
+            let same = node.open && node.link == self.sessions.get(&view.id).copied();
+            assert!(!same || node.slots == view.worker.slots, "{} has other slots", view.id);
         }
         for (id, trial) in self.cluster.trials() {
             if let (TrialSpec::Train(_), true) = (&trial.spec, trial.has_succeeded()) {
@@ -312,189 +259,14 @@ impl World {
         }
     }
 
-    /// Only what JSON holds survives. Sessions break; workers work on.
-    fn crash_coordinator(&mut self) {
-        self.crashes += 1;
-        let text = serde_json::to_string(&self.log).unwrap();
-        self.log = serde_json::from_str(&text).unwrap();
-        self.cluster = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
-        self.cluster.check().unwrap();
-        self.down_until = self.now + self.rng.random_range(0..100);
-        for worker in self.workers.values_mut() {
-            worker.connected = false;
-        }
-    }
-
-    fn perform(&mut self, effect: Effect) {
-        match effect {
-            Effect::Launch { attempt, trial, share, world_size } => {
-                let record = self.cluster.trial(trial).unwrap();
-                let order = Order {
-                    attempt,
-                    share,
-                    world_size,
-                    spec: record.spec.clone(),
-                    label: trial.to_string(),
-                    restore: record.restore().cloned().collect(),
-                    networks: self.cluster.networks(trial).map(|(_, held)| held.digest).collect(),
-                };
-                assert!(order.networks.len() == record.needs.len(), "{trial} lacks a network");
-                self.send_to_worker(share.worker, ToWorker::Launch(Box::new(order)));
-            }
-            Effect::Release { worker, attempt } => self.send_to_worker(worker, ToWorker::Release(attempt)),
-            Effect::Rendezvous { worker, attempt, address } => {
-                self.send_to_worker(worker, ToWorker::Rendezvous(attempt, address));
-            }
-            Effect::Preempt { worker, attempt } => self.send_to_worker(worker, ToWorker::Preempt(attempt)),
-            Effect::DeleteBlob { digest } => {
-                if !self.cluster.is_referenced(digest) {
-                    self.blobs.remove(&digest);
-                    self.rotten.remove(&digest);
-                }
-            }
-        }
-    }
-
-    fn send_to_worker(&mut self, worker: WorkerId, order: ToWorker) {
-        let session = self.workers[&worker].session;
-        if self.fault(0.05) {
-            return;
-        }
-        if self.fault(0.05) {
-            let order = order.clone();
-            self.put_on_wire(Packet::ToWorker { worker, session, order });
-        }
-        self.put_on_wire(Packet::ToWorker { worker, session, order });
-    }
-
-    fn send(&mut self, worker: WorkerId, input: Input) {
-        let (session, sent) = (self.workers[&worker].session, self.workers[&worker].clock(self.now));
-        if self.fault(0.05) || self.now < self.workers[&worker].mute_until {
-            return;
-        }
-        if self.fault(0.05) {
-            let input = input.clone();
-            self.put_on_wire(Packet::ToCoordinator { worker, session, sent, input });
-        }
-        self.put_on_wire(Packet::ToCoordinator { worker, session, sent, input });
-    }
-
-    fn put_on_wire(&mut self, packet: Packet) {
-        let delay = self.rng.random_range(1..15) + self.flush;
-        self.wire.push_back((self.now + delay, packet));
-    }
-
-    fn deliver(&mut self, packet: Packet) {
-        match packet {
-            Packet::ToCoordinator { worker, session, sent, input } => {
-                let current = self.workers[&worker].session == session && self.workers[&worker].connected;
-                // An upload does not pass through the session, and so may outlive it; and a driver may be slow
-                // to notice that a session is over. What says "I am alive" never comes late.
-                let fenced = match input {
-                    Input::Ended { .. }
-                    | Input::RendezvousOpened { .. }
-                    | Input::CheckpointCommitted { .. }
-                    | Input::CheckpointDamaged { .. }
-                    | Input::Incident { .. } => true,
-                    Input::Submit { .. }
-                    | Input::SetPriority { .. }
-                    | Input::PauseTrial { .. }
-                    | Input::ResumeTrial { .. }
-                    | Input::PauseExperiment { .. }
-                    | Input::ResumeExperiment { .. }
-                    | Input::Drain { .. }
-                    | Input::Undrain { .. }
-                    | Input::PinCheckpoint { .. }
-                    | Input::UnpinCheckpoint { .. }
-                    | Input::CancelExperiment { .. }
-                    | Input::CancelTrial { .. }
-                    | Input::Hello { .. }
-                    | Input::Heartbeat { .. }
-                    | Input::Disconnected { .. }
-                    | Input::WorkerLeft { .. }
-                    | Input::Tick => false,
-                };
-                let late = !current && fenced && self.chance(0.5);
-                if self.now >= self.down_until && (current || late) {
-                    if late {
-                        self.oracle.note("late message");
-                    }
-                    self.receive(worker, sent, input);
-                }
-            }
-            Packet::ToWorker { worker: id, session, order } => {
-                let now = self.now;
-                let gone = now + self.rng.random_range(0..15);
-                let stop_at = now + self.patience();
-                let worker = self.workers.get_mut(&id).unwrap();
-                if worker.session != session || !worker.connected || now < worker.deaf_until {
-                    return;
-                }
-                match order {
-                    ToWorker::Launch(order) => worker.launch(*order),
-                    ToWorker::Release(attempt) => worker.release(attempt, gone),
-                    ToWorker::Preempt(attempt) => worker.preempt(attempt, stop_at),
-                    ToWorker::Proven(sent, current) => worker.proven(now, sent, &current),
-                    ToWorker::Rendezvous(attempt, address) => worker.rendezvous(attempt, address),
-                    ToWorker::Uploaded(attempt, checkpoint) => worker.uploaded(attempt, &checkpoint),
-                }
-            }
-        }
-    }
-
-    /// What the driver does with a worker's message besides asking the core.
-    fn receive(&mut self, worker: WorkerId, sent: f64, input: Input) {
-        if let Input::Heartbeat { attempts, .. } = &input {
-            let attempts = attempts.iter().map(|report| report.attempt).collect();
-            return self.listen(worker, sent, attempts, input);
-        }
-        if let Input::CheckpointCommitted { attempt, checkpoint, .. } = &input {
-            let (attempt, checkpoint) = (*attempt, checkpoint.clone());
-            if self.blobs.contains(&checkpoint.digest) {
-                self.commit(worker, attempt, checkpoint, input);
-            }
-        } else if let Err(Reject::UnknownWorker(worker)) = self.handle(input) {
-            self.workers.get_mut(&worker).unwrap().connected = false;
-        }
-    }
-
-    /// Handles what extends a lease, and says so.
-    fn listen(&mut self, worker: WorkerId, sent: f64, mut attempts: Vec<AttemptId>, input: Input) {
-        let crashes = self.crashes;
-        match self.handle(input) {
-            Ok(()) if self.crashes == crashes => {
-                attempts.retain(|&attempt| self.cluster.is_current(attempt, worker));
-                self.send_to_worker(worker, ToWorker::Proven(sent, attempts));
-            }
-            Ok(()) => {}
-            Err(_) => self.workers.get_mut(&worker).unwrap().connected = false,
-        }
-    }
-
-    /// How long an attempt that is asked to stop goes on: mostly not long, and sometimes for ever.
-    fn patience(&mut self) -> u64 {
-        match self.rng.random_range(0..10) {
-            0 if self.faults => u64::MAX / 2,
-            1 if self.faults => self.rng.random_range(10..100),
-            _ => self.rng.random_range(0..4),
-        }
-    }
-
-    /// An upload is answered; a worker that gets no answer sends it again.
-    fn commit(&mut self, worker: WorkerId, attempt: AttemptId, checkpoint: Checkpoint, input: Input) {
-        let crashes = self.crashes;
-        let done = match self.handle(input) {
-            Ok(()) => self.crashes == crashes,
-            Err(reject) => matches!(reject, Reject::StaleCheckpoint { .. }),
-        };
-        if done {
-            self.send_to_worker(worker, ToWorker::Uploaded(attempt, checkpoint));
-        }
-    }
-
-    fn rot(&mut self) {
-        if let Some(&digest) = self.blobs.iter().choose(&mut self.rng) {
-            self.rotten.insert(digest);
+    /// When a trial has its result, every row that the attempt measured is stored, once and in order.
+    fn check_rows(&self, event: &Event) {
+        if let Event::TrialEnded { trial, outcome: Outcome::Succeeded { result }, .. } = event {
+            let attempt = AttemptId(result.metrics["attempt"] as u64);
+            let stored: Vec<&MetricRow> =
+                self.rows.get(&attempt).into_iter().flatten().flat_map(|(_, rows)| rows).collect();
+            let measured: Vec<&MetricRow> = self.measured.get(&attempt).into_iter().flatten().collect();
+            assert_eq!(stored, measured, "rows of {attempt}, which made the result of {trial}");
         }
     }
 }

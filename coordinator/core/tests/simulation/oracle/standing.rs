@@ -102,6 +102,10 @@ impl Standing {
         }
     }
 
+    pub fn placement(&self, attempt: AttemptId) -> Option<&Placement> {
+        self.placements.get(&attempt)
+    }
+
     fn owner(&mut self, experiment: ExperimentId) -> &mut Owner {
         self.experiments.get_mut(&experiment).unwrap()
     }
@@ -199,14 +203,18 @@ impl Oracle {
                     view.session == Session::Connected && in_service && meets
                 })
             };
-            let free = cluster.workers().filter(|view| takes_work(view.id));
-            let free = free
-                .map(|view| (view.worker.slots - view.used).saturating_sub(kept(cluster, view.id, id, priority)))
-                .sum::<u32>();
-            let taken = started.iter().filter(|(other, _)| *other < priority);
-            let shares = taken.flat_map(|(_, placement)| placement.shares());
-            let taken = shares.filter(|share| takes_work(share.worker)).map(|share| share.ranks).sum::<u32>();
-            let fits = taken > 0 && free + taken >= least(record);
+            let taken = |worker| {
+                let less = started.iter().filter(|(other, _)| *other < priority);
+                less.filter_map(|(_, placement)| placement.share_of(worker))
+                    .map(|share| share.ranks)
+                    .sum::<u32>()
+            };
+            let open = cluster.workers().filter(|view| takes_work(view.id)).map(|view| {
+                let most = view.worker.slots - view.used + taken(view.id);
+                most.saturating_sub(kept(cluster, view.id, id, priority))
+            });
+            let any = cluster.workers().any(|view| taken(view.id) > 0 && takes_work(view.id));
+            let fits = any && open.sum::<u32>() >= least(record);
             let reason = cluster.explain(id);
             let passed_over = fits && !is_held_back(reason.as_ref());
             assert!(!passed_over, "{id} of priority {priority} was passed over for {started:?}: {reason:?}");
