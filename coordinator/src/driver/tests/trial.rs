@@ -68,7 +68,6 @@ async fn a_checkpoint_without_its_bytes_is_not_committed_and_its_attempt_goes_no
         // Otherwise it would end with an older network than it says.
         let released = worker.hear().await;
         assert!(matches!(released, ToWorker::Release { attempt: other } if other == attempt), "{released:?}");
-        worker.say(FromWorker::AttemptEnded { attempt, end: Ok(None) }).await;
     }
     coordinator.settle().await;
     let trial = coordinator.trial(1).await;
