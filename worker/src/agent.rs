@@ -12,7 +12,10 @@ use common::AttemptId;
 use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, ToWorker};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
-use worker_core::{Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings};
+use worker_core::{
+    Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings, SpoolEvent,
+    SpoolOrder,
+};
 
 use crate::attempt::{self, Context, log_file};
 use crate::blobs::Blobs;
@@ -22,6 +25,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
 use crate::session::{self, Session, SessionLost};
+use crate::spool;
 use crate::warm::Pool;
 
 /// Bytes of a log in one message.
@@ -68,24 +72,28 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let channel = session::channel(&config.coordinator)
         .map_err(|source| AgentError::Url { url: config.coordinator.clone(), source })?;
     let (events, inbox) = mpsc::channel(1024);
+    // Of each attempt at most one answer is awaited.
+    let (spooled, answers) = mpsc::unbounded_channel();
     let trainers = Pool::start(&config);
     let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit };
+    let agent = Agent::new(settings).with_spool(config.spool_mib << 20);
     let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
     let mut shell = Shell {
         context,
         channel,
         identity,
-        agent: Agent::new(settings),
+        agent,
         clock: Clock::start(),
         orders: BTreeMap::new(),
         link: Link::None,
         session: SessionNumber::default(),
+        spooled,
     };
     for found in remains {
         shell.salvage(found);
     }
-    let outcome = shell.serve(inbox, shutdown).await;
+    let outcome = shell.serve(inbox, answers, shutdown).await;
     shell.context.trainers.end().await;
     outcome
 }
@@ -122,6 +130,7 @@ struct Shell {
     orders: BTreeMap<AttemptId, mpsc::UnboundedSender<AttemptOrder>>,
     link: Link,
     session: SessionNumber,
+    spooled: mpsc::UnboundedSender<(AttemptId, SpoolEvent)>,
 }
 
 impl Shell {
@@ -150,6 +159,7 @@ impl Shell {
     async fn serve(
         &mut self,
         mut inbox: mpsc::Receiver<(AttemptId, AttemptEvent)>,
+        mut answers: mpsc::UnboundedReceiver<(AttemptId, SpoolEvent)>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
         tokio::pin!(shutdown);
@@ -163,6 +173,7 @@ impl Shell {
                     Input::Shutdown
                 }
                 Some((attempt, event)) = inbox.recv() => Input::Attempt(attempt, event),
+                Some((attempt, event)) = answers.recv() => Input::Spool(attempt, event),
                 step = next(&mut self.link) => self.connect(step)?,
                 () = tokio::time::sleep(due) => Input::Timer,
             };
@@ -248,6 +259,7 @@ impl Shell {
                     tokio::spawn(send_log(path, request, session.sender()));
                 }
             }
+            Action::Spool(attempt, order) => self.spool(attempt, order),
             Action::Exit => return Going::Away,
         }
         Going::On
@@ -265,6 +277,17 @@ impl Shell {
             // One that is about to end takes no orders.
             drop(orders.send(order));
         }
+    }
+
+    /// Moves rows where a disk that is slow, or never answers, holds up nobody.
+    fn spool(&self, attempt: AttemptId, order: SpoolOrder) {
+        let (folder, spooled) = (self.context.folder(attempt), self.spooled.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Some(event) = spool::perform(&folder, order) {
+                // Nobody hears it when the agent ends.
+                drop(spooled.send((attempt, event)));
+            }
+        });
     }
 
     fn hello(&self, attempts: Vec<AttemptReport>) -> Hello {

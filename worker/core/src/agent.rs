@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::session::{AttemptEnd, FromWorker, Launch, ToWorker};
 use common::{AttemptId, FailureCause};
 
+use crate::notes::Note;
 use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber};
 
 /// Pause before the first try to dial again.
@@ -84,6 +85,13 @@ impl Agent {
         }
     }
 
+    /// An agent that may keep up to so many bytes of metric rows on the disk while the coordinator does not take them; an attempt's
+    /// share is that of its slots. Without, they wait in memory.
+    pub fn with_spool(mut self, bytes: u64) -> Self {
+        self.ledger = self.ledger.with_spool(bytes / u64::from(self.settings.slots.max(1)));
+        self
+    }
+
     /// Takes one input at time `now`.
     ///
     /// Before anything else it looks at the lease: an agent that was stopped, with its machine or alone, must not let trainers
@@ -107,13 +115,18 @@ impl Agent {
                 }
                 self.lost(now, session);
             }
-            Input::Attempt(attempt, event) => self.hear(attempt, event, &mut actions),
+            Input::Attempt(attempt, event) => self.hear(now, attempt, event, &mut actions),
+            Input::Spool(attempt, event) => self.ledger.spooled(attempt, event),
             Input::Remains(attempt) => self.ledger.admit_remains(attempt),
             Input::Timer => {}
             Input::Shutdown => self.shut_down(&mut actions),
         }
         self.keep_in_touch(now, &mut actions);
         self.start_waiting(now, &mut actions);
+        if let Link::Up(up) = &self.link {
+            self.ledger.hurry(now, up.hello);
+        }
+        actions.extend(self.ledger.spool_orders().map(|(attempt, order)| Action::Spool(attempt, order)));
         if self.stopping && self.ledger.alive().is_empty() {
             actions.push(Action::Exit);
         }
@@ -142,6 +155,11 @@ impl Agent {
             }
             Link::Down { .. } | Link::Dialling { .. } => Vec::new(),
         }
+    }
+
+    /// Memory that metric rows take, about.
+    pub fn rows_memory(&self) -> usize {
+        self.ledger.rows_memory()
     }
 
     /// Whether it holds nothing.
@@ -332,7 +350,7 @@ impl Agent {
         self.waiting.iter().any(|launch| launch.attempt == attempt)
     }
 
-    fn hear(&mut self, attempt: AttemptId, event: AttemptEvent, actions: &mut Vec<Action>) {
+    fn hear(&mut self, now: Duration, attempt: AttemptId, event: AttemptEvent, actions: &mut Vec<Action>) {
         match event {
             AttemptEvent::Rendezvous(address) => self.ledger.rendezvous(attempt, address),
             AttemptEvent::Progress(progress) => {
@@ -342,12 +360,11 @@ impl Agent {
                 }
             }
             AttemptEvent::Metrics(rows) => self.ledger.rows(attempt, rows),
-            AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(attempt, checkpoint),
+            AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(now, attempt, checkpoint),
             AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
-            AttemptEvent::Warning(message) => self.ledger.warning(attempt, message),
+            AttemptEvent::Warning(message) => self.ledger.note(attempt, Note::Warning(message)),
             AttemptEvent::Incident { rank, pattern, line, quarantine } => {
-                self.ledger
-                    .incident(attempt, FromWorker::Incident { attempt, rank, pattern, line, quarantine });
+                self.ledger.note(attempt, Note::Incident { rank, pattern, line, quarantine });
             }
             AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
             AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),

@@ -309,6 +309,7 @@ impl Node {
             grace: Duration::from_millis(300),
             reconnect_limit: Duration::from_millis(200),
             cache_mib: 16,
+            spool_mib: 64,
         };
         change(&mut config);
         let (stop, stopped) = oneshot::channel();
@@ -342,6 +343,25 @@ impl Node {
 
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Files of rows that wait for the coordinator.
+    pub fn spooled(&self, attempt: AttemptId) -> Vec<PathBuf> {
+        let folder = self.folder.path().join("data/attempts").join(attempt.to_string()).join("spool");
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        files.sort();
+        files
+    }
+
+    /// Whether a script wrote a file into its `$HOME_OF_TEST`.
+    pub fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// Path of a file in `$HOME_OF_TEST`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Trainers that wait for a launch, as the agent remembers them.

@@ -27,7 +27,17 @@ impl Case {
 
     /// One that was just welcomed.
     pub fn connected(slots: u32) -> Self {
-        let mut case = Self::new(slots);
+        Self::new(slots).welcomed()
+    }
+
+    /// One that was just welcomed, with more disk than it needs.
+    pub fn connected_with_spool(slots: u32) -> Self {
+        let case = Self::new(slots);
+        Self { agent: case.agent.with_spool(1 << 30), ..case }.welcomed()
+    }
+
+    fn welcomed(self) -> Self {
+        let mut case = self;
         case.reconnect_dialled();
         case.handle(Input::SessionOpened(case.session));
         case.handle(case.welcome([]));
@@ -86,6 +96,7 @@ impl Case {
                 | Action::Start(_)
                 | Action::Order(..)
                 | Action::ReadLog(_)
+                | Action::Spool(..)
                 | Action::Exit => None,
             });
             if let Some(hello) = hello {
@@ -112,6 +123,7 @@ impl Case {
             | Action::Start(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         })
     }
@@ -125,6 +137,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         });
         started.collect()
@@ -139,6 +152,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Start(_)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         });
         orders.collect()
