@@ -20,9 +20,10 @@ use crate::notes::{Note, Notes};
 use crate::rows::RowQueue;
 use crate::{SpoolEvent, SpoolOrder};
 
-/// Reports of rows that a session is told before one of them is acknowledged, of all attempts together. So what is more urgent,
-/// like a heartbeat, waits behind so many at most, however many rows there are.
-const WINDOW: usize = 512;
+/// Reports of rows, of all attempts together, that a session is told before one of them is acknowledged. What is more urgent, like a
+/// heartbeat, waits behind so many at most, however many rows there are. A coordinator queues twice as many messages for a session, so
+/// no acknowledgement is dropped.
+const WINDOW: usize = 128;
 
 /// How long a session is told rows before a checkpoint that comes after them is told all the same. Well below the time that a
 /// coordinator leaves an attempt to yield at a checkpoint (60 s).
@@ -234,8 +235,10 @@ impl Ledger {
     pub fn release(&mut self, attempt: AttemptId) {
         self.with(attempt, |held| {
             held.released = true;
-            // What an attempt measured after it was given up is of no use to anyone.
-            held.rows.close();
+            // What an attempt measured after its last checkpoint is measured again. Rows before one that was told come before it,
+            // unless it was in a hurry.
+            let kept = held.saved.as_ref().filter(|saved| saved.told).map_or(0, |saved| saved.rows);
+            held.rows.give_up(kept);
         });
     }
 
@@ -279,11 +282,15 @@ impl Ledger {
             }
         }
         let telling = self.held.values().filter(|held| held.rows.first_untold().is_some()).count();
-        let window = (WINDOW / telling.max(1)).max(1);
+        let share = (WINDOW / telling.max(1)).max(1);
+        let mut in_flight: usize = self.held.values().map(|held| held.rows.in_flight()).sum();
         for (&attempt, held) in self.held.iter_mut().filter(|(_, held)| !held.released) {
+            let before = held.rows.in_flight();
+            let window = share.min(before + WINDOW.saturating_sub(in_flight));
             if !held.tell_results(attempt, window, &mut tell) {
                 return;
             }
+            in_flight += held.rows.in_flight() - before;
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Loss {
     MemoryFull,
     /// What was read from the disk was not what had been written.
     Damaged,
+    /// Their attempt was given up after a checkpoint that they come before, so nobody measures them again.
+    GivenUp,
 }
 
 /// Reports in memory, and what they take of it.
@@ -136,12 +138,12 @@ impl RowQueue {
     /// The oldest report that the session was not told, if it is in memory already and fewer than `window` that it was told are not
     /// acknowledged.
     pub fn next(&self, window: usize) -> Option<&RowReport> {
-        let told = self.told_of_head();
+        let told = self.in_flight();
         self.head.queue.get(told).filter(|_| told < window)
     }
 
-    /// Reports of the head that the session was told.
-    fn told_of_head(&self) -> usize {
+    /// Reports that the session was told and that are not acknowledged.
+    pub fn in_flight(&self) -> usize {
         self.head.queue.partition_point(|report| report.sequence <= self.told)
     }
 
@@ -157,7 +159,7 @@ impl RowQueue {
             Some(Busy::Writing(page)) => (None, Some(page.first)),
             None => (None, None),
         };
-        let head = self.head.queue.get(self.told_of_head()).map(|report| report.sequence);
+        let head = self.head.queue.get(self.in_flight()).map(|report| report.sequence);
         let tail = self.tail.queue.front().map(|report| report.sequence);
         head.or(reading).or(self.pages.front().map(|page| page.first)).or(writing).or(tail)
     }
@@ -170,8 +172,19 @@ impl RowQueue {
         self.settle();
     }
 
-    /// Nothing more is wanted of it.
-    pub fn close(&mut self) {
+    /// Nothing more is wanted of it. Rows of reports up to `kept` that the session was not told are lost; those of later ones are
+    /// measured again.
+    pub fn give_up(&mut self, kept: u64) {
+        let untold = |report: &&RowReport| (self.told + 1..=kept).contains(&report.sequence);
+        let memory: u64 = self.head.queue.iter().chain(&self.tail.queue).filter(untold).map(rows_of).sum();
+        let busy = self.busy.map(|(Busy::Writing(page) | Busy::Reading(page))| page);
+        let disk: u64 =
+            self.pages.iter().chain(&busy).filter(|page| page.last <= kept).map(|page| page.rows).sum();
+        self.lose(Loss::GivenUp, memory + disk);
+        self.close();
+    }
+
+    fn close(&mut self) {
         self.closed = true;
         (self.head, self.tail) = (Reports::default(), Reports::default());
         self.unwanted.extend(self.pages.drain(..).map(|page| page.number));
@@ -237,6 +250,9 @@ impl RowQueue {
                     "{count} metric rows were dropped: the coordinator did not take them for too long, and neither did \
                      the worker's disk: {trouble}"
                 ),
+                Loss::GivenUp => {
+                    format!("{count} metric rows were dropped: the attempt was given up before the coordinator took them")
+                }
                 Loss::Damaged => {
                     format!("{count} metric rows were lost: the worker's disk damaged them before the coordinator took them")
                 }
@@ -264,7 +280,13 @@ impl RowQueue {
         let (first, last) = (reports.first()?.sequence, reports.last()?.sequence);
         let number = self.next_page;
         self.next_page += 1;
-        self.busy = Some(Busy::Writing(Page { number, first, last, rows: count(&reports), bytes: 0 }));
+        self.busy = Some(Busy::Writing(Page {
+            number,
+            first,
+            last,
+            rows: reports.iter().map(rows_of).sum(),
+            bytes: 0,
+        }));
         Some(SpoolOrder::Write { page: number, reports })
     }
 
@@ -275,7 +297,7 @@ impl RowQueue {
         for report in reports {
             if (expected..=page.last).contains(&report.sequence) {
                 expected = report.sequence + 1;
-                rows += report.rows.len() as u64;
+                rows += rows_of(&report);
                 self.head.push_back(report);
             }
         }
@@ -298,7 +320,7 @@ impl RowQueue {
         while self.memory() > MEMORY
             && let Some(report) = self.head.pop_front().or_else(|| self.tail.pop_front())
         {
-            self.lose(Loss::MemoryFull, report.rows.len() as u64);
+            self.lose(Loss::MemoryFull, rows_of(&report));
         }
         while self.pages.is_empty()
             && self.busy.is_none()
@@ -350,8 +372,8 @@ impl Reports {
     }
 }
 
-fn count(reports: &[RowReport]) -> u64 {
-    reports.iter().map(|report| report.rows.len() as u64).sum()
+fn rows_of(report: &RowReport) -> u64 {
+    report.rows.len() as u64
 }
 
 /// Memory that a report takes, about.

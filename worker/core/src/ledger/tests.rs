@@ -194,19 +194,24 @@ fn the_end_waits_for_rows_behind_the_window() {
 }
 
 #[test]
-fn an_attempt_with_many_rows_does_not_hold_up_what_another_has_to_say() {
+fn an_attempt_with_many_rows_does_not_hold_up_another_and_all_together_fill_one_window() {
     let mut ledger = busy_ledger(Duration::ZERO);
     ledger.admit(B, 1);
     ledger.rendezvous(B, "host:1".to_owned());
     ledger.rows(B, row(1));
+    ledger.rows(B, row(2));
     ledger.ended(B, Ok(None));
+    let messages = told(&mut ledger);
+    assert!(matches!(messages[..], [FromWorker::RendezvousOpened { attempt: B, .. }]), "{messages:?}");
+    // Room that is made by either goes to the one that has told less.
+    ledger.acknowledge(A, 2);
     let messages = told(&mut ledger);
     assert!(
         matches!(
             messages[..],
             [
-                FromWorker::RendezvousOpened { attempt: B, .. },
-                FromWorker::Metrics { attempt: B, .. },
+                FromWorker::Metrics { attempt: B, sequence: 1, .. },
+                FromWorker::Metrics { attempt: B, sequence: 2, .. },
                 FromWorker::AttemptEnded { attempt: B, .. }
             ]
         ),
@@ -250,4 +255,21 @@ fn an_attempt_that_warns_in_a_loop_takes_no_more_memory_and_says_how_often_befor
             if message == "the last (the newest of 9901 more)"),
         "{messages:?}"
     );
+}
+
+#[test]
+fn rows_of_a_checkpoint_that_did_not_wait_for_them_are_counted_when_their_attempt_is_given_up() {
+    for in_a_hurry in [false, true] {
+        let mut ledger = busy_ledger(Duration::ZERO);
+        if in_a_hurry {
+            ledger.hurry(CHECKPOINT_PATIENCE, Duration::ZERO);
+            assert_eq!(told(&mut ledger).len(), 1, "the checkpoint");
+        }
+        ledger.release(A);
+        let warning = format!(
+            "{WINDOW} metric rows were dropped: the attempt was given up before the coordinator took them"
+        );
+        let expected = FromWorker::Warning { attempt: A, message: warning };
+        assert_eq!(told(&mut ledger), in_a_hurry.then_some(expected).into_iter().collect::<Vec<_>>());
+    }
 }

@@ -247,7 +247,7 @@ fn what_is_not_wanted_any_more_is_removed_also_when_it_is_being_written() {
             break order;
         }
     };
-    queue.close();
+    queue.give_up(0);
     assert!(!queue.is_idle());
     queue.hear(disk.perform(order).unwrap());
     disk.serve(&mut queue);
@@ -255,6 +255,27 @@ fn what_is_not_wanted_any_more_is_removed_also_when_it_is_being_written() {
     queue.push(rows(4));
     assert_eq!((queue.is_idle(), queue.memory(), queue.first_untold()), (true, 0, None));
     assert_eq!(warnings(&mut queue), [""; 0], "what nobody wants is no loss");
+}
+
+#[test]
+fn rows_before_a_checkpoint_that_are_given_up_are_counted_wherever_they_lie() {
+    for held_up in [false, true] {
+        let (mut queue, mut disk) = (RowQueue::new(PLENTY), Disk::default());
+        let mut pushed = push(&mut queue, &mut disk, 6 * PAGE);
+        while held_up && queue.order().is_none() {
+            queue.push(rows(4));
+            pushed += 1;
+        }
+        queue.told(10);
+        let kept = pushed;
+        queue.push(rows(4));
+        queue.give_up(kept);
+        let warning = format!(
+            "{} metric rows were dropped: the attempt was given up before the coordinator took them",
+            (kept - 10) * 4
+        );
+        assert_eq!(warnings(&mut queue), [warning]);
+    }
 }
 
 #[test]
