@@ -182,7 +182,7 @@ impl Ledger {
     }
 
     /// Something that the user should know.
-    pub fn note(&mut self, attempt: AttemptId, note: Note) {
+    pub(crate) fn note(&mut self, attempt: AttemptId, note: Note) {
         self.with(attempt, |held| held.notes.push(note));
     }
 
