@@ -238,7 +238,9 @@ fn spooled(case: &mut Case, reports: usize) -> Vec<SpoolOrder> {
     for _ in 0..reports {
         let mut actions = case.handle(rows(100));
         while let Some(Action::Spool(A, order)) = actions.pop() {
-            actions.extend(case.handle(Input::Spool(A, SpoolEvent::Written { bytes: 1 })));
+            if let SpoolOrder::Write { .. } = order {
+                actions.extend(case.handle(Input::Spool(A, SpoolEvent::Written { bytes: 1 })));
+            }
             orders.push(order);
         }
     }
@@ -251,7 +253,7 @@ fn rows_go_to_the_disk_only_where_there_is_a_spool_and_the_coordinator_does_not_
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     assert_eq!(spooled(&mut case, 1_000), []);
 
-    let mut case = Case::connected_with_spool(1);
+    let mut case = Case::connected_with_spool(1, 1 << 30);
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     for sequence in 1..=1_000 {
         assert_eq!(spooled(&mut case, 1), []);
@@ -263,6 +265,19 @@ fn rows_go_to_the_disk_only_where_there_is_a_spool_and_the_coordinator_does_not_
     assert!(orders.len() > 3, "{} pages", orders.len());
     assert!(orders.iter().all(|order| matches!(order, SpoolOrder::Write { .. })));
     assert!(case.agent.rows_memory() < 2 << 20, "{} bytes", case.agent.rows_memory());
+}
+
+#[test]
+fn an_attempt_has_the_share_of_the_disk_that_its_slots_are_of_the_workers() {
+    for (ranks, pages) in [(1, 2), (3, 6)] {
+        let mut case = Case::connected_with_spool(4, 8);
+        case.hear(ToWorker::Launch(Box::new(launch(A, ranks))));
+        // Each page takes 1.
+        let orders = spooled(&mut case, 2_000);
+        let written = orders.iter().filter(|order| matches!(order, SpoolOrder::Write { .. })).count();
+        let removed = orders.iter().filter(|order| matches!(order, SpoolOrder::Remove { .. })).count();
+        assert!(written > pages && written - removed == pages, "{written} written, {removed} removed");
+    }
 }
 
 #[test]
@@ -293,7 +308,7 @@ fn a_checkpoint_whose_rows_take_long_is_told_in_a_session_that_is_up() {
 
 #[test]
 fn rows_of_a_long_absence_are_told_once_and_in_order_and_the_end_after_them() {
-    let mut case = Case::connected_with_spool(1);
+    let mut case = Case::connected_with_spool(1, 1 << 30);
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     case.handle(Input::SessionLost(case.session()));
     let mut disk = VecDeque::new();

@@ -223,14 +223,11 @@ fn an_attempt_with_many_rows_does_not_hold_up_another_and_all_together_fill_one_
 fn an_attempt_is_not_forgotten_while_the_disk_writes_its_rows() {
     let mut ledger = Ledger::default().with_spool(u64::MAX);
     ledger.admit(A, 1);
-    let reports = loop {
-        ledger.rows(A, row(1));
-        match ledger.spool_orders().next() {
-            Some((A, SpoolOrder::Write { reports, .. })) => break reports,
-            None => {}
-            other => panic!("{other:?}"),
-        }
-    };
+    let order = (0..100_000).find_map(|step| {
+        ledger.rows(A, row(step));
+        ledger.spool_orders().next()
+    });
+    let Some((A, SpoolOrder::Write { reports, .. })) = order else { panic!("{order:?}") };
     ledger.release(A);
     ledger.ended(A, Err(common::FailureCause::Preempted));
     assert_eq!(ledger.forget(), []);

@@ -30,10 +30,10 @@ impl Case {
         Self::new(slots).welcomed()
     }
 
-    /// One that was just welcomed, with more disk than it needs.
-    pub fn connected_with_spool(slots: u32) -> Self {
+    /// One that was just welcomed, with so much of the disk for rows.
+    pub fn connected_with_spool(slots: u32, bytes: u64) -> Self {
         let case = Self::new(slots);
-        Self { agent: case.agent.with_spool(1 << 30), ..case }.welcomed()
+        Self { agent: case.agent.with_spool(bytes), ..case }.welcomed()
     }
 
     fn welcomed(self) -> Self {
