@@ -1,6 +1,7 @@
 //! Rows that trainers report while the coordinator is away for long.
 
 use std::fs;
+use std::time::Duration;
 
 use common::report::Report;
 use common::result::MetricRow;
@@ -15,6 +16,9 @@ const REPORTS: u64 = 3_000;
 
 /// Rows of one of them.
 const ROWS: u64 = 100;
+
+/// Long enough for a loaded machine; a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Memory that the agent may use for them.
 const MEMORY: u64 = 2 << 20;
@@ -58,6 +62,11 @@ struct Heard {
 
 /// Acknowledges what comes until the end, or until so many reports came.
 async fn hear(fake: &mut Fake, reports: usize) -> Heard {
+    let heard = tokio::time::timeout(PATIENCE, hear_all(fake, reports));
+    heard.await.expect("the end in time")
+}
+
+async fn hear_all(fake: &mut Fake, reports: usize) -> Heard {
     let mut heard = Heard::default();
     while heard.sequences.len() < reports && !heard.ended {
         match fake.next().await {
