@@ -104,22 +104,33 @@ impl Fake {
 
     /// Waits for a session and welcomes it.
     pub async fn hello(&mut self) -> Hello {
-        let mut open =
-            tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("a session").unwrap();
-        // Those before the newest were given up by the agent while the test did not look.
-        while let Ok(newer) = self.sessions.try_recv() {
-            open = newer;
-        }
-        self.open = Some(open);
-        let FromWorker::Hello(hello) = self.next().await else { panic!("a session begins with a hello") };
-        self.tell(ToWorker::Welcome {
+        let welcomed = async {
+            loop {
+                // One that the agent gave up while the test did not look is passed over.
+                if let Some(hello) = self.welcome_next().await {
+                    return hello;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, welcomed).await.expect("a session that is open")
+    }
+
+    /// Welcomes the next session. `None` if it is over.
+    async fn welcome_next(&mut self) -> Option<Hello> {
+        let mut open = self.sessions.recv().await.unwrap();
+        let first = open.inbound.message().await.ok()??;
+        let FromWorker::Hello(hello) = first.try_into().unwrap() else {
+            panic!("a session begins with a hello")
+        };
+        let welcome = ToWorker::Welcome {
             lease: self.lease,
             heartbeat: Duration::from_millis(50),
             version: "test".to_owned(),
             current: self.current(&hello.attempts),
-        })
-        .await;
-        hello
+        };
+        open.outbound.send(Ok(welcome.into())).await.ok()?;
+        self.open = Some(open);
+        Some(hello)
     }
 
     pub async fn tell(&mut self, message: ToWorker) {
