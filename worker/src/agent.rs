@@ -13,7 +13,10 @@ use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, Sessi
 use common::timeouts::Timeouts;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
-use worker_core::{Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings};
+use worker_core::{
+    Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings, Spool, SpoolEvent,
+    SpoolOrder,
+};
 
 use crate::attempt::{self, Context, log_file};
 use crate::blobs::Blobs;
@@ -23,6 +26,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
 use crate::session::{self, Session, SessionLost};
+use crate::spool;
 use crate::warm::Pool;
 
 /// Bytes of a log in one message.
@@ -69,25 +73,29 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let channel = session::channel(&config.coordinator)
         .map_err(|source| AgentError::Url { url: config.coordinator.clone(), source })?;
     let (events, inbox) = mpsc::channel(1024);
+    // Of each attempt at most one answer is awaited.
+    let (spooled, answers) = mpsc::unbounded_channel();
     let trainers = Pool::start(&config);
     let timeouts = Timeouts::default();
     let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit, timeouts };
+    let agent = Agent::new(settings).with_spool(Spool::of(config.spool_mib << 20));
     let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
     let mut shell = Shell {
         context,
         channel,
         identity,
-        agent: Agent::new(settings),
+        agent,
         clock: Clock::start(),
         orders: BTreeMap::new(),
         link: Link::None,
         session: SessionNumber::default(),
+        spooled,
     };
     for found in remains {
         shell.salvage(found);
     }
-    let outcome = shell.serve(inbox, shutdown).await;
+    let outcome = shell.serve(inbox, answers, shutdown).await;
     shell.context.trainers.end().await;
     outcome
 }
@@ -124,6 +132,7 @@ struct Shell {
     orders: BTreeMap<AttemptId, mpsc::UnboundedSender<AttemptOrder>>,
     link: Link,
     session: SessionNumber,
+    spooled: mpsc::UnboundedSender<(AttemptId, SpoolEvent)>,
 }
 
 impl Shell {
@@ -152,6 +161,7 @@ impl Shell {
     async fn serve(
         &mut self,
         mut inbox: mpsc::Receiver<(AttemptId, AttemptEvent)>,
+        mut answers: mpsc::UnboundedReceiver<(AttemptId, SpoolEvent)>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
         tokio::pin!(shutdown);
@@ -165,6 +175,7 @@ impl Shell {
                     Input::Shutdown
                 }
                 Some((attempt, event)) = inbox.recv() => Input::Attempt(attempt, event),
+                Some((attempt, event)) = answers.recv() => Input::Spool(attempt, event),
                 step = next(&mut self.link) => self.connect(step)?,
                 () = tokio::time::sleep(due) => Input::Timer,
             };
@@ -250,6 +261,7 @@ impl Shell {
                     tokio::spawn(send_log(path, request, session.sender()));
                 }
             }
+            Action::Spool(attempt, order) => self.spool(attempt, order),
             Action::Exit => return Going::Away,
         }
         Going::On
@@ -267,6 +279,17 @@ impl Shell {
             // One that is about to end takes no orders.
             drop(orders.send(order));
         }
+    }
+
+    /// Moves rows where a disk that is slow, or never answers, holds up nobody.
+    fn spool(&self, attempt: AttemptId, order: SpoolOrder) {
+        let (folder, spooled) = (self.context.folder(attempt), self.spooled.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Some(event) = spool::perform(&folder, order) {
+                // Nobody hears it when the agent ends.
+                drop(spooled.send((attempt, event)));
+            }
+        });
     }
 
     fn hello(&self, session: SessionNumber, attempts: Vec<AttemptReport>) -> Hello {

@@ -52,6 +52,8 @@ pub struct Config {
     pub reconnect_limit: Duration,
     /// Size of the cache in MiB.
     pub cache_mib: u64,
+    /// Disk for metric rows that wait for the coordinator, in MiB; 0 for none.
+    pub spool_mib: u64,
 }
 
 /// A line of a rank's log that says something about the worker.
@@ -86,6 +88,14 @@ pub enum InvalidConfig {
     WarmTrainers {
         /// Trainers.
         warm: u32,
+        /// Slots.
+        slots: u32,
+    },
+    /// An attempt on one slot could keep less than it is worth.
+    #[error("`spool-mib` is {spool_mib}; it is 0, or at least 1 for each of the {slots} slots")]
+    Spool {
+        /// Its size.
+        spool_mib: u64,
         /// Slots.
         slots: u32,
     },
@@ -127,6 +137,9 @@ impl Config {
         }
         if let Some(warm) = self.warm_trainers.filter(|&warm| warm > self.slots * 2) {
             return Err(InvalidConfig::WarmTrainers { warm, slots: self.slots });
+        }
+        if self.spool_mib > 0 && self.spool_mib < u64::from(self.slots) {
+            return Err(InvalidConfig::Spool { spool_mib: self.spool_mib, slots: self.slots });
         }
         Patterns::new(&self.log_patterns)?;
         let Some(authority) = authority(&self.coordinator) else {

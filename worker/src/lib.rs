@@ -18,6 +18,7 @@ mod leftovers;
 mod proc;
 mod process;
 mod session;
+mod spool;
 mod warm;
 
 pub use agent::{AgentError, run};

@@ -1,4 +1,4 @@
-//! `cargo xtask mutants`: breaks the core of the coordinator in known ways, one at a time, and shows which
+//! `cargo xtask mutants`: breaks the cores of the coordinator and of the agent in known ways, one at a time, and shows which
 //! test notices.
 //!
 //! A mutant is a piece of source and what replaces it, in `coordinator/core/tests/mutants.txt`. It is applied to a copy of
@@ -22,7 +22,7 @@ const LIST: &str = "coordinator/core/tests/mutants.txt";
 const TABLE: &str = "coordinator/core/tests/MUTANTS.md";
 
 /// Crates whose tests must notice.
-const CRATES: [&str; 1] = ["coordinator-core"];
+const CRATES: [&str; 2] = ["coordinator-core", "worker-core"];
 
 /// A mutant under which the tests run for longer than this is caught: it hangs.
 const LIMIT: Duration = Duration::from_secs(600);

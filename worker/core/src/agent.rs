@@ -7,7 +7,8 @@ use common::session::{AttemptEnd, FromWorker, Launch, ToWorker};
 use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
 
-use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber};
+use crate::notes::Note;
+use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber, Spool};
 
 /// Pause before the first try to dial again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -87,6 +88,14 @@ impl Agent {
         }
     }
 
+    /// An agent that may keep metric rows on the disk while the coordinator does not take them; an attempt's share is that of its
+    /// slots. Without, they wait in memory.
+    pub fn with_spool(mut self, spool: Spool) -> Self {
+        let bytes = spool.bytes / u64::from(self.settings.slots.max(1));
+        self.ledger = self.ledger.with_spool(Spool { bytes, ..spool });
+        self
+    }
+
     /// Takes one input at time `now`.
     ///
     /// Before anything else it looks at the lease: an agent that was stopped, with its machine or alone, must not let trainers
@@ -110,13 +119,18 @@ impl Agent {
                 }
                 self.lost(now, session);
             }
-            Input::Attempt(attempt, event) => self.hear(attempt, event, &mut actions),
+            Input::Attempt(attempt, event) => self.hear(now, attempt, event, &mut actions),
+            Input::Spool(attempt, event) => self.ledger.spooled(attempt, event),
             Input::Remains(attempt) => self.ledger.admit_remains(attempt),
             Input::Timer => {}
             Input::Shutdown => self.shut_down(&mut actions),
         }
         self.keep_in_touch(now, &mut actions);
         self.start_waiting(now, &mut actions);
+        if let Link::Up(up) = &self.link {
+            self.ledger.hurry(now, up.hello);
+        }
+        actions.extend(self.ledger.spool_orders().map(|(attempt, order)| Action::Spool(attempt, order)));
         if self.stopping && self.ledger.alive().is_empty() {
             actions.push(Action::Exit);
         }
@@ -145,6 +159,11 @@ impl Agent {
             }
             Link::Down { .. } | Link::Dialling { .. } => Vec::new(),
         }
+    }
+
+    /// Memory that metric rows take, about.
+    pub fn rows_memory(&self) -> usize {
+        self.ledger.rows_memory()
     }
 
     /// Whether it holds nothing.
@@ -335,7 +354,7 @@ impl Agent {
         self.waiting.iter().any(|launch| launch.attempt == attempt)
     }
 
-    fn hear(&mut self, attempt: AttemptId, event: AttemptEvent, actions: &mut Vec<Action>) {
+    fn hear(&mut self, now: Duration, attempt: AttemptId, event: AttemptEvent, actions: &mut Vec<Action>) {
         match event {
             AttemptEvent::Rendezvous(address) => self.ledger.rendezvous(attempt, address),
             AttemptEvent::Progress(progress) => {
@@ -345,12 +364,11 @@ impl Agent {
                 }
             }
             AttemptEvent::Metrics(rows) => self.ledger.rows(attempt, rows),
-            AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(attempt, checkpoint),
+            AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(now, attempt, checkpoint),
             AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
-            AttemptEvent::Warning(message) => self.ledger.warning(attempt, message),
+            AttemptEvent::Warning(message) => self.ledger.note(attempt, Note::Warning(message)),
             AttemptEvent::Incident { rank, pattern, line, quarantine } => {
-                self.ledger
-                    .incident(attempt, FromWorker::Incident { attempt, rank, pattern, line, quarantine });
+                self.ledger.note(attempt, Note::Incident { rank, pattern, line, quarantine });
             }
             AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
             AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),

@@ -4,31 +4,55 @@
 //! acknowledged. Each new session is told everything again, in an order that the coordinator relies on:
 //! the end of an attempt comes after its checkpoints and rows. Until a session was told the end, reports in
 //! that session call the attempt running.
+//!
+//! A checkpoint comes after the rows that were measured before it. So whoever goes on from a checkpoint that was committed leaves no
+//! gap in the curves, though this agent, or its machine, is lost with what it has not told. But it does not wait long for
+//! them: after days without a coordinator there are rows for minutes, and what was computed is worth more than its curves.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, AttemptReport, AttemptState, FromWorker};
 use common::{AttemptId, Digest};
 
-/// Rows kept of one attempt while the coordinator is away.
-const MAX_UNACKNOWLEDGED_ROWS: usize = 1_000_000;
+use crate::notes::{Note, Notes};
+use crate::rows::{RowQueue, Spool};
+use crate::{SpoolEvent, SpoolOrder};
+
+/// Reports of rows, of all attempts together, that a session is told before one of them is acknowledged. What is more urgent, like a
+/// heartbeat, waits behind so many at most, however many rows there are. A coordinator queues twice as many messages for a session, so
+/// no acknowledgement is dropped.
+const WINDOW: usize = 128;
+
+/// How long a session is told rows before a checkpoint that comes after them is told all the same. Well below the time that a
+/// coordinator leaves an attempt to yield at a checkpoint (60 s).
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Something true of an attempt that the coordinator must hear. A newer one under the same key replaces an older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum FactKey {
     Rendezvous,
     Damaged(Digest),
-    Checkpoint,
-    Warning(usize),
-    Dropped,
-    Incident(usize),
     Log(u32),
 }
 
 #[derive(Debug)]
 struct Fact {
     message: FromWorker,
+    told: bool,
+}
+
+/// The newest checkpoint of an attempt.
+#[derive(Debug)]
+struct Saved {
+    checkpoint: Checkpoint,
+    /// Newest report of rows that were measured before it.
+    rows: u64,
+    /// Since when one has waited to be told.
+    since: Duration,
+    /// It waits for its rows no longer.
+    overdue: bool,
     told: bool,
 }
 
@@ -46,21 +70,25 @@ struct Held {
     /// The coordinator wants no more of it.
     released: bool,
     facts: BTreeMap<FactKey, Fact>,
-    rows: VecDeque<(u64, Vec<MetricRow>)>,
-    unacknowledged_rows: usize,
-    dropped_rows: usize,
-    next_sequence: u64,
-    /// Newest sequence number that the present session was told.
-    told_sequence: u64,
+    notes: Notes,
+    rows: RowQueue,
+    saved: Option<Saved>,
 }
 
 /// Every attempt that the worker holds.
 #[derive(Debug, Default)]
 pub struct Ledger {
     held: BTreeMap<AttemptId, Held>,
+    /// What the disk takes of the rows of an attempt, for each of its ranks.
+    spool: Spool,
 }
 
 impl Ledger {
+    /// One that may keep rows on the disk: so much for each rank.
+    pub fn with_spool(self, spool: Spool) -> Self {
+        Self { spool, ..self }
+    }
+
     /// Takes an attempt in. Its slots count as used from now on. False if it is known.
     pub fn admit(&mut self, attempt: AttemptId, ranks: u32) -> bool {
         if self.held.contains_key(&attempt) {
@@ -75,11 +103,12 @@ impl Ledger {
             end_told: false,
             released: false,
             facts: BTreeMap::new(),
-            rows: VecDeque::new(),
-            unacknowledged_rows: 0,
-            dropped_rows: 0,
-            next_sequence: 1,
-            told_sequence: 0,
+            notes: Notes::default(),
+            rows: RowQueue::new(Spool {
+                bytes: self.spool.bytes.saturating_mul(u64::from(ranks)),
+                ..self.spool
+            }),
+            saved: None,
         };
         self.held.insert(attempt, held);
         true
@@ -132,9 +161,21 @@ impl Ledger {
         self.with(attempt, |held| held.step = held.step.max(step));
     }
 
-    /// A checkpoint is stored.
-    pub fn checkpoint(&mut self, attempt: AttemptId, checkpoint: Checkpoint) {
-        self.fact(attempt, FactKey::Checkpoint, FromWorker::CheckpointStored { attempt, checkpoint });
+    /// A checkpoint is stored, at time `now`.
+    pub fn checkpoint(&mut self, now: Duration, attempt: AttemptId, checkpoint: Checkpoint) {
+        self.with(attempt, |held| {
+            // One that takes the place of another has waited as long, or frequent ones would never be told.
+            let waits = held.saved.as_ref().filter(|saved| !saved.told);
+            let (since, overdue) = waits.map_or((now, false), |saved| (saved.since, saved.overdue));
+            held.saved = Some(Saved { checkpoint, rows: held.rows.newest(), since, overdue, told: false });
+        });
+    }
+
+    /// It is `now`, in a session that began at `begun`.
+    pub fn hurry(&mut self, now: Duration, begun: Duration) {
+        for saved in self.held.values_mut().filter_map(|held| held.saved.as_mut()) {
+            saved.overdue |= now >= saved.since.max(begun) + CHECKPOINT_PATIENCE;
+        }
     }
 
     /// A checkpoint did not load.
@@ -144,15 +185,8 @@ impl Ledger {
     }
 
     /// Something that the user should know.
-    pub fn warning(&mut self, attempt: AttemptId, message: String) {
-        let count = self.held.get(&attempt).map_or(0, |held| held.facts.len());
-        self.fact(attempt, FactKey::Warning(count), FromWorker::Warning { attempt, message });
-    }
-
-    /// A line of a rank's log says something about the worker.
-    pub fn incident(&mut self, attempt: AttemptId, incident: FromWorker) {
-        let count = self.held.get(&attempt).map_or(0, |held| held.facts.len());
-        self.fact(attempt, FactKey::Incident(count), incident);
+    pub(crate) fn note(&mut self, attempt: AttemptId, note: Note) {
+        self.with(attempt, |held| held.notes.push(note));
     }
 
     /// The log of a rank is stored.
@@ -162,33 +196,29 @@ impl Ledger {
 
     /// Rows were measured.
     pub fn rows(&mut self, attempt: AttemptId, rows: Vec<MetricRow>) {
-        let Some(held) = self.held.get_mut(&attempt) else { return };
-        let before = held.dropped_rows;
-        held.unacknowledged_rows += rows.len();
-        held.rows.push_back((held.next_sequence, rows));
-        held.next_sequence += 1;
-        while held.unacknowledged_rows > MAX_UNACKNOWLEDGED_ROWS {
-            let Some((_, rows)) = held.rows.pop_front() else { break };
-            held.unacknowledged_rows -= rows.len();
-            held.dropped_rows += rows.len();
-        }
-        let dropped = held.dropped_rows;
-        if dropped > before {
-            let message =
-                format!("{dropped} metric rows were dropped: the coordinator did not take them for too long");
-            self.fact(attempt, FactKey::Dropped, FromWorker::Warning { attempt, message });
-        }
+        self.with(attempt, |held| held.rows.push(rows));
     }
 
     /// The coordinator has every report up to `sequence`.
     pub fn acknowledge(&mut self, attempt: AttemptId, sequence: u64) {
-        self.with(attempt, |held| {
-            while held.rows.front().is_some_and(|&(first, _)| first <= sequence) {
-                if let Some((_, rows)) = held.rows.pop_front() {
-                    held.unacknowledged_rows -= rows.len();
-                }
-            }
-        });
+        self.with(attempt, |held| held.rows.acknowledge(sequence));
+    }
+
+    /// The disk did what [`Self::spool_orders`] asked for.
+    pub fn spooled(&mut self, attempt: AttemptId, event: SpoolEvent) {
+        self.with(attempt, |held| held.rows.hear(event));
+    }
+
+    /// What the disk is to do for attempts' rows.
+    pub fn spool_orders(&mut self) -> impl Iterator<Item = (AttemptId, SpoolOrder)> {
+        self.held.iter_mut().flat_map(|(&attempt, held)| {
+            std::iter::from_fn(move || held.rows.order()).map(move |order| (attempt, order))
+        })
+    }
+
+    /// Memory that metric rows take, about.
+    pub fn rows_memory(&self) -> usize {
+        self.held.values().map(|held| held.rows.memory()).sum()
     }
 
     /// The last process is gone: the slots are free.
@@ -206,16 +236,26 @@ impl Ledger {
 
     /// The coordinator wants no more of it.
     pub fn release(&mut self, attempt: AttemptId) {
-        self.with(attempt, |held| held.released = true);
+        self.with(attempt, |held| {
+            held.released = true;
+            // What an attempt measured after its last checkpoint is measured again. Rows before one that was told come before it,
+            // unless it was in a hurry.
+            let kept = held.saved.as_ref().filter(|saved| saved.told).map_or(0, |saved| saved.rows);
+            held.rows.give_up(kept);
+        });
     }
 
     /// A session begins: all is to be told again. Returns the state of each attempt, for the hello.
     pub fn begin_session(&mut self) -> Vec<AttemptReport> {
         for held in self.held.values_mut() {
             held.end_told = false;
-            held.told_sequence = 0;
+            held.notes.begin_session();
+            held.rows.begin_session();
             for fact in held.facts.values_mut() {
                 fact.told = false;
+            }
+            if let Some(saved) = &mut held.saved {
+                (saved.told, saved.overdue) = (false, false);
             }
         }
         self.reports()
@@ -240,29 +280,20 @@ impl Ledger {
     /// Hands what the present session was not told yet to `tell`, in order, until `tell` has no room (false).
     pub fn tell(&mut self, mut tell: impl FnMut(FromWorker) -> bool) {
         for (&attempt, held) in &mut self.held {
-            for fact in held.facts.values_mut().filter(|fact| !fact.told) {
-                if !tell(fact.message.clone()) {
-                    return;
-                }
-                fact.told = true;
+            if !held.tell_news(attempt, &mut tell) {
+                return;
             }
-            // What an attempt measured after it was given up is of no use to anyone.
-            if held.released {
-                continue;
+        }
+        let telling = self.held.values().filter(|held| held.rows.first_untold().is_some()).count();
+        let share = (WINDOW / telling.max(1)).max(1);
+        let mut in_flight: usize = self.held.values().map(|held| held.rows.in_flight()).sum();
+        for (&attempt, held) in self.held.iter_mut().filter(|(_, held)| !held.released) {
+            let before = held.rows.in_flight();
+            let window = share.min(before + WINDOW.saturating_sub(in_flight));
+            if !held.tell_results(attempt, window, &mut tell) {
+                return;
             }
-            let told = held.told_sequence;
-            for (sequence, rows) in held.rows.iter().filter(|&&(sequence, _)| sequence > told) {
-                if !tell(FromWorker::Metrics { attempt, sequence: *sequence, rows: rows.clone() }) {
-                    return;
-                }
-                held.told_sequence = *sequence;
-            }
-            if let Some(end) = held.end.as_ref().filter(|_| !held.end_told) {
-                if !tell(FromWorker::AttemptEnded { attempt, end: end.clone() }) {
-                    return;
-                }
-                held.end_told = true;
-            }
+            in_flight += held.rows.in_flight() - before;
         }
     }
 
@@ -270,7 +301,8 @@ impl Ledger {
     pub fn forget(&mut self) -> Vec<AttemptId> {
         let done = |held: &Held| {
             let over = held.end.is_some() || held.ranks == 0;
-            held.released && !held.alive && over && held.facts.values().all(|fact| fact.told)
+            // What the disk still writes would outlive the attempt's folder.
+            held.released && !held.alive && over && held.rows.is_idle() && !held.has_news()
         };
         let gone: Vec<AttemptId> =
             self.held.iter().filter(|(_, held)| done(held)).map(|(&attempt, _)| attempt).collect();
@@ -293,137 +325,62 @@ impl Ledger {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: AttemptId = AttemptId(1);
-
-    fn told(ledger: &mut Ledger) -> Vec<FromWorker> {
-        let mut messages = Vec::new();
-        ledger.tell(|message| {
-            messages.push(message);
-            true
-        });
-        messages
+impl Held {
+    /// Whether something is to be told beside rows, checkpoint and end.
+    fn has_news(&self) -> bool {
+        let over = self.end.is_some();
+        self.facts.values().any(|fact| !fact.told) || self.notes.is_due(over) || self.rows.has_warning(over)
     }
 
-    fn row(step: u64) -> Vec<MetricRow> {
-        vec![MetricRow { step, name: "loss".to_owned(), value: 1.0 }]
+    /// Tells everything but rows, checkpoint and end. False when `tell` has no room.
+    fn tell_news(&mut self, attempt: AttemptId, tell: &mut impl FnMut(FromWorker) -> bool) -> bool {
+        for fact in self.facts.values_mut().filter(|fact| !fact.told) {
+            if !tell(fact.message.clone()) {
+                return false;
+            }
+            fact.told = true;
+        }
+        let over = self.end.is_some();
+        self.notes.tell(attempt, over, tell)
+            && self.rows.warn_of_losses(over, |message| tell(FromWorker::Warning { attempt, message }))
     }
 
-    fn checkpoint(step: u64) -> Checkpoint {
-        Checkpoint { step, digest: Digest::of(&step.to_le_bytes()), bytes: 8 }
-    }
-
-    fn ended_attempt() -> Ledger {
-        let mut ledger = Ledger::default();
-        ledger.admit(A, 2);
-        ledger.rows(A, row(1));
-        ledger.checkpoint(A, checkpoint(1));
-        ledger.processes_gone(A);
-        ledger.ended(A, Ok(None));
-        ledger
-    }
-
-    #[test]
-    fn the_end_is_told_after_checkpoint_and_rows() {
-        let messages = told(&mut ended_attempt());
-        assert!(matches!(
-            messages[..],
-            [
-                FromWorker::CheckpointStored { .. },
-                FromWorker::Metrics { .. },
-                FromWorker::AttemptEnded { .. }
-            ]
-        ));
-    }
-
-    #[test]
-    fn a_new_session_calls_an_ended_attempt_running_until_it_was_told_the_rest() {
-        let mut ledger = ended_attempt();
-        told(&mut ledger);
-        assert!(matches!(ledger.reports()[0].state, AttemptState::Ended(_)));
-        let hello = ledger.begin_session();
-        assert!(matches!(hello[0].state, AttemptState::Running { .. }));
-        assert_eq!(told(&mut ledger).len(), 3);
-    }
-
-    #[test]
-    fn rows_are_told_again_until_acknowledged() {
-        let mut ledger = Ledger::default();
-        ledger.admit(A, 1);
-        ledger.rows(A, row(1));
-        ledger.rows(A, row(2));
-        assert_eq!(told(&mut ledger).len(), 2);
-        assert_eq!(told(&mut ledger).len(), 0);
-        ledger.acknowledge(A, 1);
-        ledger.begin_session();
-        let again = told(&mut ledger);
-        assert!(matches!(again[..], [FromWorker::Metrics { sequence: 2, .. }]), "{again:?}");
-    }
-
-    #[test]
-    fn a_message_without_room_is_told_next_time() {
-        let mut ledger = ended_attempt();
-        let mut room = 1;
-        ledger.tell(|_| {
-            room -= 1;
-            room >= 0
-        });
-        assert_eq!(told(&mut ledger).len(), 2);
-    }
-
-    #[test]
-    fn slots_are_used_until_the_processes_are_gone() {
-        let mut ledger = Ledger::default();
-        ledger.admit(A, 2);
-        ledger.release(A);
-        assert_eq!(ledger.slots_used(), 2);
-        assert_eq!(ledger.reports().len(), 1, "a released attempt that still holds slots is reported");
-        ledger.processes_gone(A);
-        assert_eq!(ledger.slots_used(), 0);
-        assert!(ledger.reports().is_empty());
-    }
-
-    #[test]
-    fn a_released_attempt_is_forgotten_once_its_logs_are_told() {
-        let mut ledger = ended_attempt();
-        ledger.log(A, 0, Digest::of(b"log"), 3);
-        ledger.release(A);
-        assert_eq!(ledger.forget(), []);
-        let messages = told(&mut ledger);
-        assert!(messages.iter().any(|message| matches!(message, FromWorker::LogStored { .. })));
-        assert_eq!(ledger.forget(), [A]);
-    }
-
-    #[test]
-    fn only_the_newest_checkpoint_is_told() {
-        let mut ledger = Ledger::default();
-        ledger.admit(A, 1);
-        ledger.checkpoint(A, checkpoint(1));
-        ledger.checkpoint(A, checkpoint(2));
-        let messages = told(&mut ledger);
-        assert_eq!(messages, [FromWorker::CheckpointStored { attempt: A, checkpoint: checkpoint(2) }]);
-    }
-
-    #[test]
-    fn remains_are_kept_until_their_logs_are_told_and_never_reported() {
-        let mut ledger = Ledger::default();
-        ledger.admit_remains(A);
-        assert!(ledger.reports().is_empty());
-        assert_eq!(ledger.forget(), []);
-        ledger.log(A, 0, Digest::of(b"log"), 3);
-        ledger.processes_gone(A);
-        assert_eq!(ledger.forget(), []);
-        assert_eq!(told(&mut ledger).len(), 1);
-        assert_eq!(ledger.forget(), [A]);
-    }
-
-    #[test]
-    fn an_attempt_is_admitted_once() {
-        let mut ledger = Ledger::default();
-        assert!(ledger.admit(A, 1));
-        assert!(!ledger.admit(A, 1));
+    /// Tells rows, at most `window` reports ahead of what is acknowledged, then checkpoint and end. False when `tell` has no room.
+    fn tell_results(
+        &mut self,
+        attempt: AttemptId,
+        window: usize,
+        tell: &mut impl FnMut(FromWorker) -> bool,
+    ) -> bool {
+        loop {
+            let untold = self.rows.first_untold();
+            let rows_told = |saved: &Saved| untold.is_none_or(|untold| untold > saved.rows);
+            if let Some(saved) = self.saved.as_mut().filter(|saved| !saved.told)
+                && (saved.overdue || rows_told(saved))
+            {
+                if !tell(FromWorker::CheckpointStored { attempt, checkpoint: saved.checkpoint.clone() }) {
+                    return false;
+                }
+                saved.told = true;
+            }
+            let Some(report) = self.rows.next(window) else { break };
+            let (sequence, rows) = (report.sequence, report.rows.clone());
+            if !tell(FromWorker::Metrics { attempt, sequence, rows }) {
+                return false;
+            }
+            self.rows.told(sequence);
+        }
+        // What lies on the disk, or behind the window, comes first.
+        if let Some(end) = self.end.as_ref().filter(|_| !self.end_told && self.rows.first_untold().is_none())
+        {
+            if !tell(FromWorker::AttemptEnded { attempt, end: end.clone() }) {
+                return false;
+            }
+            self.end_told = true;
+        }
+        true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,15 @@
 mod agent;
 mod lease;
 mod ledger;
+mod notes;
+mod rows;
+mod tally;
 mod words;
 
 pub use agent::{Agent, Settings};
 pub use lease::Lease;
 pub use ledger::Ledger;
-pub use words::{Action, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber};
+pub use rows::Spool;
+pub use words::{
+    Action, AttemptEvent, AttemptOrder, Input, LogRequest, RowReport, SessionNumber, SpoolEvent, SpoolOrder,
+};

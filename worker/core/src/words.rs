@@ -26,6 +26,8 @@ pub enum Input {
     Attempt(AttemptId, AttemptEvent),
     /// An attempt of an earlier agent on this folder: its logs are being stored, until [`AttemptEvent::ProcessesGone`].
     Remains(AttemptId),
+    /// The disk did what [`Action::Spool`] asked for.
+    Spool(AttemptId, SpoolEvent),
     /// [`crate::Agent::next_deadline`] has come.
     Timer,
     /// The worker is to stop.
@@ -52,8 +54,64 @@ pub enum Action {
     Order(AttemptId, AttemptOrder),
     /// Send a log.
     ReadLog(LogRequest),
+    /// Move metric rows of an attempt to its spool, or back. Its answer is an [`Input::Spool`], except to
+    /// [`SpoolOrder::Remove`]. There is none before [`crate::Agent::with_spool`].
+    Spool(AttemptId, SpoolOrder),
     /// Every process is gone, and there is no more to say: say goodbye and end.
     Exit,
+}
+
+/// Metric rows that were measured at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowReport {
+    /// Counts the reports of the attempt from 1.
+    pub sequence: u64,
+    /// The rows.
+    pub rows: Vec<MetricRow>,
+}
+
+/// What the spool of an attempt is to do. Orders for different pages may be carried out in any order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpoolOrder {
+    /// Write reports to a page of their own.
+    Write {
+        /// The page, which no other had before.
+        page: u64,
+        /// The reports.
+        reports: Vec<RowReport>,
+    },
+    /// Read a page, and remove it.
+    Read {
+        /// The page.
+        page: u64,
+    },
+    /// Remove a page. Not answered.
+    Remove {
+        /// The page.
+        page: u64,
+    },
+}
+
+/// What the spool of an attempt did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpoolEvent {
+    /// The page is written.
+    Written {
+        /// Its size.
+        bytes: u64,
+    },
+    /// The page cannot be written, and nothing of it is left.
+    NotWritten {
+        /// What it was to hold.
+        reports: Vec<RowReport>,
+        /// Why.
+        message: String,
+    },
+    /// The page is read and gone.
+    Read {
+        /// What it held; what was damaged is missing.
+        reports: Vec<RowReport>,
+    },
 }
 
 /// A reader wants the log of a rank.

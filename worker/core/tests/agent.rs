@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use common::FailureCause;
+use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptState, FromWorker, ToWorker};
-use worker_core::{Action, AttemptEvent, AttemptOrder, Input};
+use common::{Digest, FailureCause};
+use worker_core::{Action, AttemptEvent, AttemptOrder, Input, SpoolEvent, SpoolOrder};
 
 use support::{A, B, C, Case, LEASE, launch};
 
@@ -223,4 +225,136 @@ fn an_agent_that_is_asked_to_stop_ends_when_its_processes_are_gone() {
     assert_eq!(case.handle(Input::Shutdown), [Action::Order(A, AttemptOrder::Stop)]);
     assert_eq!(case.hear(ToWorker::Launch(Box::new(launch(C, 1)))), []);
     assert_eq!(case.handle(Input::Attempt(A, AttemptEvent::ProcessesGone)), [Action::Exit]);
+}
+
+fn rows(count: usize) -> Input {
+    let row = |step| MetricRow { step: step as u64, name: "loss".to_owned(), value: 0.5 };
+    Input::Attempt(A, AttemptEvent::Metrics((0..count).map(row).collect()))
+}
+
+/// Lets the attempt report so many rows; returns what the disk was asked to write.
+fn spooled(case: &mut Case, reports: usize) -> Vec<SpoolOrder> {
+    let mut orders = Vec::new();
+    for _ in 0..reports {
+        let mut actions = case.handle(rows(100));
+        while let Some(Action::Spool(A, order)) = actions.pop() {
+            if let SpoolOrder::Write { .. } = order {
+                actions.extend(case.handle(Input::Spool(A, SpoolEvent::Written { bytes: 1 })));
+            }
+            orders.push(order);
+        }
+    }
+    orders
+}
+
+#[test]
+fn rows_go_to_the_disk_only_where_there_is_a_spool_and_the_coordinator_does_not_take_them() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    assert_eq!(spooled(&mut case, 1_000), []);
+
+    let mut case = Case::connected_with_spool(1, 1 << 30);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    for sequence in 1..=1_000 {
+        assert_eq!(spooled(&mut case, 1), []);
+        assert!(matches!(case.told()[..], [FromWorker::Metrics { .. }]));
+        case.hear(ToWorker::MetricAck { attempt: A, sequence });
+    }
+    case.handle(Input::SessionLost(case.session()));
+    let orders = spooled(&mut case, 1_000);
+    assert!(orders.len() > 3, "{} pages", orders.len());
+    assert!(orders.iter().all(|order| matches!(order, SpoolOrder::Write { .. })));
+    assert!(case.agent.rows_memory() < 2 << 20, "{} bytes", case.agent.rows_memory());
+}
+
+#[test]
+fn an_attempt_has_the_share_of_the_disk_that_its_slots_are_of_the_workers() {
+    for (ranks, pages) in [(1, 2), (3, 6)] {
+        let mut case = Case::connected_with_spool(4, 8);
+        case.hear(ToWorker::Launch(Box::new(launch(A, ranks))));
+        // Each page takes 1.
+        let orders = spooled(&mut case, 2_000);
+        let written = orders.iter().filter(|order| matches!(order, SpoolOrder::Write { .. })).count();
+        let removed = orders.iter().filter(|order| matches!(order, SpoolOrder::Remove { .. })).count();
+        assert!(written > pages && written - removed == pages, "{written} written, {removed} removed");
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_rows_take_long_is_told_in_a_session_that_is_up() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    for _ in 0..1_000 {
+        case.handle(rows(1));
+    }
+    let checkpoint = Checkpoint { step: 1, digest: Digest::of(b""), bytes: 0 };
+    case.handle(Input::Attempt(A, AttemptEvent::Checkpoint(checkpoint)));
+    let is_checkpoint = |message: &FromWorker| matches!(message, FromWorker::CheckpointStored { .. });
+    let until = case.now + LEASE * 3;
+    let mut told = case.told();
+    while case.now < until {
+        assert!(!told.iter().any(is_checkpoint), "it comes after its rows");
+        if let Some(sequence) = case.heartbeat() {
+            case.hear(ToWorker::HeartbeatAck { sequence, current: vec![A] });
+        }
+        told = case.told();
+        if told.iter().any(is_checkpoint) {
+            return;
+        }
+        case.now = case.agent.next_deadline();
+    }
+    panic!("it was not told");
+}
+
+#[test]
+fn rows_of_a_long_absence_are_told_once_and_in_order_and_the_end_after_them() {
+    let mut case = Case::connected_with_spool(1, 1 << 30);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    case.handle(Input::SessionLost(case.session()));
+    let mut disk = VecDeque::new();
+    let mut memory = 0;
+    let mut input = |case: &mut Case, input| {
+        let mut actions = case.handle(input);
+        while let Some(Action::Spool(A, order)) = actions.pop() {
+            let event = match order {
+                SpoolOrder::Write { reports, .. } => {
+                    disk.push_back(reports);
+                    SpoolEvent::Written { bytes: 1 }
+                }
+                SpoolOrder::Read { .. } => SpoolEvent::Read { reports: disk.pop_front().unwrap() },
+                SpoolOrder::Remove { .. } => panic!("there is space for all"),
+            };
+            actions.extend(case.handle(Input::Spool(A, event)));
+        }
+        memory = memory.max(case.agent.rows_memory());
+        disk.len()
+    };
+    const REPORTS: u64 = 5_000;
+    for _ in 0..REPORTS {
+        input(&mut case, rows(100));
+    }
+    let pages = input(&mut case, Input::Attempt(A, AttemptEvent::Ended(Ok(None))));
+    assert!(pages > 30, "{pages} pages");
+
+    case.reconnect();
+    let welcome = case.welcome([A]);
+    input(&mut case, welcome);
+    let mut expected = 1;
+    loop {
+        let told = case.told();
+        assert!(!told.is_empty(), "{expected} of {REPORTS} are told");
+        for message in told {
+            if let FromWorker::Metrics { sequence, .. } = message {
+                assert_eq!(sequence, expected);
+                expected += 1;
+                let ack = case.message(ToWorker::MetricAck { attempt: A, sequence });
+                input(&mut case, ack);
+            } else {
+                assert_eq!(message, FromWorker::AttemptEnded { attempt: A, end: Ok(None) });
+                assert_eq!(expected, REPORTS + 1, "the end comes last");
+                assert!(memory < 2 << 20, "{memory} bytes");
+                return;
+            }
+        }
+    }
 }

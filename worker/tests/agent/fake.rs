@@ -104,17 +104,33 @@ impl Fake {
 
     /// Waits for a session and welcomes it.
     pub async fn hello(&mut self) -> Hello {
-        let open = tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("a session").unwrap();
-        self.open = Some(open);
-        let FromWorker::Hello(hello) = self.next().await else { panic!("a session begins with a hello") };
-        self.tell(ToWorker::Welcome {
+        let welcomed = async {
+            loop {
+                // One that the agent gave up while the test did not look is passed over.
+                if let Some(hello) = self.welcome_next().await {
+                    return hello;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, welcomed).await.expect("a session that is open")
+    }
+
+    /// Welcomes the next session. `None` if it is over.
+    async fn welcome_next(&mut self) -> Option<Hello> {
+        let mut open = self.sessions.recv().await.unwrap();
+        let first = open.inbound.message().await.ok()??;
+        let FromWorker::Hello(hello) = first.try_into().unwrap() else {
+            panic!("a session begins with a hello")
+        };
+        let welcome = ToWorker::Welcome {
             lease: self.lease,
             heartbeat: Duration::from_millis(50),
             version: "test".to_owned(),
             current: self.current(&hello.attempts),
-        })
-        .await;
-        hello
+        };
+        open.outbound.send(Ok(welcome.into())).await.ok()?;
+        self.open = Some(open);
+        Some(hello)
     }
 
     pub async fn tell(&mut self, message: ToWorker) {
@@ -309,6 +325,7 @@ impl Node {
             grace: Duration::from_millis(300),
             reconnect_limit: Duration::from_millis(200),
             cache_mib: 16,
+            spool_mib: 64,
         };
         change(&mut config);
         let (stop, stopped) = oneshot::channel();
@@ -342,6 +359,25 @@ impl Node {
 
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Files of rows that wait for the coordinator.
+    pub fn spooled(&self, attempt: AttemptId) -> Vec<PathBuf> {
+        let folder = self.folder.path().join("data/attempts").join(attempt.to_string()).join("spool");
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        files.sort();
+        files
+    }
+
+    /// Whether a script wrote a file into its `$HOME_OF_TEST`.
+    pub fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// Path of a file in `$HOME_OF_TEST`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Trainers that wait for a launch, as the agent remembers them.

@@ -6,6 +6,7 @@ mod fence;
 #[path = "../../core/tests/support/launch.rs"]
 mod launch;
 mod ranks;
+mod spool;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A simulated machine: a worker's real agent, and the attempts that it started, as the design says they behave.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::result::Checkpoint;
@@ -8,7 +8,7 @@ use common::session::{AttemptEnd, Launch};
 use common::spec::TrialSpec;
 use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
-use worker_core::{Agent, AttemptOrder, Settings};
+use worker_core::{Agent, AttemptOrder, RowReport, Settings, Spool, SpoolEvent};
 
 use crate::network::ConnId;
 
@@ -168,6 +168,9 @@ pub struct Node {
     /// Whether the coordinator accepted it, as far as the agent knows.
     pub open: bool,
     pub shares: BTreeMap<AttemptId, Share>,
+    /// Pages on its disk, and what the disk has to say, and when.
+    pub pages: BTreeMap<(AttemptId, u64), Vec<RowReport>>,
+    pub spooled: VecDeque<(u64, AttemptId, SpoolEvent)>,
     /// Every attempt that this agent started.
     pub started: BTreeSet<AttemptId>,
     /// Whether the agent was asked to stop.
@@ -197,6 +200,8 @@ impl Node {
             link: None,
             open: false,
             shares: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            spooled: VecDeque::new(),
             started: BTreeSet::new(),
             leaving: false,
             remains: BTreeSet::new(),
@@ -232,6 +237,8 @@ impl Node {
     pub fn crash(&mut self, slots: u32, off_until: u64) {
         let left = std::mem::take(&mut self.shares).into_keys();
         self.remains.extend(left);
+        self.pages.clear();
+        self.spooled.clear();
         self.started.clear();
         self.leaving = false;
         self.slots = slots;
@@ -245,5 +252,7 @@ impl Node {
 fn agent(slots: u32) -> Agent {
     // What it guesses must not take longer than a simulation does.
     let timeouts = Timeouts::of(Duration::from_millis(100));
-    Agent::new(Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts })
+    let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts };
+    // So that rows of a few steps fill a page.
+    Agent::new(settings).with_spool(Spool { bytes: 1 << 20, page: 250 })
 }

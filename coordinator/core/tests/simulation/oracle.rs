@@ -65,7 +65,8 @@ pub struct Oracle {
     /// Attempts that are over.
     ends: BTreeMap<AttemptId, End>,
     trials: BTreeMap<TrialId, Story>,
-    attempts: BTreeSet<AttemptId>,
+    /// Every attempt, and its trial.
+    attempts: BTreeMap<AttemptId, TrialId>,
     /// Shares whose ranks all succeeded or stopped at a checkpoint, as the workers know it; and of which rank 0
     /// succeeded.
     finished: BTreeMap<AttemptId, BTreeSet<u32>>,
@@ -84,7 +85,7 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 55] = [
+    const ALL: [&'static str; 57] = [
         "agent crashed",
         "attempt failed: charged",
         "attempt failed: free",
@@ -123,6 +124,8 @@ impl Seen {
         "remains",
         "reopened",
         "resubmitted",
+        "rows kept from a full disk",
+        "rows put on disk",
         "stalled",
         "stopped at a checkpoint",
         "succeeded",
@@ -167,7 +170,7 @@ impl Oracle {
             standing: Standing::default(),
             ends: BTreeMap::new(),
             trials: BTreeMap::new(),
-            attempts: BTreeSet::new(),
+            attempts: BTreeMap::new(),
             finished: BTreeMap::new(),
             done: BTreeSet::new(),
             started: BTreeSet::new(),
@@ -185,6 +188,11 @@ impl Oracle {
     /// Where an attempt was placed.
     pub fn placement(&self, attempt: AttemptId) -> Option<&Placement> {
         self.standing.placement(attempt)
+    }
+
+    /// Every attempt of a trial.
+    pub fn attempts_of(&self, trial: TrialId) -> impl Iterator<Item = AttemptId> {
+        self.attempts.iter().filter(move |&(_, &other)| other == trial).map(|(&attempt, _)| attempt)
     }
 
     /// First rank of the share that a worker has of an attempt.
@@ -366,7 +374,7 @@ impl Oracle {
     }
 
     fn start(&mut self, trial: TrialId, attempt: AttemptId) {
-        assert!(self.attempts.insert(attempt), "{attempt} was given out twice");
+        assert!(self.attempts.insert(attempt, trial).is_none(), "{attempt} was given out twice");
         let story = &self.trials[&trial];
         assert_eq!(story.stand, Stand::Open, "{trial} started and was not queued");
         for need in &story.needs {

@@ -259,14 +259,31 @@ impl World {
         }
     }
 
-    /// When a trial has its result, every row that the attempt measured is stored, once and in order.
+    /// When a checkpoint is committed, the rows before it are stored, for nobody would measure them again. When a trial has its
+    /// result, every row that the attempt measured is, once and in order, and its attempts together left one for each step.
     fn check_rows(&self, event: &Event) {
+        if let Event::CheckpointCommitted { trial, attempt, checkpoint, .. } = event {
+            let before = |row: &&MetricRow| row.step <= checkpoint.step;
+            let measured = self.measured.get(attempt).into_iter().flatten().filter(before);
+            let stored = self.stored(*attempt).filter(before);
+            assert!(stored.eq(measured), "rows of {attempt} before {checkpoint:?} of {trial}");
+        }
         if let Event::TrialEnded { trial, outcome: Outcome::Succeeded { result }, .. } = event {
             let attempt = AttemptId(result.metrics["attempt"] as u64);
-            let stored: Vec<&MetricRow> =
-                self.rows.get(&attempt).into_iter().flatten().flat_map(|(_, rows)| rows).collect();
-            let measured: Vec<&MetricRow> = self.measured.get(&attempt).into_iter().flatten().collect();
-            assert_eq!(stored, measured, "rows of {attempt}, which made the result of {trial}");
+            let measured = self.measured.get(&attempt).into_iter().flatten();
+            assert!(self.stored(attempt).eq(measured), "rows of {attempt}, which made the result of {trial}");
+            let spec = &self.cluster.trial(*trial).unwrap().spec;
+            if let TrialSpec::Train(_) = spec {
+                let attempts = self.oracle.attempts_of(*trial);
+                let left: BTreeSet<u64> =
+                    attempts.flat_map(|attempt| self.stored(attempt)).map(|row| row.step).collect();
+                assert!(left.into_iter().eq(1..=steps(spec)), "{trial} left a curve with a gap");
+            }
         }
+    }
+
+    /// Durable rows of an attempt, in order.
+    fn stored(&self, attempt: AttemptId) -> impl Iterator<Item = &MetricRow> {
+        self.rows.get(&attempt).into_iter().flat_map(|reports| reports.values().flatten())
     }
 }

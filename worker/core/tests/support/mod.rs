@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::AttemptId;
 use common::session::{AttemptReport, FromWorker, Launch, ToWorker};
 use common::timeouts::Timeouts;
-use worker_core::{Action, Agent, AttemptOrder, Input, SessionNumber, Settings};
+use worker_core::{Action, Agent, AttemptOrder, Input, SessionNumber, Settings, Spool};
 
 pub const A: AttemptId = AttemptId(1);
 pub const B: AttemptId = AttemptId(2);
@@ -29,7 +29,17 @@ impl Case {
 
     /// One that was just welcomed.
     pub fn connected(slots: u32) -> Self {
-        let mut case = Self::new(slots);
+        Self::new(slots).welcomed()
+    }
+
+    /// One that was just welcomed, with so much of the disk for rows.
+    pub fn connected_with_spool(slots: u32, bytes: u64) -> Self {
+        let case = Self::new(slots);
+        Self { agent: case.agent.with_spool(Spool::of(bytes)), ..case }.welcomed()
+    }
+
+    fn welcomed(self) -> Self {
+        let mut case = self;
         case.reconnect_dialled();
         case.handle(Input::SessionOpened(case.session));
         case.handle(case.welcome([]));
@@ -88,6 +98,7 @@ impl Case {
                 | Action::Start(_)
                 | Action::Order(..)
                 | Action::ReadLog(_)
+                | Action::Spool(..)
                 | Action::Exit => None,
             });
             if let Some(hello) = hello {
@@ -114,6 +125,7 @@ impl Case {
             | Action::Start(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         })
     }
@@ -127,6 +139,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         });
         started.collect()
@@ -141,6 +154,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Start(_)
             | Action::ReadLog(_)
+            | Action::Spool(..)
             | Action::Exit => None,
         });
         orders.collect()

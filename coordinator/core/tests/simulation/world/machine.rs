@@ -6,7 +6,7 @@ use common::result::Checkpoint;
 use common::session::{AttemptReport, FromWorker, Hello, PROTOCOL, SessionOrder};
 use common::{AttemptId, Digest, FailureCause, WorkerId};
 use rand::Rng;
-use worker_core::{Action, AttemptEvent, Input, SessionNumber};
+use worker_core::{Action, AttemptEvent, Input, SessionNumber, SpoolEvent, SpoolOrder};
 
 use super::{SLOTS, World};
 use crate::network::{Packet, Up};
@@ -27,6 +27,11 @@ impl World {
             self.tell_agent(id, Input::Remains(attempt));
             self.tell_agent(id, Input::Attempt(attempt, stored_log(attempt)));
             self.tell_agent(id, Input::Attempt(attempt, AttemptEvent::ProcessesGone));
+        }
+        while let Some((_, attempt, event)) =
+            self.nodes.get_mut(&id).unwrap().spooled.pop_front_if(|&mut (at, _, _)| at <= self.now)
+        {
+            self.tell_agent(id, Input::Spool(attempt, event));
         }
         // The agent first: what slept over its lease suspends before anything else goes on.
         let node = &self.nodes[&id];
@@ -151,6 +156,7 @@ impl World {
                     share.obey(now, order, pace);
                 }
             }
+            Action::Spool(attempt, order) => self.spool(id, attempt, order),
             Action::ReadLog(_) => {}
             Action::Exit => {
                 let conn = self.nodes[&id].link;
@@ -161,6 +167,33 @@ impl World {
                 self.crash_node(id, SLOTS[id.0 as usize], off);
             }
         }
+    }
+
+    /// The disk may be slow, and may have no room. What it has it keeps: what damage does is for the tests of its files.
+    fn spool(&mut self, id: WorkerId, attempt: AttemptId, order: SpoolOrder) {
+        let full = self.fault(0.2);
+        let at = self.now + self.rng.random_range(0..4);
+        let node = self.nodes.get_mut(&id).unwrap();
+        let event = match order {
+            SpoolOrder::Write { page: _, reports } if full => {
+                self.oracle.note("rows kept from a full disk");
+                SpoolEvent::NotWritten { reports, message: "no space".to_owned() }
+            }
+            SpoolOrder::Write { page, reports } => {
+                self.oracle.note("rows put on disk");
+                node.pages.insert((attempt, page), reports);
+                SpoolEvent::Written { bytes: 100 }
+            }
+            SpoolOrder::Read { page } => {
+                let reports = node.pages.remove(&(attempt, page)).expect("a page that was written");
+                SpoolEvent::Read { reports }
+            }
+            SpoolOrder::Remove { page } => {
+                node.pages.remove(&(attempt, page)).expect("a page that was written");
+                return;
+            }
+        };
+        node.spooled.push_back((at, attempt, event));
     }
 
     /// How long an attempt that is asked to stop goes on: mostly not long, and sometimes for ever.
