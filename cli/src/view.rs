@@ -233,6 +233,22 @@ impl From<v1::Attempt> for Attempt {
     }
 }
 
+/// A checkpoint that is kept.
+#[derive(Debug, Serialize)]
+pub struct Checkpoint {
+    pub step: u64,
+    pub bytes: u64,
+    /// Mean negative log-likelihood of held-out images.
+    pub score: Option<f64>,
+}
+
+impl From<v1::Checkpoint> for Checkpoint {
+    fn from(wire: v1::Checkpoint) -> Self {
+        let v1::Checkpoint { step, digest: _, bytes, score } = wire;
+        Self { step, bytes, score }
+    }
+}
+
 /// Everything of one trial.
 #[derive(Debug, Serialize)]
 pub struct TrialDetail {
@@ -242,6 +258,8 @@ pub struct TrialDetail {
     pub history: Vec<Attempt>,
     pub checkpoint_steps: Vec<u64>,
     pub pinned_steps: Vec<u64>,
+    pub best_step: Option<u64>,
+    pub checkpoints: Vec<Checkpoint>,
     pub warnings: Vec<String>,
     pub metrics: BTreeMap<String, f64>,
     pub artifacts: Vec<Artifact>,
@@ -256,6 +274,8 @@ impl From<v1::GetTrialResponse> for TrialDetail {
             history: wire.attempts.into_iter().map(Into::into).collect(),
             checkpoint_steps: wire.checkpoints.iter().map(|checkpoint| checkpoint.step).collect(),
             pinned_steps: wire.pinned_steps,
+            best_step: wire.best_step,
+            checkpoints: wire.checkpoints.into_iter().map(Into::into).collect(),
             warnings: wire.warnings,
             metrics: result.metrics.into_iter().collect(),
             artifacts: result.artifacts.into_iter().map(Into::into).collect(),

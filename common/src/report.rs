@@ -106,6 +106,9 @@ pub enum Report {
         step: u64,
         /// The file. The agent deletes it when it is stored.
         path: PathBuf,
+        /// Mean negative log-likelihood of held-out images, of a trial that keeps its best checkpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        score: Option<f64>,
     },
     /// A file for the trial's users is complete. From rank 0.
     Artifact {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use common::result::{Artifact, Checkpoint, MetricRow, TrialResult};
+use common::result::{Artifact, Checkpoint, MetricRow, Score, TrialResult};
 use common::session::{
     AttemptEnd, AttemptReport, AttemptState, FromWorker, Hello, Launch, LogPart, Progress, SessionOrder,
     ToWorker,
@@ -80,8 +80,8 @@ fn narrow<T: TryFrom<i64>>(value: i64, field: &'static str) -> Converted<T> {
 
 impl From<Checkpoint> for v1::Checkpoint {
     fn from(checkpoint: Checkpoint) -> Self {
-        let Checkpoint { step, digest, bytes } = checkpoint;
-        Self { step, digest: digest.to_string(), bytes }
+        let Checkpoint { step, digest, bytes, score } = checkpoint;
+        Self { step, digest: digest.to_string(), bytes, score: score.map(Score::value) }
     }
 }
 
@@ -89,7 +89,8 @@ impl TryFrom<v1::Checkpoint> for Checkpoint {
     type Error = ConvertError;
 
     fn try_from(wire: v1::Checkpoint) -> Converted<Self> {
-        Ok(Self { step: wire.step, digest: digest(&wire.digest, "checkpoint.digest")?, bytes: wire.bytes })
+        let digest = digest(&wire.digest, "checkpoint.digest")?;
+        Ok(Self::new(wire.step, digest, wire.bytes).scored(wire.score.and_then(Score::new)))
     }
 }
 

@@ -9,7 +9,7 @@ use super::names_trial;
 use crate::args::{ClientArguments, StatusArguments};
 use crate::client::Client;
 use crate::error::Failure;
-use crate::view::{Experiment, Trial, TrialDetail};
+use crate::view::{Checkpoint, Experiment, Trial, TrialDetail};
 use crate::{out, text};
 
 #[derive(Serialize)]
@@ -64,6 +64,15 @@ fn trial_row(trial: &Trial, now: u64) -> [String; 6] {
     ]
 }
 
+/// A checkpoint, and why it is kept if not for being new: `40 (pinned, best with 0.4127)`.
+fn kept(detail: &TrialDetail, checkpoint: &Checkpoint) -> String {
+    let step = checkpoint.step;
+    let pinned = detail.pinned_steps.contains(&step).then(|| "pinned".to_owned());
+    let best = checkpoint.score.filter(|_| detail.best_step == Some(step));
+    let why: Vec<_> = pinned.into_iter().chain(best.map(|score| format!("best with {score:.4}"))).collect();
+    if why.is_empty() { step.to_string() } else { format!("{step} ({})", why.join(", ")) }
+}
+
 async fn trial(client: &mut Client, arguments: StatusArguments) -> Result<ExitCode, Failure> {
     let response = client.api.get_trial(GetTrialRequest { trial: arguments.target }).await;
     let detail: TrialDetail = client.answer(response)?.into();
@@ -82,10 +91,8 @@ async fn trial(client: &mut Client, arguments: StatusArguments) -> Result<ExitCo
         trial.slots.to_string()
     };
     page.push_str(&format!("  slots        {slots}\n"));
-    if !detail.checkpoint_steps.is_empty() {
-        let pinned = |step: &u64| if detail.pinned_steps.contains(step) { " (pinned)" } else { "" };
-        let steps: Vec<_> =
-            detail.checkpoint_steps.iter().map(|step| format!("{step}{}", pinned(step))).collect();
+    if !detail.checkpoints.is_empty() {
+        let steps: Vec<_> = detail.checkpoints.iter().map(|checkpoint| kept(&detail, checkpoint)).collect();
         page.push_str(&format!("  checkpoints  steps {}\n", steps.join(", ")));
     }
     for attempt in &detail.history {
@@ -113,4 +120,27 @@ async fn trial(client: &mut Client, arguments: StatusArguments) -> Result<ExitCo
     }
     out::line(&page)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::v1;
+
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_listed_with_why_they_are_kept() {
+        let checkpoint = |step, score| v1::Checkpoint { step, score, bytes: 1, ..v1::Checkpoint::default() };
+        let detail: TrialDetail = v1::GetTrialResponse {
+            checkpoints: vec![checkpoint(5, None), checkpoint(10, Some(0.41273)), checkpoint(15, Some(0.5))],
+            pinned_steps: vec![5, 10],
+            best_step: Some(10),
+            ..v1::GetTrialResponse::default()
+        }
+        .into();
+        let listed: Vec<_> = detail.checkpoints.iter().map(|held| kept(&detail, held)).collect();
+        assert_eq!(listed, ["5 (pinned)", "10 (pinned, best with 0.4127)", "15"]);
+        let json = serde_json::to_value(&detail).unwrap();
+        assert_eq!((&json["best_step"], &json["checkpoints"][1]["score"]), (&10.into(), &0.41273.into()));
+    }
 }

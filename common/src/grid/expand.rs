@@ -13,8 +13,8 @@ use super::recipe::RecipeLayer;
 use super::slots::Slots;
 use crate::plan::{Cell, Plan, PlannedTrial};
 use crate::spec::{
-    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, ShiftSpec, Task,
-    TrainMethod, TrainSpec, TrialSpec,
+    DataSpec, EVALUATION_NUMERICS, EvaluateSpec, ModelSpec, NUMERICS, OodSource, Predictor, RunPolicy,
+    Scoring, ShiftSpec, Task, TrainMethod, TrainSpec, TrialSpec,
 };
 use crate::{Digest, TrialKey};
 
@@ -214,11 +214,15 @@ impl<'a> Expansion<'a, '_> {
         predictor: Predictor,
         networks: Vec<TrainSpec>,
     ) -> Cell {
+        let policy = self.file.run.policy.clone();
+        let scoring = Scoring { samples: predictor.samples(), batch_size: self.file.evaluation_batch };
+        let keep_best = self.file.run.keep_best.as_ref().map(|_| scoring);
+        let training = RunPolicy { keep_best, ..policy.clone() };
         let several = networks.len() > 1;
         for (member, network) in networks.iter().enumerate() {
             let member = if several && member > 0 { format!(" member {member}") } else { String::new() };
             let label = format!("train {}{member}", place.words(&network.method));
-            self.add(TrialSpec::Train(network.clone()), label);
+            self.add(TrialSpec::Train(network.clone()), &training, label);
         }
         let evaluate = TrialSpec::Evaluate(EvaluateSpec {
             predictor,
@@ -235,15 +239,15 @@ impl<'a> Expansion<'a, '_> {
             model: place.model.name.clone(),
             method: place.method.label.value.clone(),
             seed: place.seed,
-            trial: self.add(evaluate, label),
+            trial: self.add(evaluate, &policy, label),
         }
     }
 
-    fn add(&mut self, spec: TrialSpec, label: String) -> TrialKey {
+    fn add(&mut self, spec: TrialSpec, policy: &RunPolicy, label: String) -> TrialKey {
         let key = spec.key();
         let next = self.trials.len();
         if *self.known.entry(key).or_insert(next) == next {
-            self.trials.push(PlannedTrial { spec, policy: self.file.run.clone(), label });
+            self.trials.push(PlannedTrial { spec, policy: policy.clone(), label });
         }
         key
     }

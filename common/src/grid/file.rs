@@ -5,10 +5,10 @@ use super::method::{self, Kind, MethodEntry};
 use super::pretrained;
 use super::read::{At, Located, Log, Section, Setting, Value, refuse_repeats};
 use super::recipe::RecipeLayer;
-use super::run;
+use super::run::{self, Run};
 use super::slots::{self, Slots};
 use crate::plan::default_project;
-use crate::spec::{ModelSpec, Pretrained, RunPolicy};
+use crate::spec::{ModelSpec, Pretrained};
 use crate::{ExperimentId, suggest};
 
 /// Seeds are exact in every language that reads the results as JSON numbers.
@@ -27,7 +27,7 @@ pub(super) struct GridFile {
     pub methods: Vec<MethodEntry>,
     pub overrides: Vec<Override>,
     pub excludes: Vec<Condition>,
-    pub run: RunPolicy,
+    pub run: Run,
     pub project: String,
     pub priority: i32,
     /// Images per forward pass and member of evaluations.
@@ -108,6 +108,7 @@ pub(super) fn read(log: &Log<'_>, mut root: Section<'_>) -> GridFile {
             .and_then(|value| read_evaluate(&value))
             .unwrap_or(DEFAULT_EVALUATION_BATCH),
     };
+    run::check_keep_best(log, &file.run, &file.data);
     if let Some(value) = pretrained {
         pretrained::read(log, &mut file.models, &value);
     }

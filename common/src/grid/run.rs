@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::read::{Located, Section, Value};
-use crate::spec::{Requirements, RunPolicy};
+use super::data::DataEntry;
+use super::read::{At, Located, Log, Section, Value};
+use crate::spec::{Requirements, RunPolicy, Task};
 
 /// Priorities that a file may ask for.
 const PRIORITIES: std::ops::RangeInclusive<i64> = -1_000..=1_000;
@@ -27,8 +28,17 @@ pub(super) fn priority(value: &Value<'_>) -> Option<Located<i32>> {
     Some(Located { value: i32::try_from(found.value).ok()?, at: found.at })
 }
 
+/// `[run]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Run {
+    /// Of every trial; how checkpoints are scored depends on the cell.
+    pub policy: RunPolicy,
+    /// Where the best checkpoint is asked for, if it is.
+    pub keep_best: Option<At>,
+}
+
 /// Reads `[run]`.
-pub(super) fn read(value: &Value<'_>) -> Option<RunPolicy> {
+pub(super) fn read(value: &Value<'_>) -> Option<Run> {
     let default = RunPolicy::default();
     let mut section = value.section()?;
     let steps = section.set("checkpoint-steps", |v| v.or_none(|v| v.integer(1..=u64::from(u32::MAX))));
@@ -36,14 +46,40 @@ pub(super) fn read(value: &Value<'_>) -> Option<RunPolicy> {
     let metrics = section.set("metrics-steps", |v| v.integer(1..=1_000_000));
     let failures = section.set("max-failures", |v| v.integer(1..=1_000));
     let requires = section.set("requires", requires);
+    let keep_best = section.set("keep-best", Value::boolean);
     section.finish();
-    Some(RunPolicy {
+    let policy = RunPolicy {
         checkpoint_steps: steps.or(default.checkpoint_steps)?,
         checkpoint_interval: interval.or(default.checkpoint_interval)?,
         metrics_steps: metrics.or(default.metrics_steps)?,
         max_failures: failures.or(default.max_failures)?,
         requires: requires.or(default.requires)?,
-    })
+        keep_best: None,
+    };
+    let keep_best = keep_best.located().filter(|asked| asked.value).map(|asked| asked.at);
+    Some(Run { policy, keep_best })
+}
+
+/// Checkpoints are compared by what they make of held-out images, so every data set has to have some.
+pub(super) fn check_keep_best(log: &Log<'_>, run: &Run, data: &[DataEntry]) {
+    let Some(at) = &run.keep_best else { return };
+    for entry in data {
+        let (label, Some(content)) = (&entry.label.value, &entry.content) else { continue };
+        let (message, hint) = match content.spec.set.task() {
+            Task::Regression => (
+                format!(
+                    "`keep-best` scores the classes of images held out by `validation`, and `{label}` has none"
+                ),
+                format!("drop `keep-best`, or give `{label}` a grid of its own"),
+            ),
+            Task::Classification if content.spec.validation == 0 => (
+                format!("`keep-best` scores images held out by `validation`, and `{label}` holds out none"),
+                format!("set `validation` in `[data.{label}]`, like `validation = 500`, or drop `keep-best`"),
+            ),
+            Task::Classification => continue,
+        };
+        log.problem(at, message, Some(hint));
+    }
 }
 
 fn requires(value: &Value<'_>) -> Option<Located<Requirements>> {

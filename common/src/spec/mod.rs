@@ -176,6 +176,19 @@ pub struct RunPolicy {
     /// What a worker must have to run it.
     #[serde(default, skip_serializing_if = "Requirements::is_empty")]
     pub requires: Requirements,
+    /// How each checkpoint of a train trial is scored, of one whose best checkpoint is kept beside the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_best: Option<Scoring>,
+}
+
+/// How a network in training predicts the images that are held out for validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Scoring {
+    /// Passes over each image, of methods that draw: as many as its evaluation makes.
+    pub samples: u32,
+    /// Images per forward pass and member.
+    pub batch_size: u32,
 }
 
 /// What a worker must have to run a trial. Nothing, unless said otherwise.
@@ -218,6 +231,7 @@ impl Default for RunPolicy {
             metrics_steps: 10,
             max_failures: 3,
             requires: Requirements::default(),
+            keep_best: None,
         }
     }
 }

@@ -113,7 +113,7 @@ impl World {
         self.now += 1;
         let leader = placement.leader().unwrap();
         let digest = Digest::of(&attempt.0.to_le_bytes());
-        let checkpoint = Checkpoint { step: attempt.0, digest, bytes: 1 };
+        let checkpoint = Checkpoint::new(attempt.0, digest, 1);
         self.handle(Input::CheckpointCommitted { worker: leader, attempt, checkpoint });
         let mut took = Duration::ZERO;
         for share in placement.shares() {

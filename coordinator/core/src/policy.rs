@@ -14,7 +14,8 @@ pub struct Policy {
     /// Judged only when a worker reports, and only for attempts that have reported a step: neither a
     /// broken connection nor a trial without steps is a stall.
     pub stall: Option<Duration>,
-    /// Checkpoints kept for a trial that has not succeeded. One that has keeps only its last.
+    /// Checkpoints kept for a trial that has not succeeded. One that has keeps only its last. Those that are pinned or
+    /// best come on top.
     pub checkpoints: NonZeroUsize,
     /// Time that an attempt has for stopping at a checkpoint. One that a user wants stopped, by a pause or a
     /// drain, is then stopped without; one whose slots another trial wants runs on.

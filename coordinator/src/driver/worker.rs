@@ -135,7 +135,7 @@ impl Driver {
         checkpoint: Checkpoint,
         turn: &mut Turn,
     ) {
-        let Checkpoint { step, digest, bytes } = checkpoint;
+        let Checkpoint { step, digest, bytes, score: _ } = checkpoint;
         if !self.is_stored(digest, bytes).await {
             // Nobody sends it again, and without it the trial would go on, or even end, as if it had made fewer steps.
             let message = format!("the checkpoint of step {step} was stored, and is not there any more");

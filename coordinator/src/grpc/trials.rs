@@ -26,6 +26,7 @@ fn details(view: &View<'_>, name: &str) -> Answer<(TrialId, v1::GetTrialResponse
         result: record.result().cloned().map(Into::into),
         warnings: Vec::new(),
         pinned_steps: view.cluster.pinned(id).map(|checkpoint| checkpoint.step).collect(),
+        best_step: record.best().map(|checkpoint| checkpoint.step),
     };
     Ok((id, response))
 }

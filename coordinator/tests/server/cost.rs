@@ -115,8 +115,7 @@ fn a_million_events(folder: &std::path::Path) {
 
 fn life(id: u64, planned: &common::plan::PlannedTrial) -> Vec<Event> {
     let (trial, attempt, at) = (TrialId(id), AttemptId(id), Millis(id));
-    let checkpoint =
-        |step| Checkpoint { step, digest: Digest::of(&(id * 10 + step).to_le_bytes()), bytes: 1 };
+    let checkpoint = |step| Checkpoint::new(step, Digest::of(&(id * 10 + step).to_le_bytes()), 1);
     let committed = |step| Event::CheckpointCommitted { trial, attempt, checkpoint: checkpoint(step), at };
     let dropped = |step| Event::CheckpointDropped {
         trial,

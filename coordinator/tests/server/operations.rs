@@ -1,5 +1,6 @@
 //! What an operator asks of the coordinator: pausing, priorities, draining, pins, and why something does not run.
 
+use common::result::Score;
 use common::session::{AttemptEnd, FromWorker, Hello, ToWorker};
 use common::{AttemptId, FailureCause};
 use proto::v1;
@@ -132,6 +133,27 @@ async fn a_higher_priority_goes_first_and_a_label_decides_where() {
     let trials = server.client().list_trials(request).await.unwrap().into_inner().trials;
     let (_, reasons) = explain(&server, &trials[0].id).await;
     assert!(reasons.iter().any(|reason| reason.contains("rack = r7")), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn the_best_checkpoint_is_kept_and_named_with_its_score() {
+    let server = Server::start().await;
+    let data = "[data.digits]\nvalidation = 100\n[run]\nkeep-best = true\n[[method]]";
+    let grid = GRID.replace("data = [\"digits\"]", "").replacen("[[method]]", data, 1);
+    server.submit(&grid).await.unwrap();
+    let mut worker = Worker::connect(&server, 1, 1).await;
+    let launch = worker.hear_launch().await;
+    assert!(launch.policy.keep_best.is_some());
+    for (step, score) in [(5, 0.7), (10, 0.4), (15, 0.6), (20, 0.5)] {
+        worker.scored_checkpoint(&server, launch.attempt, step, Score::new(score)).await;
+    }
+    worker.rows(launch.attempt, 1, &[(20, "held-out-nll", 0.5)]).await;
+    let trial = v1::GetTrialRequest { trial: launch.key.to_string() };
+    let details = server.client().get_trial(trial).await.unwrap().into_inner();
+    let kept: Vec<_> =
+        details.checkpoints.iter().map(|checkpoint| (checkpoint.step, checkpoint.score)).collect();
+    assert_eq!(kept, [(10, Some(0.4)), (15, Some(0.6)), (20, Some(0.5))]);
+    assert_eq!(details.best_step, Some(10));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::result::{Artifact, Checkpoint, MetricRow, TrialResult};
+use common::result::{Artifact, Checkpoint, MetricRow, Score, TrialResult};
 use common::session::{
     AttemptReport, AttemptState, FromWorker, Hello, Launch, PROTOCOL, SessionOrder, ToWorker,
 };
@@ -250,9 +250,19 @@ impl Worker {
 
     /// Stores a network as the trial's checkpoint.
     pub async fn checkpoint(&self, server: &Server, attempt: AttemptId, step: u64) -> Checkpoint {
+        self.scored_checkpoint(server, attempt, step, None).await
+    }
+
+    pub async fn scored_checkpoint(
+        &self,
+        server: &Server,
+        attempt: AttemptId,
+        step: u64,
+        score: Option<Score>,
+    ) -> Checkpoint {
         let bytes = format!("network of {attempt} after {step} steps").into_bytes();
         server.upload(&bytes).await.unwrap();
-        let checkpoint = Checkpoint { step, digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+        let checkpoint = Checkpoint::new(step, Digest::of(&bytes), bytes.len() as u64).scored(score);
         self.say(FromWorker::CheckpointStored { attempt, checkpoint: checkpoint.clone() }).await;
         checkpoint
     }

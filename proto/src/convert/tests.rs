@@ -75,3 +75,15 @@ fn an_unspecified_failure_is_refused() {
     let wire = v1::FailureCause::default();
     assert!(matches!(FailureCause::try_from(wire), Err(ConvertError::UnknownEnum { value: 0, .. })));
 }
+
+#[test]
+fn a_checkpoint_survives_the_wire_with_its_score_and_without() {
+    for score in [None, Score::new(0.1)] {
+        let checkpoint = Checkpoint::new(7, Digest::of(b"w"), 3).scored(score);
+        let stored = FromWorker::CheckpointStored { attempt: AttemptId(4), checkpoint };
+        assert_eq!(there_and_back(&stored), stored);
+    }
+    let digest = Digest::of(b"w").to_string();
+    let wire = v1::Checkpoint { step: 7, digest, bytes: 3, score: Some(f64::NAN) };
+    assert_eq!(Checkpoint::try_from(wire).unwrap().score, None, "what is not finite says nothing");
+}

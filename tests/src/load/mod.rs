@@ -330,5 +330,5 @@ async fn upload(channel: Channel) -> Checkpoint {
     let (digest, bytes) = (Digest::of(CHECKPOINT).to_string(), CHECKPOINT.len() as u64);
     let chunk = UploadChunk { digest: digest.clone(), bytes, data: CHECKPOINT.to_vec(), offset: 0 };
     WorkerSessionClient::new(channel).upload_blob(tokio_stream::once(chunk)).await.expect("an upload");
-    Checkpoint { step: 1, digest, bytes }
+    Checkpoint { step: 1, digest, bytes, score: None }
 }

@@ -287,7 +287,7 @@ fn a_checkpoint_whose_rows_take_long_is_told_in_a_session_that_is_up() {
     for _ in 0..1_000 {
         case.handle(rows(1));
     }
-    let checkpoint = Checkpoint { step: 1, digest: Digest::of(b""), bytes: 0 };
+    let checkpoint = Checkpoint::new(1, Digest::of(b""), 0);
     case.handle(Input::Attempt(A, AttemptEvent::Checkpoint(checkpoint)));
     let is_checkpoint = |message: &FromWorker| matches!(message, FromWorker::CheckpointStored { .. });
     let until = case.now + LEASE * 3;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use common::FailureCause;
 use common::beacon::{Beacon, Phase};
 use common::report::{Command, Report};
+use common::result::Score;
 use common::session::Progress;
 use common::spec::TrialSpec;
 use tokio::sync::mpsc;
@@ -301,8 +302,9 @@ impl<'a> Gang<'a> {
                 self.attempt.tell(AttemptEvent::Progress(progress)).await;
             }
             Report::Metrics { rows } => self.attempt.tell(AttemptEvent::Metrics(rows)).await,
-            Report::Checkpoint { step, path } => {
-                self.uploads.push(Upload::Checkpoint { step, path: self.work_dir(rank).join(path) });
+            Report::Checkpoint { step, path, score } => {
+                let (path, score) = (self.work_dir(rank).join(path), score.and_then(Score::new));
+                self.uploads.push(Upload::Checkpoint { step, path, score });
             }
             Report::Artifact { name, path } => {
                 self.uploads.push(Upload::Artifact { name, path: self.work_dir(rank).join(path) });

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use common::result::{Artifact, Checkpoint};
+use common::result::{Artifact, Checkpoint, Score};
 use common::{AttemptId, FailureCause};
 use proto::status::chain;
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ pub enum Upload {
         step: u64,
         /// The file.
         path: PathBuf,
+        /// How well it predicts, if that is known.
+        score: Option<Score>,
     },
     /// A file for the trial's users.
     Artifact {
@@ -212,10 +214,10 @@ impl Task {
         };
         let stored = self.context.blobs.store_watched(path, self.trouble(what.clone())).await;
         let error = match (upload, stored) {
-            (Upload::Checkpoint { step, .. }, Ok((digest, bytes))) => {
+            (Upload::Checkpoint { step, score, .. }, Ok((digest, bytes))) => {
                 self.failed = None;
                 tracing::debug!(step, bytes, "stored a checkpoint");
-                let checkpoint = Checkpoint { step, digest, bytes };
+                let checkpoint = Checkpoint::new(step, digest, bytes).scored(score);
                 drop(self.context.events.send((self.attempt, AttemptEvent::Checkpoint(checkpoint))).await);
                 return;
             }

@@ -11,7 +11,7 @@ mod spool;
 use std::time::Duration;
 
 use common::report::Report;
-use common::result::{Checkpoint, MetricRow};
+use common::result::{Checkpoint, MetricRow, Score};
 use common::session::{AttemptState, FromWorker, LogPart, ToWorker};
 use common::{AttemptId, Digest, FailureCause};
 
@@ -46,7 +46,7 @@ async fn the_end_comes_after_the_checkpoint_and_the_rows_and_names_the_artifacts
     let script = [
         "printf weights > final; printf table > predictions".to_owned(),
         say(&row(3)),
-        say(&Report::Checkpoint { step: 3, path: "final".into() }),
+        say(&Report::Checkpoint { step: 3, path: "final".into(), score: Some(0.5) }),
         say(&Report::Artifact { name: "predictions.safetensors".to_owned(), path: "predictions".into() }),
         say(&done()),
     ]
@@ -61,6 +61,7 @@ async fn the_end_comes_after_the_checkpoint_and_the_rows_and_names_the_artifacts
             FromWorker::Metrics { rows, .. } => order.push(format!("rows of step {}", rows[0].step)),
             FromWorker::CheckpointStored { checkpoint, .. } => {
                 assert_eq!(fake.blob(checkpoint.digest), b"weights");
+                assert_eq!(checkpoint.score, Score::new(0.5));
                 order.push(format!("checkpoint of step {}", checkpoint.step));
             }
             FromWorker::AttemptEnded { attempt: A, end } => break end.unwrap().unwrap(),
@@ -160,8 +161,7 @@ async fn a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used() {
     let _node = Node::start(&fake, 1, &script).await;
     fake.hello().await;
     let mut launch = launch(A, 0, 1, 1);
-    launch.restore =
-        vec![Checkpoint { step: 2, digest: bad, bytes: 11 }, Checkpoint { step: 1, digest: good, bytes: 11 }];
+    launch.restore = vec![Checkpoint::new(2, bad, 11), Checkpoint::new(1, good, 11)];
     fake.tell(ToWorker::Launch(Box::new(launch))).await;
     let damaged = fake.until(|message| matches!(message, FromWorker::CheckpointDamaged { .. })).await;
     assert!(matches!(damaged, FromWorker::CheckpointDamaged { digest, .. } if digest == bad));

@@ -142,7 +142,7 @@ async fn a_trial_that_is_asked_to_yield_is_preempted_after_its_checkpoint_is_sto
         say(&progress(4)),
         "read -r line; case $line in *yield*) ;; *) exit 8;; esac".to_owned(),
         "printf weights > last".to_owned(),
-        say(&Report::Checkpoint { step: 5, path: "last".into() }),
+        say(&Report::Checkpoint { step: 5, path: "last".into(), score: None }),
         say(&Report::Yielded { step: 5 }),
     ]
     .join("\n");

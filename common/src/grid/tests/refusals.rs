@@ -322,3 +322,40 @@ fn weights_to_start_from_are_for_resnets_of_the_grid_and_have_a_name_and_a_diges
         ]
     );
 }
+
+#[test]
+fn the_best_checkpoint_is_told_by_images_that_were_held_out() {
+    let rest = r#"[run]
+keep-best = true
+[[method]]
+kind = "deterministic"
+"#;
+    let data =
+        "[data.digits]\nvalidation = 100\n[data.plain]\nset = \"digits\"\n[data.cubic]\nvalidation = 100\n";
+    let text = SMALL.replace("data = [\"cifar-10\"]", "").replace("wrn-10-1", "mlp-2-8");
+    let found = problems(&format!("{text}{rest}{data}"));
+    let messages =
+        found.iter().map(|problem| (problem.key.as_str(), problem.message.as_str())).collect::<Vec<_>>();
+    assert_eq!(
+        messages,
+        [
+            (
+                "run.keep-best",
+                "`keep-best` scores images held out by `validation`, and `plain` holds out none"
+            ),
+            (
+                "run.keep-best",
+                "`keep-best` scores the classes of images held out by `validation`, and `cubic` has none"
+            ),
+        ]
+    );
+    let hint = "set `validation` in `[data.plain]`, like `validation = 500`, or drop `keep-best`";
+    assert_eq!(found[0].hint.as_deref(), Some(hint));
+    let named = complaints(rest);
+    assert_eq!(
+        named,
+        [
+            "2: run.keep-best: `keep-best` scores images held out by `validation`, and `cifar-10` holds out none"
+        ]
+    );
+}

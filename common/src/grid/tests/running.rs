@@ -35,6 +35,28 @@ fn project_priority_and_requirements_do_not_name_another_trial() {
 }
 
 #[test]
+fn keeping_the_best_names_no_other_trial_and_scores_as_the_evaluation_draws() {
+    let grid = |run: &str| {
+        let text =
+            grid("", run, "[[method]]\nkind = \"mc-dropout\"\nsamples = 7\n[[method]]\nkind = \"tradi\"");
+        let text = text.replace("data = [\"digits\"]\n", "") + "[evaluate]\nbatch-size = 50\n";
+        parse(&(text + "[data.digits]\nvalidation = 100\n")).unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let (plain, best) = (grid(""), grid("keep-best = true"));
+    assert_eq!(grid("keep-best = false"), plain);
+    let keys = |plan: &Plan| plan.trials.iter().map(|trial| trial.spec.key()).collect::<Vec<_>>();
+    assert_eq!(keys(&best), keys(&plain));
+    // Train and evaluate, in turn: an evaluation has no checkpoints, and TRADI's networks are drawn after training.
+    let samples = best.trials.iter().map(|trial| trial.policy.keep_best.map(|scoring| scoring.samples));
+    assert_eq!(samples.collect::<Vec<_>>(), [Some(1), None, Some(7), None, Some(1), None]);
+    assert_eq!(best.trials[0].policy.keep_best.map(|scoring| scoring.batch_size), Some(50));
+    // Policies of logs and launches that were written before are read, and written as they were.
+    let text = serde_json::to_string(&plain.trials[0].policy).unwrap();
+    assert!(!text.contains("keep-best"), "{text}");
+    assert_eq!(serde_json::from_str::<crate::spec::RunPolicy>(&text).unwrap(), plain.trials[0].policy);
+}
+
+#[test]
 fn elastic_slots_are_limits_and_name_another_trial() {
     let fixed = parse(&grid("", "", "slots = 4")).unwrap();
     let elastic = parse(&grid("", "", "slots = { min = 1, max = 4 }")).unwrap();

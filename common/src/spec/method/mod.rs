@@ -179,6 +179,15 @@ pub enum Predictor {
 }
 
 impl Predictor {
+    /// Passes of one network over each image, of predictors that draw in a pass.
+    pub fn samples(&self) -> u32 {
+        match *self {
+            Self::Direct { samples_per_member } => samples_per_member,
+            Self::McDropout { samples } => samples,
+            Self::Tradi { .. } | Self::Swag { .. } | Self::Snapshots { .. } | Self::LastLayerLaplace(_) => 1,
+        }
+    }
+
     /// Whether it can predict numbers as well as classes.
     pub fn can_regress(&self) -> bool {
         match self {

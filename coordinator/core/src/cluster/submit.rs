@@ -123,6 +123,8 @@ impl Cluster {
             | Outcome::NeedFailed { .. } => {}
         }
         self.emit(Event::TrialResubmitted { trial: id, experiment, policy, at: now }, step);
+        // The new policy may not be to keep the best one.
+        self.drop_surplus(now, id, step);
     }
 }
 

@@ -165,12 +165,22 @@ impl Trial {
         self.pins.contains(&checkpoint.step)
     }
 
+    /// The checkpoint with the lowest score, the newest of several, of a trial whose policy is to keep it.
+    pub fn best(&self) -> Option<&Checkpoint> {
+        self.policy.keep_best?;
+        let scored = self.restore().filter_map(|held| Some((held.score?, held)));
+        scored.min_by_key(|&(score, _)| score).map(|(_, held)| held)
+    }
+
     /// Checkpoints that need not be kept, newest first: of a trial that succeeded, all but its network; of any other,
-    /// all but the newest `keep`. What is pinned stays, and is not counted.
+    /// all but the newest `keep`. What is pinned or best stays, and is not counted.
     pub(crate) fn surplus(&self, keep: NonZeroUsize) -> impl Iterator<Item = &Checkpoint> {
         let network = self.checkpoints.last().filter(|_| self.has_succeeded());
+        let best = self.best();
         let keep = if network.is_some() { 0 } else { keep.get() };
-        let others = self.restore().filter(move |&held| Some(held) != network && !self.is_pinned(held));
+        let others = self
+            .restore()
+            .filter(move |&held| Some(held) != network && !self.is_pinned(held) && Some(held) != best);
         others.skip(keep)
     }
 

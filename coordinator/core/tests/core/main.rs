@@ -15,6 +15,7 @@ mod dependencies;
 mod elastic;
 mod explanations;
 mod growth;
+mod lifecycle_best;
 mod lifecycle_drain;
 mod lifecycle_lost;
 mod lifecycle_pause;

@@ -107,7 +107,7 @@ fn every_trial_ends_and_no_worker_holds_anything_once_faults_stop() {
 #[test]
 fn the_faults_that_are_meant_to_happen_do() {
     let mut seen = oracle::Seen::default();
-    for seed in 0..40 {
+    for seed in 0..80 {
         seen.add(run(seed).oracle.seen());
     }
     seen.assert_all();

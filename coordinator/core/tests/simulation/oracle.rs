@@ -2,8 +2,11 @@
 
 mod standing;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::result::{Checkpoint, Score};
+use common::spec::RunPolicy;
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
 use coordinator_core::{DropReason, Event, Outcome, Placement, Policy, QuarantineReason, YieldReason};
 
@@ -28,6 +31,10 @@ struct Story {
     newest_step: Option<u64>,
     /// Steps of checkpoints by their content.
     steps: BTreeMap<Digest, u64>,
+    /// Whether its best checkpoint is to be kept.
+    keeps_best: bool,
+    /// Scores of checkpoints that were not dropped, by their steps.
+    scores: BTreeMap<u64, Score>,
     /// Attempts that lost a worker, since it was opened.
     lost: u32,
     /// Experiments that wait for it.
@@ -35,18 +42,26 @@ struct Story {
 }
 
 impl Story {
-    fn new(needs: Vec<TrialId>, forgiven: u32) -> Self {
+    fn new(needs: Vec<TrialId>, policy: &RunPolicy) -> Self {
         Self {
             stand: Stand::Open,
             succeeded: false,
             needs,
             failures: 0,
-            forgiven,
+            forgiven: policy.max_failures,
             newest_step: None,
             steps: BTreeMap::new(),
+            keeps_best: policy.keep_best.is_some(),
+            scores: BTreeMap::new(),
             lost: 0,
             wanted_by: BTreeSet::new(),
         }
+    }
+
+    /// Step of the checkpoint that must not make room for another: that with the lowest score, the newest of several.
+    fn best(&self) -> Option<u64> {
+        let scores = self.scores.iter().filter(|_| self.keeps_best);
+        scores.min_by_key(|&(step, score)| (score, Reverse(step))).map(|(&step, _)| step)
     }
 }
 
@@ -85,10 +100,11 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 57] = [
+    const ALL: [&'static str; 58] = [
         "agent crashed",
         "attempt failed: charged",
         "attempt failed: free",
+        "best outlived a newer one",
         "cancelled",
         "checkpoint damaged",
         "checkpoint lost",
@@ -226,12 +242,14 @@ impl Oracle {
         self.note_new(event);
         match event {
             Event::TrialSubmitted { trial, needs, policy, .. } => {
-                let story = Story::new(needs.clone(), policy.max_failures);
+                let story = Story::new(needs.clone(), policy);
                 assert!(self.trials.insert(*trial, story).is_none(), "{trial} was submitted twice");
             }
             Event::TrialResubmitted { trial, policy, .. } => {
                 self.open(*trial);
-                self.trials.get_mut(trial).unwrap().forgiven = policy.max_failures;
+                let story = self.trials.get_mut(trial).unwrap();
+                story.forgiven = policy.max_failures;
+                story.keeps_best = policy.keep_best.is_some();
                 self.note("resubmitted");
             }
             Event::TrialReopened { trial, .. } => {
@@ -250,11 +268,7 @@ impl Oracle {
             Event::AttemptFailed { trial, attempt, cause, .. } => self.fail(now, *trial, *attempt, cause),
             Event::TrialEnded { trial, outcome, .. } => self.end(now, *trial, outcome),
             Event::CheckpointCommitted { trial, attempt, checkpoint, .. } => {
-                let story = self.trials.get_mut(trial).unwrap();
-                assert_eq!(story.stand, Stand::Running(*attempt), "{attempt} is stale and committed");
-                assert!(story.newest_step < Some(checkpoint.step), "{trial} went back to {checkpoint:?}");
-                story.newest_step = Some(checkpoint.step);
-                story.steps.insert(checkpoint.digest, checkpoint.step);
+                self.commit(*trial, *attempt, checkpoint);
             }
             Event::CheckpointDropped { trial, digest, reason, .. } => {
                 self.drop_checkpoint(*trial, *digest, *reason)
@@ -282,11 +296,28 @@ impl Oracle {
         }
     }
 
+    fn commit(&mut self, trial: TrialId, attempt: AttemptId, checkpoint: &Checkpoint) {
+        let story = self.trials.get_mut(&trial).unwrap();
+        assert_eq!(story.stand, Stand::Running(attempt), "{attempt} is stale and committed");
+        assert!(story.newest_step < Some(checkpoint.step), "{trial} went back to {checkpoint:?}");
+        story.newest_step = Some(checkpoint.step);
+        story.steps.insert(checkpoint.digest, checkpoint.step);
+        story.scores.extend(checkpoint.score.map(|score| (checkpoint.step, score)));
+    }
+
     fn drop_checkpoint(&mut self, trial: TrialId, digest: Digest, reason: DropReason) {
         let story = self.trials.get_mut(&trial).unwrap();
         let (step, damaged) = (story.steps[&digest], reason == DropReason::Damaged);
         if damaged {
             story.newest_step = None;
+        }
+        let best = story.best();
+        story.scores.remove(&step);
+        if reason == DropReason::Superseded {
+            assert_ne!(best, Some(step), "step {step} of {trial} was the best, and went");
+            if best.is_some_and(|best| best < step) {
+                self.note("best outlived a newer one");
+            }
         }
         self.drop_step(trial, step, reason);
         self.note(if damaged { "checkpoint damaged" } else { "checkpoint superseded" });

@@ -133,7 +133,7 @@ impl Coordinator {
     pub(super) async fn checkpoint(&self, worker: &Worker, attempt: AttemptId, step: u64) -> Checkpoint {
         let bytes = format!("checkpoint of step {step}").into_bytes();
         let digest = self.upload(&bytes).await;
-        let checkpoint = Checkpoint { step, digest, bytes: bytes.len() as u64 };
+        let checkpoint = Checkpoint::new(step, digest, bytes.len() as u64);
         worker.say(FromWorker::CheckpointStored { attempt, checkpoint: checkpoint.clone() }).await;
         checkpoint
     }

@@ -60,8 +60,8 @@ async fn a_checkpoint_without_its_bytes_is_not_committed_and_its_attempt_goes_no
     let coordinator = Coordinator::start();
     coordinator.submit().await;
     let mut worker = coordinator.connect(1, &[]).await;
-    let missing = Checkpoint { step: 10, digest: Digest::of(b"missing"), bytes: 7 };
-    let cut = Checkpoint { step: 11, digest: coordinator.upload(b"cut").await, bytes: 4 };
+    let missing = Checkpoint::new(10, Digest::of(b"missing"), 7);
+    let cut = Checkpoint::new(11, coordinator.upload(b"cut").await, 4);
     for checkpoint in [missing, cut] {
         let attempt = worker.hear_launch().await.attempt;
         worker.say(FromWorker::CheckpointStored { attempt, checkpoint }).await;

@@ -17,7 +17,7 @@ fn row(step: u64) -> Vec<MetricRow> {
 }
 
 fn checkpoint(step: u64) -> Checkpoint {
-    Checkpoint { step, digest: Digest::of(&step.to_le_bytes()), bytes: 8 }
+    Checkpoint::new(step, Digest::of(&step.to_le_bytes()), 8)
 }
 
 fn ended_attempt() -> Ledger {

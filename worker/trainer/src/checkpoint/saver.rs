@@ -143,7 +143,7 @@ impl Target {
     fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
         let path = write(&self.folder, snapshot)?;
         tracing::info!(step = snapshot.step(), path = %path.display(), "checkpoint written");
-        self.reporter.send(&Report::Checkpoint { step: snapshot.step(), path });
+        self.reporter.send(&Report::Checkpoint { step: snapshot.step(), path, score: None });
         Ok(())
     }
 }

@@ -274,7 +274,7 @@ impl Ended {
     /// Checkpoints in the order of their reports.
     pub fn checkpoints(&self) -> Vec<(u64, PathBuf)> {
         let checkpoint = |report: &Report| match report {
-            Report::Checkpoint { step, path } => Some((*step, path.clone())),
+            Report::Checkpoint { step, path, .. } => Some((*step, path.clone())),
             _ => None,
         };
         self.reports.iter().filter_map(checkpoint).collect()

@@ -9,6 +9,7 @@ use rand::Rng;
 use worker_core::{Action, AttemptEvent, Input, SessionNumber, SpoolEvent, SpoolOrder};
 
 use super::{SLOTS, World};
+use crate::grid::score;
 use crate::network::{Packet, Up};
 use crate::node::{Pace, Share};
 
@@ -233,7 +234,8 @@ impl World {
     pub(super) fn save(&mut self, id: WorkerId, attempt: AttemptId, step: u64) {
         let share = self.nodes.get_mut(&id).unwrap().shares.get_mut(&attempt).unwrap();
         let digest = Digest::of(format!("{} at {step}", share.launch.label).as_bytes());
-        share.upload = Some(Checkpoint { step, digest, bytes: 1_000 });
+        let score = share.launch.policy.keep_best.and_then(|_| score(&share.launch.spec, step));
+        share.upload = Some(Checkpoint::new(step, digest, 1_000).scored(score));
     }
 }
 
