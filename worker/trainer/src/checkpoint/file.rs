@@ -118,7 +118,7 @@ mod tests {
         let steps = Tensor::from_slice(&[1_i64, 2, 3]);
         let tensors = [("weight", weight), ("steps", steps)];
         let host = |(name, tensor): (&str, Tensor)| HostTensor::copy_of(name.to_owned(), &tensor).unwrap();
-        Snapshot { header, tensors: tensors.into_iter().map(host).collect() }
+        Snapshot { header, tensors: tensors.into_iter().map(host).collect(), score: None }
     }
 
     fn number(seed: u64, below: usize) -> usize {

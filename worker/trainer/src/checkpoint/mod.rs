@@ -50,6 +50,7 @@ pub struct Header {
 pub struct Snapshot {
     header: Header,
     tensors: Vec<HostTensor>,
+    score: Option<f64>,
 }
 
 impl Snapshot {
@@ -69,7 +70,17 @@ impl Snapshot {
         let tracked = tracked.iter().map(|(name, tensor)| (tracker_key(name), tensor));
         let tensors =
             model.chain(momentum).chain(tracked).map(|(name, tensor)| HostTensor::copy_of(name, tensor));
-        Ok(Self { header, tensors: tensors.collect::<Result<_, _>>()? })
+        Ok(Self { header, tensors: tensors.collect::<Result<_, _>>()?, score: None })
+    }
+
+    /// The same, with its score, which is reported beside the file and not written into it.
+    pub fn scored(self, score: Option<f64>) -> Self {
+        Self { score, ..self }
+    }
+
+    /// Its score, if it has one.
+    pub fn score(&self) -> Option<f64> {
+        self.score
     }
 
     /// Optimizer steps done.

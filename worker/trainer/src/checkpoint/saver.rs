@@ -143,7 +143,8 @@ impl Target {
     fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
         let path = write(&self.folder, snapshot)?;
         tracing::info!(step = snapshot.step(), path = %path.display(), "checkpoint written");
-        self.reporter.send(&Report::Checkpoint { step: snapshot.step(), path, score: None });
+        let (step, score) = (snapshot.step(), snapshot.score());
+        self.reporter.send(&Report::Checkpoint { step, path, score });
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! `metrics`; it is given the very numbers that are stored, so anyone can compute them again.
 
 mod artifact;
+mod held_out;
 mod posterior;
 mod predict;
 mod regression;
@@ -25,6 +26,7 @@ use datasets::Batcher;
 use tch::Device;
 
 pub use artifact::PREDICTIONS;
+pub use held_out::HeldOut;
 pub use posterior::POSTERIOR;
 
 use crate::agent::Agent;
@@ -209,7 +211,7 @@ impl<'a> Evaluation<'a> {
             for variant in 0..variants {
                 networks.apply(variant, recorder);
                 let number = index as u64 * variants + variant;
-                pass.predict(number, &network, &networks, &mut sets, recorder);
+                pass.predict(number, &network, |forward| networks.logits(forward), &mut sets, recorder);
             }
             device::synchronize(self.device);
             self.seconds += started.elapsed();

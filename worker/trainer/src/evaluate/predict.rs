@@ -8,24 +8,35 @@ use datasets::Batch;
 use tch::{Device, Kind, Tensor};
 
 use super::sets::{ImageSet, Members};
-use super::variants::Variants;
 use crate::beacon::Beacon;
 use crate::data;
-use crate::model::{Mode, Network};
+use crate::model::{Forward, Mode, Network};
 use crate::seed;
 use crate::train::Progress;
 
-/// Counts batches for the progress reports.
+/// Says at each batch that the rank is there, and counts those of an evaluation for its progress.
 pub struct Recorder {
-    progress: Progress,
+    work: Work,
     beacon: Rc<Beacon>,
-    done: u64,
+}
+
+/// What batches are predicted for.
+enum Work {
+    /// An evaluation, whose steps they are.
+    Evaluation { progress: Progress, done: u64 },
+    /// The score of a network that is trained, after so many steps.
+    Score { step: u64 },
 }
 
 impl Recorder {
-    /// A recorder that reports to `progress`, and says at each batch that it is there.
+    /// A recorder of an evaluation, which reports to `progress`.
     pub fn new(progress: Progress, beacon: Rc<Beacon>) -> Self {
-        Self { progress, beacon, done: 0 }
+        Self { work: Work::Evaluation { progress, done: 0 }, beacon }
+    }
+
+    /// A recorder of the score of a checkpoint.
+    pub fn of_score(step: u64, beacon: Rc<Beacon>) -> Self {
+        Self { work: Work::Score { step }, beacon }
     }
 
     /// Does something other than predicting.
@@ -35,10 +46,15 @@ impl Recorder {
 
     /// Counts a batch, of predictions or of training images.
     pub fn batch_done(&mut self) {
-        self.done += 1;
-        self.beacon.enter(Phase::Evaluating, self.done);
-        if self.progress.is_due() || self.done == self.progress.total_steps() {
-            self.progress.report(self.done, None);
+        match &mut self.work {
+            Work::Evaluation { progress, done } => {
+                *done += 1;
+                self.beacon.enter(Phase::Evaluating, *done);
+                if progress.is_due() || *done == progress.total_steps() {
+                    progress.report(*done, None);
+                }
+            }
+            Work::Score { step } => self.beacon.enter(Phase::Checkpoint, *step),
         }
     }
 }
@@ -63,23 +79,16 @@ impl Pass<'_> {
 
     /// Passes of one network over each set.
     pub fn draws(&self) -> u64 {
-        u64::from(match *self.predictor {
-            Predictor::Direct { samples_per_member } => samples_per_member,
-            Predictor::McDropout { samples } => samples,
-            Predictor::Tradi { .. }
-            | Predictor::Swag { .. }
-            | Predictor::Snapshots { .. }
-            | Predictor::LastLayerLaplace(_) => 1,
-        })
+        u64::from(self.predictor.samples())
     }
 
     /// Predicts all `sets` with one network, and adds the result to them. `network_index` counts all networks
-    /// that predict, variants included.
+    /// that predict, variants included; `logits_of` is what a forward pass comes to.
     pub fn predict(
         &self,
         network_index: u64,
         network: &Network,
-        variants: &Variants<'_>,
+        logits_of: impl Fn(&Forward) -> Tensor,
         sets: &mut [ImageSet],
         recorder: &mut Recorder,
     ) {
@@ -93,7 +102,7 @@ impl Pass<'_> {
                 set.batcher.fill(indices, 0, &mut batch);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), self.task, set.device);
                 let place = [network_index, set.number, batch_index as u64];
-                let members = self.members(network, variants, &images, place, recorder);
+                let members = self.members(network, &logits_of, &images, place, recorder);
                 // sync: copies the batch's predictions to the host.
                 probabilities.push(members.probabilities.to_device(Device::Cpu));
                 logits.push(members.logits.to_device(Device::Cpu));
@@ -110,7 +119,7 @@ impl Pass<'_> {
     fn members(
         &self,
         network: &Network,
-        variants: &Variants<'_>,
+        logits_of: impl Fn(&Forward) -> Tensor,
         images: &Tensor,
         place: [u64; 3],
         recorder: &mut Recorder,
@@ -127,7 +136,7 @@ impl Pass<'_> {
         let draws: Vec<Tensor> = (0..self.draws())
             .map(|draw| {
                 seed::reseed(self.seed, seed::PREDICT, &[network_index, set, batch, draw]);
-                let logits = variants.logits(&network.forward(images, mode));
+                let logits = logits_of(&network.forward(images, mode));
                 recorder.batch_done();
                 logits.unflatten(0, [network.members(), -1])
             })

@@ -49,7 +49,12 @@ fn predictions(set: &Predicted) -> Result<Predictions<'_>, TrainerError> {
     })
 }
 
-fn labelled(set: &Predicted) -> Result<LabelledPredictions<'_>, TrainerError> {
+/// Predictions of a set, with the labels that they should have.
+///
+/// # Errors
+///
+/// [`TrainerError::Predictions`] when the predictions are none.
+pub fn labelled(set: &Predicted) -> Result<LabelledPredictions<'_>, TrainerError> {
     let label = |&label: &i64| u32::try_from(label).unwrap_or(u32::MAX);
     Ok(predictions(set)?.with_labels(set.labels.iter().map(label).collect::<Vec<u32>>())?)
 }

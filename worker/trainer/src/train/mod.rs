@@ -18,11 +18,13 @@ mod meter;
 mod objective;
 mod restore;
 mod schedule;
+mod scorer;
 mod sgd;
 mod step;
 mod tracker;
 mod watch;
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use c10d::{Reducer, ReducerOptions};
@@ -45,6 +47,7 @@ use crate::checkpoint::{FORMAT, Header, Saver, Snapshot};
 use crate::data::{self, Course, Prefetch};
 use crate::device;
 use crate::error::TrainerError;
+use crate::evaluate::HeldOut;
 use crate::group::{Group, GroupError};
 use crate::model::Network;
 use crate::pretrained;
@@ -52,6 +55,7 @@ use agreement::Agreement;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
+use scorer::Scorer;
 use step::{Parts, Stepper};
 use tracker::Tracker;
 
@@ -79,6 +83,7 @@ struct Prepared {
     course: Course,
     network: Network,
     tracker: Tracker,
+    held_out: Option<HeldOut>,
 }
 
 impl Prepared {
@@ -114,7 +119,10 @@ impl Prepared {
         let course = Course { seed: spec.seed, sharding, images, steps_per_epoch, total_steps };
         let length = Position { done: 0, steps_per_epoch, total_steps, train_images: images };
         let tracker = Tracker::new(&spec.method, &network.named_tensors(), length)?;
-        Ok(Self { device, batcher, course, network, tracker })
+        let scoring = launch.policy.keep_best.filter(|_| launch.rank == 0);
+        let held_out = scoring.map(|scoring| HeldOut::load(spec, scoring, &launch.data_dir, device));
+        let held_out = held_out.transpose()?.flatten();
+        Ok(Self { device, batcher, course, network, tracker, held_out })
     }
 }
 
@@ -147,6 +155,8 @@ struct Training<'a> {
     collapse: CollapseWatch,
     /// On rank 0.
     saver: Option<Saver>,
+    /// On rank 0, of a trial that keeps its best checkpoint.
+    scorer: Option<Scorer>,
     done: u64,
     /// Steps that the attempt began with.
     restored: u64,
@@ -166,7 +176,7 @@ impl<'a> Training<'a> {
         prepared: Prepared,
         group: Group,
     ) -> Result<Self, TrainerError> {
-        let Prepared { device, batcher, course, network, tracker } = prepared;
+        let Prepared { device, batcher, course, network, tracker, held_out } = prepared;
         let key = launch.spec.key();
         let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
         optimizer.materialise_gradients();
@@ -201,6 +211,7 @@ impl<'a> Training<'a> {
             progress: Progress::new(agent.reporter.clone(), course.total_steps, done),
             collapse: CollapseWatch::default(),
             saver,
+            scorer: held_out.map(|images| Scorer::new(images, Rc::clone(&agent.beacon))),
             done,
             restored: done,
             agreement: Agreement::new(done),
@@ -278,18 +289,22 @@ impl<'a> Training<'a> {
         let asked = self.agent.commands.checkpoint_asked();
         self.checkpoint_due |= by_steps || by_time || asked;
         // A disk slower than the policy gets fewer checkpoints, not a queue of them.
-        let Some(saver) = self.saver.as_ref().filter(|saver| self.checkpoint_due && saver.is_idle()) else {
+        if !self.checkpoint_due || !self.saver.as_ref().is_some_and(Saver::is_idle) {
             return Ok(());
-        };
+        }
         self.stepper.check_finite()?;
         self.agent.beacon.enter(Phase::Checkpoint, self.done);
-        saver.save(self.snapshot()?);
+        let snapshot = self.snapshot()?;
+        if let Some(saver) = &self.saver {
+            saver.save(snapshot);
+        }
         self.checkpoint_due = false;
         self.last_checkpoint = Instant::now();
         Ok(())
     }
 
-    fn snapshot(&self) -> Result<Snapshot, TrainerError> {
+    fn snapshot(&mut self) -> Result<Snapshot, TrainerError> {
+        let score = self.score();
         let header = Header {
             format: FORMAT,
             trial: self.key,
@@ -303,11 +318,18 @@ impl<'a> Training<'a> {
         };
         let network = self.stepper.network().named_tensors();
         let tracked = self.stepper.tracker().named_tensors();
-        Ok(Snapshot::take(header, &network, self.stepper.optimizer(), &tracked)?)
+        Ok(Snapshot::take(header, &network, self.stepper.optimizer(), &tracked)?.scored(score))
     }
 
+    fn score(&mut self) -> Option<f64> {
+        let (scorer, network) = (self.scorer.as_mut()?, self.stepper.network());
+        self.agent.beacon.during(Phase::Checkpoint, || scorer.score(network, self.done, &self.meter))
+    }
+
+    /// Time spent on training; to find out which checkpoint is best is not a part of it.
     fn train_seconds(&self) -> f64 {
-        (self.before + self.started.elapsed()).as_secs_f64()
+        let scoring = self.scorer.as_ref().map_or(Duration::ZERO, Scorer::spent);
+        (self.before + self.started.elapsed().saturating_sub(scoring)).as_secs_f64()
     }
 
     /// Ends before the trial does, with nothing lost.

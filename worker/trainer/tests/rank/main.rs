@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where an assumption of it does not hold")]
 
+mod best;
 mod elastic;
 mod evaluation;
 mod failure;
