@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use common::report::{Launch, Report};
+use common::report::{Command, Launch, Report};
 use common::spec::{DropoutSettings, Predictor, Scoring, TrainMethod, TrainSpec, TrialSpec};
 use metrics::{Predictions, negative_log_likelihood};
 use safetensors::SafeTensors;
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use crate::evaluation::{artifact, evaluate, evaluation, stored};
 use crate::resume::kill_and_resume;
 use crate::support::{
-    Ended, assert_same_tensors, batch_ensemble, launch, lp_bnn, run_gang, sngp, train_spec,
+    Ended, Rank, assert_same_tensors, batch_ensemble, launch, lp_bnn, run_gang, sngp, train_spec,
 };
 
 /// As many training images as other tests have, and 30 that are held out.
@@ -111,4 +111,28 @@ fn a_trial_that_goes_on_scores_its_checkpoints_as_one_that_was_not_killed() {
     let both = found.iter().filter(|(step, _)| expected.iter().any(|(other, _)| other == step));
     assert!(both.clone().count() > 0);
     assert!(both.clone().all(|score| expected.contains(score)), "{found:?} is no part of {expected:?}");
+}
+
+#[test]
+fn a_trial_that_yields_scores_no_step_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = held_out(lp_bnn(), 1);
+    spec.recipe.epochs = 30;
+    let [_, mut with] = launches(&spec, folder.path());
+    with.policy.checkpoint_steps = Some(1);
+    let mut rank = Rank::start(&with);
+    rank.wait_for(|report| matches!(report, Report::Checkpoint { .. }).then_some(()));
+    rank.command(&Command::Yield);
+    let ended = rank.end();
+    let step = match ended.reports.last() {
+        Some(Report::Yielded { step }) => *step,
+        other => panic!("the last report is {other:?}"),
+    };
+    let rows: Vec<_> = ended.rows().into_iter().filter(|row| row.name == "held-out-nll").collect();
+    assert!(rows.windows(2).all(|pair| pair[0].step < pair[1].step), "{rows:?}");
+    let scores = scores(&ended);
+    assert_eq!(scores.last().map(|(of, _)| *of), Some(step));
+    for (of, score) in scores {
+        assert!(rows.iter().any(|row| row.step == of && Some(row.value) == score), "step {of}: {score:?}");
+    }
 }
