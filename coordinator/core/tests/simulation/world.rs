@@ -7,7 +7,6 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use common::result::Checkpoint;
-use common::spec::TrialSpec;
 use common::{AttemptId, Digest, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, ProjectPolicy, Reject, Session, Step};
 use rand::rngs::SmallRng;
@@ -296,13 +295,17 @@ impl World {
             assert!(!worker.connected || worker.slots == view.worker.slots, "{} has other slots", view.id);
         }
         for (id, trial) in self.cluster.trials() {
-            if let (TrialSpec::Train(_), true) = (&trial.spec, trial.has_succeeded()) {
+            if trial.spec.trains() && trial.has_succeeded() {
                 let others = trial
                     .checkpoints
                     .iter()
-                    .filter(|held| !trial.is_pinned(held) || held.step == steps(&trial.spec));
+                    .filter(|held| !trial.is_pinned(held) || held.step == steps(&trial.spec.to_spec()));
                 let last = others.map(|held| held.step).collect::<Vec<_>>();
-                assert_eq!(last, [steps(&trial.spec)], "{id} succeeded with another network than its last");
+                assert_eq!(
+                    last,
+                    [steps(&trial.spec.to_spec())],
+                    "{id} succeeded with another network than its last"
+                );
             }
             let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
             let named = artifacts.map(|artifact| artifact.digest);
@@ -333,7 +336,7 @@ impl World {
                     attempt,
                     share,
                     world_size,
-                    spec: record.spec.clone(),
+                    spec: record.spec.to_spec(),
                     label: trial.to_string(),
                     restore: record.restore().cloned().collect(),
                     networks: self.cluster.networks(trial).map(|(_, held)| held.digest).collect(),

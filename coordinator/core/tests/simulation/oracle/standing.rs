@@ -201,7 +201,9 @@ impl Oracle {
             };
             let free = cluster.workers().filter(|view| takes_work(view.id));
             let free = free
-                .map(|view| (view.worker.slots - view.used).saturating_sub(kept(cluster, view.id, id, priority)))
+                .map(|view| {
+                    (view.worker.slots - view.used).saturating_sub(kept(cluster, view.id, id, priority))
+                })
                 .sum::<u32>();
             let taken = started.iter().filter(|(other, _)| *other < priority);
             let shares = taken.flat_map(|(_, placement)| placement.shares());
