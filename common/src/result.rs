@@ -1,8 +1,10 @@
 //! What trials leave behind: checkpoints, artifacts, results.
 
-use std::collections::BTreeMap;
+mod scores;
 
 use serde::{Deserialize, Serialize};
+
+pub use scores::Scores;
 
 use crate::Digest;
 
@@ -32,7 +34,7 @@ pub struct Artifact {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrialResult {
     /// Scores and costs by name, for example `accuracy` or `train_seconds`.
-    pub metrics: BTreeMap<String, f64>,
+    pub metrics: Scores,
     /// Files, by name.
     pub artifacts: Vec<Artifact>,
 }
