@@ -16,6 +16,10 @@ use clap::Parser as _;
 use crate::args::{Arguments, Command};
 use crate::error::Failure;
 
+/// The C library's allocator keeps what each thread freed for that thread: of a busy coordinator, as much again as is in use.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

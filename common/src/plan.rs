@@ -1,5 +1,7 @@
 //! What a grid file comes to: trials to run, and cells that read their results.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::TrialKey;
@@ -45,11 +47,11 @@ pub struct PlannedTrial {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     /// Data set, as labelled in the table.
-    pub data: String,
+    pub data: Arc<str>,
     /// Model.
-    pub model: String,
+    pub model: Arc<str>,
     /// Method, as labelled in the table.
-    pub method: String,
+    pub method: Arc<str>,
     /// Seed of the cell.
     pub seed: u64,
     /// Evaluate trial whose result fills the cell.

@@ -1,9 +1,12 @@
 //! What trials leave behind: checkpoints, artifacts, results.
 
+mod scores;
+
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use scores::Scores;
 
 use crate::Digest;
 
@@ -85,7 +88,7 @@ pub struct Artifact {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrialResult {
     /// Scores and costs by name, for example `accuracy` or `train_seconds`.
-    pub metrics: BTreeMap<String, f64>,
+    pub metrics: Scores,
     /// Files, by name.
     pub artifacts: Vec<Artifact>,
 }

@@ -35,6 +35,8 @@ pub struct Config {
     /// Time without a new step after which a running attempt has stalled; zero to never judge.
     #[serde(with = "humantime_serde")]
     pub stall_limit: Duration,
+    /// Attempts in a row that may lose a worker before their trial fails.
+    pub max_workers_lost: NonZeroU32,
     /// Checkpoints kept for a trial that has not succeeded.
     pub keep_checkpoints: NonZeroUsize,
     /// Largest blob that is accepted, in bytes.
@@ -127,6 +129,7 @@ impl Config {
         let policy = Policy {
             lease: self.lease,
             stall: (!self.stall_limit.is_zero()).then_some(self.stall_limit),
+            max_workers_lost: self.max_workers_lost,
             checkpoints: self.keep_checkpoints,
             projects: self.projects.iter().map(|(name, project)| (name.clone(), project.into())).collect(),
             resize_after: self.resize_after,

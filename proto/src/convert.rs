@@ -112,7 +112,7 @@ impl TryFrom<v1::Artifact> for Artifact {
 impl From<TrialResult> for v1::TrialResult {
     fn from(result: TrialResult) -> Self {
         Self {
-            metrics: result.metrics.into_iter().collect(),
+            metrics: result.metrics.to_map().into_iter().collect(),
             artifacts: result.artifacts.into_iter().map(Into::into).collect(),
         }
     }

@@ -3,6 +3,7 @@
 //! [`convert`] is the only file that sees both worlds. Prost types are used by this crate, the coordinator's
 //! gRPC services and the sessions; decisions never see them.
 
+mod codec;
 pub mod convert;
 pub mod status;
 pub mod version;

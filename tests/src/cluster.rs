@@ -42,7 +42,8 @@ pub enum Lease {
     Short,
     /// As the program comes.
     Shipped,
-    /// For tests in which a trainer hangs: as [`Lease::Short`], and steps must follow each other within 6 s.
+    /// For tests in which everything fails: as [`Lease::Short`], steps must follow each other within 6 s, and a trial may lose
+    /// workers as often as its luck wants.
     ShortWithStallLimit,
 }
 
@@ -52,7 +53,9 @@ impl Lease {
             Self::Long => "lease = \"60s\"\nheartbeat = \"500ms\"\nresize-after = \"2s\"\n",
             Self::Short => "lease = \"4s\"\nheartbeat = \"500ms\"\n",
             Self::Shipped => "",
-            Self::ShortWithStallLimit => "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\n",
+            Self::ShortWithStallLimit => {
+                "lease = \"4s\"\nheartbeat = \"500ms\"\nstall-limit = \"6s\"\nmax-workers-lost = 1000000\n"
+            }
         }
     }
 }

@@ -149,6 +149,13 @@ mod tests {
         Service::start(ServiceCommand { program: Path::new("/bin/sh"), arguments, log: folder.join("log") })
     }
 
+    /// A child that the shell had just forked bears its command line, and whoever adopted it reaps it a moment later.
+    fn wait_gone(folder: &Path) {
+        until("nothing is left", Duration::from_secs(10), || {
+            processes_naming(folder).is_empty().then_some(())
+        });
+    }
+
     #[test]
     fn a_process_is_found_by_a_path_of_its_command_line_until_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
@@ -158,14 +165,14 @@ mod tests {
             processes_naming(folder.path()).iter().find(|(found, _)| *found == pid).map(drop)
         });
         service.kill();
-        assert_eq!(processes_naming(folder.path()), []);
+        wait_gone(folder.path());
     }
 
     #[test]
     fn a_dropped_service_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         drop(sleeper(folder.path()));
-        assert_eq!(processes_naming(folder.path()), []);
+        wait_gone(folder.path());
     }
 
     #[test]

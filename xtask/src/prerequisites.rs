@@ -1,4 +1,4 @@
-//! The programs that must be on the machine already: a Rust toolchain, a C++ compiler, Python 3 with pip.
+//! The programs that must be on the machine already: a Rust toolchain, a C++ compiler, make, Python 3 with pip.
 //!
 //! Each check says what is missing and how to get it. Nothing is installed.
 
@@ -69,6 +69,14 @@ pub fn cxx() -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Checks that there is a make, which builds the allocator.
+pub fn make() -> anyhow::Result<()> {
+    first_line(&mut Command::new("make"), &["--version"]).context(
+        "cannot run `make`: install it, for example with `apt install make`, `dnf install make` or `pacman -S make`",
+    )?;
+    Ok(())
 }
 
 /// Checks that Python 3 has a pip that can download for a given platform.

@@ -35,6 +35,7 @@ enum Source {
 pub fn run(workspace: &Path) -> anyhow::Result<()> {
     prerequisites::rust()?;
     prerequisites::cxx()?;
+    prerequisites::make()?;
     let ours = workspace.join(".libtorch");
     match source(&ours, env::var_os("LIBTORCH").map(PathBuf::from), env::var_os("LIBTORCH_USE_PYTORCH")) {
         Source::Checkout(folder) => provide(workspace, &folder),

@@ -235,9 +235,9 @@ impl<'a> Expansion<'a, '_> {
         });
         let label = format!("evaluate {}", place.title());
         Cell {
-            data: place.data.label.value.clone(),
-            model: place.model.name.clone(),
-            method: place.method.label.value.clone(),
+            data: place.data.label.value.as_str().into(),
+            model: place.model.name.as_str().into(),
+            method: place.method.label.value.as_str().into(),
             seed: place.seed,
             trial: self.add(evaluate, &policy, label),
         }

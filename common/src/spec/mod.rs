@@ -118,6 +118,15 @@ impl TrialSpec {
         serde_json::to_string(self).expect("a specification holds only numbers, strings, lists and structs")
     }
 
+    /// Its own seed, then those of the networks that it reads.
+    pub fn seeds_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        let (own, networks) = match self {
+            Self::Train(train) => (&mut train.seed, [].as_mut_slice()),
+            Self::Evaluate(evaluate) => (&mut evaluate.seed, evaluate.networks.as_mut_slice()),
+        };
+        std::iter::once(own).chain(networks.iter_mut().map(|network| &mut network.seed))
+    }
+
     /// Slots that an attempt needs: one a rank.
     pub fn slots(&self) -> u32 {
         match self {
@@ -162,7 +171,7 @@ impl TrialSpec {
 }
 
 /// How a trial is run, as far as its result does not depend on it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RunPolicy {
     /// Steps between checkpoints; `None` for no limit by steps.
@@ -182,7 +191,7 @@ pub struct RunPolicy {
 }
 
 /// How a network in training predicts the images that are held out for validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Scoring {
     /// Passes over each image, of methods that draw: as many as its evaluation makes.

@@ -314,9 +314,9 @@ mod tests {
     fn done(names: &[&str]) -> CellOutcome {
         let values = names.iter().map(|name| ((*name).to_owned(), 1.0)).collect();
         let cell = crate::plan::Cell {
-            data: "d".to_owned(),
-            model: "m".to_owned(),
-            method: "a".to_owned(),
+            data: "d".into(),
+            model: "m".into(),
+            method: "a".into(),
             seed: 0,
             trial: crate::TrialKey(crate::Digest::of(b"a")),
         };

@@ -208,8 +208,8 @@ pub fn build(cells: &[CellOutcome], choice: &Choice) -> Result<Table, ChoiceErro
     let columns = choice::columns(&choice.columns, cells)?;
     let mut known: Vec<String> = Vec::new();
     for CellOutcome { cell, .. } in cells {
-        if !known.contains(&cell.method) {
-            known.push(cell.method.clone());
+        if !known.iter().any(|known| **known == *cell.method) {
+            known.push(cell.method.to_string());
         }
     }
     let compare = choice.compare.as_ref().map(|label| choice::method(label, &known)).transpose()?;
@@ -261,11 +261,11 @@ fn grouped(cells: &[CellOutcome]) -> Vec<Draft> {
         let (data, model) = (&cell.data, &cell.model);
         let draft = find_or_push(
             &mut drafts,
-            |draft| draft.group.data == *data && draft.group.model == *model,
+            |draft| *draft.group.data == **data && *draft.group.model == **model,
             || Draft {
                 group: Group {
-                    data: data.clone(),
-                    model: model.clone(),
+                    data: data.to_string(),
+                    model: model.to_string(),
                     verdicts: Vec::new(),
                     rows: Vec::new(),
                 },
@@ -273,14 +273,14 @@ fn grouped(cells: &[CellOutcome]) -> Vec<Draft> {
             },
         );
         let new = Row {
-            method: cell.method.clone(),
+            method: cell.method.to_string(),
             tally: Tally::default(),
             values: Vec::new(),
             published: Vec::new(),
             recipe: None,
             seeds: Vec::new(),
         };
-        let row = find_or_push(&mut draft.group.rows, |row| row.method == cell.method, || new);
+        let row = find_or_push(&mut draft.group.rows, |row| *row.method == *cell.method, || new);
         row.tally.count(status);
         let (seed, trial, world_sizes) = (cell.seed, cell.trial, world_sizes.clone());
         row.seeds.push(SeedOutcome { seed, trial, world_sizes, status: finite(status) });

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use common::result::{Checkpoint, TrialResult};
+use common::result::{Checkpoint, Scores, TrialResult};
 use common::spec::{Requirements, TrialSpec};
 use common::{AttemptId, Digest, WorkerId};
 use coordinator_core::{Cluster, Event, Input, Millis, Placement, Policy, ProjectPolicy, Traits};
@@ -117,7 +117,7 @@ impl World {
         self.handle(Input::CheckpointCommitted { worker: leader, attempt, checkpoint });
         let mut took = Duration::ZERO;
         for share in placement.shares() {
-            let result = TrialResult { metrics: BTreeMap::new(), artifacts: Vec::new() };
+            let result = TrialResult { metrics: Scores::default(), artifacts: Vec::new() };
             let end = Ok((share.worker == leader).then_some(result));
             took = took.max(self.handle(Input::Ended { worker: share.worker, attempt, end }));
         }

@@ -33,7 +33,9 @@ pub use policy::{Policy, ProjectPolicy};
 pub use scheduling::{Refusal, Reservation, Start};
 pub use snapshot::{Head, Part, Snapshot};
 pub use standing::{Drain, Quarantine, QuarantineReason, Strike};
-pub use state::{Attempt, Counts, Experiment, Failure, Outcome, Phase, Shared, Trial, Worker, Yielding};
+pub use state::{
+    Attempt, Counts, Experiment, Failure, Few, Outcome, Phase, Shared, Spec, Trial, Worker, Yielding,
+};
 pub use step::{Reject, Step};
 pub use time::Millis;
 pub use traits::Traits;

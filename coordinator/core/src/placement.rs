@@ -3,7 +3,7 @@
 //! Fewest workers; among as few, those near each other; among as near, none on which the trial has failed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use common::WorkerId;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct Share {
 /// Workers of one attempt, each once, in the order of their ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Placement(Vec<Share>);
+pub struct Placement(Box<[Share]>);
 
 impl Placement {
     /// Numbers ranks in the order of `slots`, the slots taken from each worker.
@@ -79,17 +79,12 @@ type Members = BTreeMap<WorkerId, Worker>;
 /// in all: a part is never placed.
 pub fn place(free: &BTreeMap<WorkerId, u32>, need: u32) -> Option<Placement> {
     let spots = free.iter().map(|(&worker, &slots)| Spot { worker, slots });
-    choose(&spots.collect::<Vec<_>>(), need, &BTreeSet::new(), &BTreeMap::new())
+    choose(&spots.collect::<Vec<_>>(), need, &[], &BTreeMap::new())
 }
 
 /// Places `need` slots as [`place`] does, and of as few workers as possible prefers those of one group, by the
 /// labels in [`GROUPS`]; then those that are not in `avoid`.
-pub(crate) fn choose(
-    spots: &[Spot],
-    need: u32,
-    avoid: &BTreeSet<WorkerId>,
-    members: &Members,
-) -> Option<Placement> {
+pub(crate) fn choose(spots: &[Spot], need: u32, avoid: &[WorkerId], members: &Members) -> Option<Placement> {
     let large = spots.iter().filter(|spot| spot.slots >= need);
     if let Some(spot) = large.min_by_key(|spot| (avoid.contains(&spot.worker), spot.slots, spot.worker)) {
         return Some(Placement::new([(spot.worker, need)]));
@@ -122,7 +117,7 @@ fn largest(sorted: &[&Spot], need: u32) -> Option<Taken> {
 }
 
 /// The same on `fewest` workers, none of `avoid` if that can be.
-fn avoiding(sorted: &[&Spot], need: u32, fewest: usize, avoid: &BTreeSet<WorkerId>) -> Option<Taken> {
+fn avoiding(sorted: &[&Spot], need: u32, fewest: usize, avoid: &[WorkerId]) -> Option<Taken> {
     let others = sorted.iter().filter(|spot| !avoid.contains(&spot.worker)).copied().collect::<Vec<_>>();
     let good = largest(&others, need).filter(|taken| taken.len() == fewest);
     good.or_else(|| largest(sorted, need).filter(|taken| taken.len() == fewest))
@@ -135,7 +130,7 @@ fn near(
     label: &str,
     need: u32,
     fewest: usize,
-    avoid: &BTreeSet<WorkerId>,
+    avoid: &[WorkerId],
     members: &Members,
 ) -> Option<Taken> {
     let mut groups: BTreeMap<&str, Vec<&Spot>> = BTreeMap::new();

@@ -55,10 +55,14 @@ impl Snapshot {
                 let State { experiments, trials, .. } = std::mem::take(&mut self.state);
                 self.state = State { experiments, trials, ..head.records() };
             }
-            Part::Experiment(id, record) => self.state.experiments.insert(id, record.into_owned()),
+            Part::Experiment(id, record) => {
+                let mut record = record.into_owned();
+                self.state.pool.share_cells(&mut record.cells);
+                self.state.experiments.insert(id, record);
+            }
             Part::Trial(id, record) => {
                 let mut record = record.into_owned();
-                record.workload = record.spec.workload();
+                self.state.pool.share_trial(&mut record);
                 self.state.trials.insert(id, record);
             }
         }

@@ -4,7 +4,7 @@
 //! from here. It is built from the same events, live and on replay.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{AttemptId, FailureCause, TrialId, WorkerId};
 use coordinator_core::{Event, Millis, Outcome, Placement, Shared};
@@ -41,7 +41,7 @@ pub enum AttemptOutcome {
     /// Its trial succeeded.
     Succeeded,
     /// It failed.
-    Failed(FailureCause),
+    Failed(Box<FailureCause>),
     /// Its trial ended for another reason.
     Cancelled,
 }
@@ -50,7 +50,7 @@ pub enum AttemptOutcome {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     attempts: Shared<AttemptId, AttemptRecord>,
-    by_trial: BTreeMap<TrialId, Vec<AttemptId>>,
+    by_trial: BTreeSet<(TrialId, AttemptId)>,
     names: BTreeMap<WorkerId, String>,
 }
 
@@ -66,7 +66,7 @@ impl History {
     /// The records alone, for a snapshot. Attempts are shared with the original, not copied.
     pub(super) fn copy(&self) -> Self {
         let Self { attempts, by_trial: _, names } = self;
-        Self { attempts: attempts.clone(), by_trial: BTreeMap::new(), names: names.clone() }
+        Self { attempts: attempts.clone(), by_trial: BTreeSet::new(), names: names.clone() }
     }
 
     /// Its parts.
@@ -77,11 +77,11 @@ impl History {
         attempts.chain(names)
     }
 
-    /// Takes the next part. Attempts come in their order.
+    /// Takes the next part.
     pub(super) fn push(&mut self, part: HistoryPart<'_>) {
         match part {
             HistoryPart::Attempt(id, record) => {
-                self.by_trial.entry(record.trial).or_default().push(id);
+                self.by_trial.insert((record.trial, id));
                 self.attempts.insert(id, record.into_owned());
             }
             HistoryPart::Worker(id, name) => {
@@ -100,8 +100,8 @@ impl History {
         &self,
         trial: TrialId,
     ) -> impl DoubleEndedIterator<Item = (AttemptId, &AttemptRecord)> {
-        let ids = self.by_trial.get(&trial).into_iter().flatten();
-        ids.filter_map(|&id| Some((id, self.attempts.get(&id)?)))
+        let pairs = self.by_trial.range((trial, AttemptId(0))..=(trial, AttemptId(u64::MAX)));
+        pairs.filter_map(|&(_, id)| Some((id, self.attempts.get(&id)?)))
     }
 
     /// Name of a worker, also of one that is gone.
@@ -121,15 +121,13 @@ impl History {
                 let record =
                     AttemptRecord { trial: *trial, placement: placement.clone(), started: *at, end: None };
                 self.attempts.insert(*attempt, record);
-                self.by_trial.entry(*trial).or_default().push(*attempt);
+                self.by_trial.insert((*trial, *attempt));
             }
             Event::AttemptFailed { attempt, cause, at, .. } => {
-                self.end(*attempt, *at, AttemptOutcome::Failed(cause.clone()));
+                self.end(*attempt, *at, AttemptOutcome::Failed(Box::new(cause.clone())));
             }
             Event::TrialEnded { trial, outcome, at } => {
-                let Some(&attempt) = self.by_trial.get(trial).and_then(|attempts| attempts.last()) else {
-                    return;
-                };
+                let Some((attempt, _)) = self.attempts_of(*trial).next_back() else { return };
                 let how = match outcome {
                     Outcome::Succeeded { .. } => AttemptOutcome::Succeeded,
                     Outcome::Failed { .. }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::session::{Launch, ToWorker};
+use common::spec::RunPolicy;
 use common::{AttemptId, Digest, TrialId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Outcome, Reject, Share, Step};
 use tokio::sync::{mpsc, watch};
@@ -316,8 +317,8 @@ impl Driver {
             attempt,
             key: record.key,
             label: record.label.clone(),
-            spec: record.spec.clone(),
-            policy: record.policy.clone(),
+            spec: record.spec.to_spec(),
+            policy: RunPolicy::clone(&record.policy),
             first_rank: share.first_rank,
             ranks: share.ranks,
             world_size,

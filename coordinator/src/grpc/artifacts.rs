@@ -1,7 +1,6 @@
 //! Files that trials leave: those of their results, and the network of a train trial.
 
 use common::result::Artifact;
-use common::spec::TrialSpec;
 use common::{Digest, suggest};
 use coordinator_core::Trial;
 use futures::StreamExt;
@@ -53,10 +52,7 @@ fn find(view: &crate::driver::View<'_>, request: &v1::DownloadArtifactRequest) -
 fn artifacts(record: &Trial) -> Vec<Artifact> {
     let Some(result) = record.result() else { return Vec::new() };
     let mut artifacts = result.artifacts.clone();
-    let network = match record.spec {
-        TrialSpec::Train(_) => record.checkpoints.last(),
-        TrialSpec::Evaluate(_) => None,
-    };
+    let network = record.checkpoints.last().filter(|_| record.spec.trains());
     artifacts.extend(network.map(|checkpoint| Artifact {
         name: CHECKPOINT.to_owned(),
         digest: checkpoint.digest,

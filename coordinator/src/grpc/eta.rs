@@ -57,7 +57,7 @@ fn work(view: &View<'_>, id: TrialId, trial: &Trial) -> Option<Work> {
             Stage::Done(at.since(attempt.started).as_secs_f64())
         }
     };
-    Some(Work { class: class(&trial.spec), slots: trial.slots(), stage })
+    Some(Work { class: class(trial.spec.unseeded()), slots: trial.slots(), stage })
 }
 
 fn seconds_by_progress(view: &View<'_>, id: TrialId, elapsed: f64) -> Option<f64> {

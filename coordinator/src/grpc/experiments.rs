@@ -59,9 +59,9 @@ impl Service {
                 let trial = view.cluster.trial_by_key(cell.trial);
                 let state = trial.and_then(|id| view.cluster.trial(id)).map(message::trial_state);
                 v1::Cell {
-                    data: cell.data.clone(),
-                    model: cell.model.clone(),
-                    method: cell.method.clone(),
+                    data: cell.data.to_string(),
+                    model: cell.model.to_string(),
+                    method: cell.method.to_string(),
                     seed: cell.seed,
                     trial_id: trial.map(|id| id.to_string()).unwrap_or_default(),
                     state: state.unwrap_or(v1::TrialState::Unspecified).into(),

@@ -72,7 +72,7 @@ pub(super) fn trial_state(record: &Trial) -> v1::TrialState {
         Phase::Paused => v1::TrialState::Paused,
         Phase::Queued => v1::TrialState::Queued,
         Phase::Running(_) => v1::TrialState::Running,
-        Phase::Ended { outcome, .. } => match outcome {
+        Phase::Ended { outcome, .. } => match outcome.as_ref() {
             Outcome::Succeeded { .. } => v1::TrialState::Succeeded,
             Outcome::Failed { .. } | Outcome::LostWorkers { .. } | Outcome::NeedFailed { .. } => {
                 v1::TrialState::Failed

@@ -39,7 +39,7 @@ impl Service {
 fn outcome(view: &View<'_>, cell: &Cell) -> CellOutcome {
     let trial = view.cluster.trial_by_key(cell.trial).and_then(|id| view.cluster.trial(id));
     let status = trial.map_or(CellStatus::Waiting, |trial| status(view, trial));
-    let setup = trial.and_then(|trial| match &trial.spec {
+    let setup = trial.and_then(|trial| match trial.spec.unseeded() {
         TrialSpec::Evaluate(spec) => Setup::of(spec),
         TrialSpec::Train(_) => None,
     });
@@ -70,8 +70,8 @@ fn status(view: &View<'_>, trial: &Trial) -> CellStatus {
                 CellStatus::Waiting
             }
         }
-        Phase::Ended { outcome, .. } => match outcome {
-            Outcome::Succeeded { result } => CellStatus::Done(result.metrics.clone()),
+        Phase::Ended { outcome, .. } => match outcome.as_ref() {
+            Outcome::Succeeded { result } => CellStatus::Done(result.metrics.to_map()),
             Outcome::Failed { cause } => CellStatus::Failed(cause.to_string()),
             Outcome::LostWorkers { .. } => CellStatus::Failed(outcome.to_string()),
             Outcome::NeedFailed { .. } => CellStatus::Failed(message::failure(view, outcome)),

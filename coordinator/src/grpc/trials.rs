@@ -20,7 +20,7 @@ fn details(view: &View<'_>, name: &str) -> Answer<(TrialId, v1::GetTrialResponse
     let attempts = view.history.attempts_of(id);
     let response = v1::GetTrialResponse {
         trial: Some(message::trial(view, id, record)),
-        spec_json: record.spec.to_json(),
+        spec_json: record.spec.to_spec().to_json(),
         attempts: attempts.map(|(id, attempt)| attempt_message(view, id, attempt)).collect(),
         checkpoints: record.checkpoints.iter().cloned().map(Into::into).collect(),
         result: record.result().cloned().map(Into::into),

@@ -13,8 +13,9 @@ use super::error::{StoreError, database_error, folder_error};
 use super::parts::{self, Records};
 use super::{DATABASE, DATABASE_FILE, PID_FILE, frame};
 
-/// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more.
-const CACHE_BYTES: u64 = 16 << 20;
+/// sled would take 1 GiB. The log is read once and metric rows are read by prefix, so little is gained by more than the
+/// pages that are being written: some MiB for a thousand trials. In memory a page takes twice its bytes.
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// How long to wait for whoever had the folder before.
 const HANDOVER: Duration = Duration::from_secs(1);

@@ -53,6 +53,7 @@ pub fn config(data_dir: &Path) -> Config {
         lease: Duration::from_secs(20),
         heartbeat: Duration::from_secs(4),
         stall_limit: Duration::from_secs(1800),
+        max_workers_lost: 5.try_into().unwrap(),
         keep_checkpoints: 2.try_into().unwrap(),
         max_blob_bytes: 64 << 20,
         snapshot_events: 20.try_into().unwrap(),

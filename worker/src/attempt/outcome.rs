@@ -107,7 +107,7 @@ impl Outcomes {
         }
         let artifacts = artifacts.map_err(UploadFailed::cause)?;
         match (holds_rank_0, self.metrics) {
-            (true, Some(metrics)) => Ok(Some(TrialResult { metrics, artifacts })),
+            (true, Some(metrics)) => Ok(Some(TrialResult { metrics: metrics.into(), artifacts })),
             // Status 0 without scores: something other than our trainer, or one that was cut short.
             (true, None) => Err(FailureCause::TrainerExit { code: 0 }),
             (false, _) => Ok(None),

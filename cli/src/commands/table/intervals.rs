@@ -184,7 +184,7 @@ mod tests {
                 let cell = Cell {
                     data: "d".into(),
                     model: "m".into(),
-                    method: (*method).to_owned(),
+                    method: (*method).into(),
                     seed: seed as u64,
                     trial,
                 };

@@ -287,7 +287,7 @@ fn settings_of_lp_bnn_change_the_preset() {
     assert_eq!(networks(&plan)[0].method, TrainMethod::LpBnn(settings));
     let TrialSpec::Evaluate(evaluate) = &plan.trials[1].spec else { panic!("expected an evaluation") };
     assert_eq!(evaluate.predictor, Predictor::Direct { samples_per_member: 5 });
-    assert_eq!(plan.cells[0].method, "lp-bnn-torch-uncertainty");
+    assert_eq!(&*plan.cells[0].method, "lp-bnn-torch-uncertainty");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn held_out_classes_are_sorted_and_are_the_default_source() {
     assert_eq!(networks(&plan)[0].data.held_out, [8, 9]);
     let TrialSpec::Evaluate(evaluate) = &plan.trials[1].spec else { panic!("expected an evaluation") };
     assert_eq!(evaluate.ood, [crate::spec::OodSource::HeldOut]);
-    assert_eq!(plan.cells[1].data, "two left out");
+    assert_eq!(&*plan.cells[1].data, "two left out");
     assert_eq!(plan.cells.iter().map(|cell| cell.seed).collect::<Vec<_>>(), [0, 1]);
 }
 
@@ -512,7 +512,7 @@ fn latent_sizes_are_swept_in_one_grid_by_their_labels() {
             other => panic!("{other:?}"),
         })
         .zip(plan.cells.iter())
-        .map(|(latent, cell)| (cell.method.clone(), latent))
+        .map(|(latent, cell)| (cell.method.to_string(), latent))
         .collect();
     // Two seeds of each.
     let expected = [2, 2, 8, 8, 32, 32, 64, 64].map(|latent| (format!("LP-BNN d={latent}"), latent));

@@ -223,8 +223,8 @@ fn rows_are_chosen_and_ordered_and_the_row_to_compare_with_stays() {
 fn models_and_data_sets_are_compared_each_by_itself() {
     let mut cells = outcomes();
     let other =
-        cells.clone().into_iter().filter(|outcome| outcome.cell.method != "MCP").map(|mut outcome| {
-            outcome.cell.model = "wrn-16-4".to_owned();
+        cells.clone().into_iter().filter(|outcome| &*outcome.cell.method != "MCP").map(|mut outcome| {
+            outcome.cell.model = "wrn-16-4".into();
             outcome
         });
     cells.extend(other.collect::<Vec<_>>());

@@ -3,7 +3,6 @@
 //! A gang dies together: the first share that fails ends the attempt everywhere.
 
 use common::session::AttemptEnd;
-use common::spec::TrialSpec;
 use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
@@ -237,8 +236,5 @@ fn is_echo(cause: &FailureCause) -> bool {
 
 /// Whether a trial that claims success has left what others read: its final network, if it trained one.
 fn leaves_what_it_must(trial: &Trial) -> bool {
-    match trial.spec {
-        TrialSpec::Train(_) => !trial.checkpoints.is_empty() && !trial.newest_damaged,
-        TrialSpec::Evaluate(_) => true,
-    }
+    !trial.spec.trains() || (!trial.checkpoints.is_empty() && !trial.newest_damaged)
 }

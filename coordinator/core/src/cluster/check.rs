@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::spec::TrialSpec;
 use common::{AttemptId, TrialId, WorkerId};
 
 use super::Cluster;
@@ -170,10 +169,7 @@ impl Cluster {
     }
 
     fn check_checkpoints(&self, id: TrialId, trial: &Trial) -> Result<(), Violation> {
-        let trained = match trial.spec {
-            TrialSpec::Train(_) => trial.has_succeeded(),
-            TrialSpec::Evaluate(_) => false,
-        };
+        let trained = trial.spec.trains() && trial.has_succeeded();
         if trained && trial.checkpoints.is_empty() {
             return Err(Violation::NoNetwork(id));
         }

@@ -181,8 +181,7 @@ impl Cluster {
         if !failed {
             return;
         }
-        let dependents = self.state.index.dependents.get(&trial).cloned().unwrap_or_default();
-        for dependent in dependents {
+        for dependent in self.state.index.dependents_of(trial).collect::<Vec<_>>() {
             if self.state.trials.get(&dependent).is_some_and(crate::Trial::is_pending) {
                 self.end(now, dependent, Outcome::NeedFailed { need: trial }, step);
             }

@@ -43,7 +43,7 @@ impl Cluster {
     ) -> Result<(), Reject> {
         let (trial, _) = self.state.running(attempt).ok_or(Reject::StaleAttempt(attempt))?;
         let needs = self.state.trials.get(&trial).map(|record| record.needs.clone()).unwrap_or_default();
-        let given = std::iter::once(trial).chain(needs);
+        let given = std::iter::once(trial).chain(needs.iter().copied());
         let owners = given.filter(|&owner| self.holds(owner, digest)).collect::<BTreeSet<_>>();
         if owners.is_empty() {
             return Err(Reject::UnknownCheckpoint { attempt, digest });
@@ -73,8 +73,8 @@ impl Cluster {
         for digest in left {
             self.delete_unreferenced(digest, step);
         }
-        let dependents = self.state.index.dependents.get(&trial).into_iter().flatten();
-        let running = dependents.filter_map(|dependent| self.state.trials.get(dependent)?.attempt());
+        let dependents = self.state.index.dependents_of(trial);
+        let running = dependents.filter_map(|dependent| self.state.trials.get(&dependent)?.attempt());
         for attempt in running.map(|attempt| attempt.id).collect::<Vec<_>>() {
             self.fail(now, attempt, FailureCause::Preempted, step);
         }

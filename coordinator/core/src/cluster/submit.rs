@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::plan::{Plan, PlannedTrial};
+use common::plan::{Cell, Plan, PlannedTrial};
 use common::spec::RunPolicy;
 use common::{ExperimentId, FailureCause, TrialId, TrialKey};
 
@@ -35,8 +35,13 @@ impl Cluster {
             known.insert(trial.key);
         }
         if let Some(cell) = cells.iter().find(|cell| !known.contains(&cell.trial)) {
-            let common::plan::Cell { data, model, method, seed, trial: _ } = cell.clone();
-            return Err(Reject::MissingTrial { data, model, method, seed });
+            let Cell { data, model, method, seed, trial: _ } = cell;
+            return Err(Reject::MissingTrial {
+                data: data.to_string(),
+                model: model.to_string(),
+                method: method.to_string(),
+                seed: *seed,
+            });
         }
 
         let experiment = ExperimentId(self.state.last_experiment + 1);

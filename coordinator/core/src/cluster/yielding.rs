@@ -4,7 +4,6 @@
 //! the attempt still runs. The attempt is over when each share has ended. It ends as [`FailureCause::Preempted`],
 //! which no budget counts, unless rank 0 was done before it could stop: then it has succeeded.
 
-use common::spec::TrialSpec;
 use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
@@ -30,12 +29,11 @@ impl Cluster {
         if running.yielding.is_some_and(|asked| asked.reason.insists() || !insists) {
             return;
         }
-        match self.state.trials.get(&trial).map(|record| &record.spec) {
-            Some(TrialSpec::Train(_)) => {}
-            Some(TrialSpec::Evaluate(_)) if insists => {
-                return self.fail(now, attempt, FailureCause::Preempted, step);
+        if !self.state.trials.get(&trial).is_some_and(|record| record.spec.trains()) {
+            if insists {
+                self.fail(now, attempt, FailureCause::Preempted, step);
             }
-            Some(TrialSpec::Evaluate(_)) | None => return,
+            return;
         }
         let shares = running.placement.shares().iter();
         step.effects.extend(shares.map(|share| Effect::Preempt { worker: share.worker, attempt }));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use common::spec::{RunPolicy, TrialSpec};
+use common::spec::RunPolicy;
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-use super::{Attempt, Experiment, Outcome, Phase, Sources, State, Trial, Worker, Yielding};
+use super::{Attempt, Experiment, Few, Outcome, Phase, Sources, Spec, State, Trial, Worker, Yielding};
 use crate::{Drain, Event, Millis, Quarantine};
 
 impl State {
@@ -75,28 +75,29 @@ impl State {
         else {
             return;
         };
+        let mut spec = Spec::from(spec.as_ref().clone());
+        self.pool.share_spec(&mut spec);
         let trial = Trial {
             key: *key,
-            spec: TrialSpec::clone(spec),
-            workload: spec.workload(),
-            policy: policy.clone(),
+            spec,
+            policy: self.pool.policy(policy),
             label: label.clone(),
-            needs: needs.clone(),
+            needs: needs.iter().copied().collect(),
             submitted: *at,
-            experiments: BTreeSet::new(),
-            wanted_by: BTreeSet::new(),
+            experiments: Few::default(),
+            wanted_by: Few::default(),
             queued_by: *experiment,
             phase: Phase::Waiting,
             attempts: 0,
-            failures: Vec::new(),
-            failed_on: BTreeSet::new(),
+            failures: Few::default(),
+            failed_on: Few::default(),
             counted_failures: 0,
             workers_lost: 0,
             paused: None,
-            checkpoints: Vec::new(),
+            checkpoints: Few::default(),
             newest_damaged: false,
-            pins: BTreeSet::new(),
-            world_sizes: Vec::new(),
+            pins: Few::default(),
+            world_sizes: Few::default(),
         };
         self.last_trial = id.0;
         self.index.by_key.insert(*key, *id);
@@ -107,7 +108,7 @@ impl State {
 
     fn apply_trial_resubmitted(&mut self, id: TrialId, experiment: ExperimentId, policy: &RunPolicy) {
         if let Some(record) = self.trials.get_mut(&id) {
-            record.policy = policy.clone();
+            record.policy = self.pool.policy(policy);
             record.queued_by = experiment;
             record.counted_failures = 0;
             record.workers_lost = 0;
@@ -119,10 +120,10 @@ impl State {
         self.last_attempt = attempt.id.0;
         if let Some(record) = self.trials.get_mut(&id) {
             record.attempts += 1;
-            let estimate = self.durations.estimate(record.workload, attempt.placement.world_size());
+            let estimate = self.durations.estimate(record.workload(), attempt.placement.world_size());
             attempt.expected_end = estimate.map(|estimate| attempt.started + estimate.typical);
         }
-        self.set_phase(id, Phase::Running(attempt));
+        self.set_phase(id, Phase::Running(Box::new(attempt)));
     }
 
     fn apply_yield_requested(&mut self, id: TrialId, attempt: AttemptId, asked: Yielding) {
@@ -134,11 +135,11 @@ impl State {
     }
 
     fn apply_trial_reopened(&mut self, id: TrialId) {
-        let dependents = self.index.dependents.get(&id).into_iter().flatten();
-        let open = dependents.filter_map(|dependent| self.trials.get(dependent)).filter(|t| !t.has_ended());
-        let wanted_by = open.flat_map(|trial| trial.wanted_by.iter().copied()).collect();
+        let dependents = self.index.dependents_of(id).filter_map(|dependent| self.trials.get(&dependent));
+        let open = dependents.filter(|trial| !trial.has_ended());
+        let wanted_by: BTreeSet<_> = open.flat_map(|trial| trial.wanted_by.iter().copied()).collect();
         if let Some(record) = self.trials.get_mut(&id) {
-            record.wanted_by = wanted_by;
+            record.wanted_by = wanted_by.into_iter().collect();
             record.counted_failures = 0;
             record.workers_lost = 0;
         }
@@ -152,10 +153,12 @@ impl State {
         else {
             return;
         };
+        let mut cells = cells.clone();
+        self.pool.share_cells(&mut cells);
         let experiment = Experiment {
             name: name.clone(),
             grid: grid.clone(),
-            cells: cells.clone(),
+            cells,
             trials: trials.clone(),
             project: project.clone(),
             priority: *priority,
@@ -170,9 +173,9 @@ impl State {
             let Some(record) = self.trials.get_mut(trial) else {
                 continue;
             };
-            record.experiments.insert(*id);
+            record.experiments.include(*id);
             if !record.has_ended() {
-                record.wanted_by.insert(*id);
+                record.wanted_by.include(*id);
             }
             self.index.count(*id, &record.phase);
         }
@@ -191,7 +194,7 @@ impl State {
         experiment.paused = None;
         for trial in experiment.trials.clone() {
             if let Some(record) = self.trials.get_mut(&trial) {
-                record.wanted_by.remove(&id);
+                record.wanted_by.exclude(&id);
             }
             self.reconsider(trial);
         }
@@ -244,10 +247,12 @@ impl State {
             if let (Phase::Running(running), 1, true) = (&record.phase, record.attempts, outcome.is_success())
             {
                 let ranks = running.placement.world_size();
-                self.durations.learn(record.workload, ranks, at.since(running.started));
+                self.durations.learn(record.workload(), ranks, at.since(running.started));
             }
         }
-        self.set_phase(id, Phase::Ended { outcome: outcome.clone(), at });
+        let mut outcome = Box::new(outcome.clone());
+        self.pool.share_outcome(&mut outcome);
+        self.set_phase(id, Phase::Ended { outcome, at });
         self.reconsider_dependents(id);
     }
 
@@ -279,8 +284,7 @@ impl State {
 
     /// Queues what waited for `id`, or holds back what no longer has it.
     fn reconsider_dependents(&mut self, id: TrialId) {
-        let dependents = self.index.dependents.get(&id).cloned().unwrap_or_default();
-        for dependent in dependents {
+        for dependent in self.index.dependents_of(id).collect::<Vec<_>>() {
             self.reconsider(dependent);
         }
     }

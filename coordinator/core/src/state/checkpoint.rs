@@ -24,7 +24,7 @@ impl State {
         };
         if let Some(position) = record.checkpoints.iter().position(|held| held.digest == digest) {
             let dropped = record.checkpoints.remove(position);
-            record.pins.remove(&dropped.step);
+            record.pins.exclude(&dropped.step);
             record.newest_damaged |= reason == DropReason::Damaged && position == record.checkpoints.len();
             if record.checkpoints.is_empty() {
                 record.world_sizes.clear();
@@ -35,13 +35,13 @@ impl State {
 
     pub(super) fn apply_pinned(&mut self, id: TrialId, step: u64) {
         if let Some(record) = self.trials.get_mut(&id) {
-            record.pins.insert(step);
+            record.pins.include(step);
         }
     }
 
     pub(super) fn apply_unpinned(&mut self, id: TrialId, step: u64) {
         if let Some(record) = self.trials.get_mut(&id) {
-            record.pins.remove(&step);
+            record.pins.exclude(&step);
         }
     }
 
@@ -49,7 +49,9 @@ impl State {
     pub(super) fn trained_with(&mut self, id: TrialId) {
         if let Some(record) = self.trials.get_mut(&id) {
             let ranks = record.attempt().map(|attempt| attempt.placement.world_size());
-            record.world_sizes.extend(ranks.filter(|ranks| record.world_sizes.last() != Some(ranks)));
+            if let Some(ranks) = ranks.filter(|ranks| record.world_sizes.last() != Some(ranks)) {
+                record.world_sizes.push(ranks);
+            }
         }
     }
 }

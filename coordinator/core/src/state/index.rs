@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::plan::DEFAULT_PROJECT;
-use common::spec::{Requirements, TrialSpec, Workload};
+use common::spec::{Requirements, Workload};
 use common::{AttemptId, Digest, ExperimentId, TrialId, TrialKey, WorkerId};
 
 use super::{Attempt, Counts, Experiment, Outcome, Phase, Shared, State, Trial, Worker};
@@ -30,10 +30,7 @@ pub(crate) enum Kind {
 
 impl QueueKey {
     pub(crate) fn of(id: TrialId, trial: &Trial) -> Self {
-        let kind = match trial.spec {
-            TrialSpec::Evaluate(_) => Kind::Evaluate,
-            TrialSpec::Train(_) => Kind::Train,
-        };
+        let kind = if trial.spec.trains() { Kind::Train } else { Kind::Evaluate };
         Self { submission: trial.queued_by, kind, trial: id }
     }
 }
@@ -74,7 +71,7 @@ impl Class {
         let slots = trial.slots();
         let least = (trial.spec.min_slots()..=slots).find(|&ranks| trial.spec.allows(ranks)).unwrap_or(slots);
         let requires = trial.policy.requires.clone();
-        Self { priority: Reverse(priority), project, slots, least, requires, workload: trial.workload }
+        Self { priority: Reverse(priority), project, slots, least, requires, workload: trial.workload() }
     }
 }
 
@@ -117,8 +114,8 @@ pub(crate) struct Sources<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
     pub(crate) by_key: BTreeMap<TrialKey, TrialId>,
-    /// Trials that need a trial, ended or not.
-    pub(crate) dependents: BTreeMap<TrialId, BTreeSet<TrialId>>,
+    /// Each trial that is needed, with each that needs it, ended or not.
+    dependents: BTreeSet<(TrialId, TrialId)>,
     /// Queued trials by class, so that of a million only the first of each class need be looked at.
     pub(crate) queue: BTreeMap<Arc<Class>, BTreeSet<QueueKey>>,
     standing: BTreeMap<TrialId, Standing>,
@@ -172,8 +169,14 @@ impl Index {
 
     pub(super) fn add_needs(&mut self, id: TrialId, trial: &Trial) {
         for &need in &trial.needs {
-            self.dependents.entry(need).or_default().insert(id);
+            self.dependents.insert((need, id));
         }
+    }
+
+    /// Trials that need `id`, ended or not, in order.
+    pub(crate) fn dependents_of(&self, id: TrialId) -> impl Iterator<Item = TrialId> {
+        let pairs = self.dependents.range((id, TrialId(0))..=(id, TrialId(u64::MAX)));
+        pairs.map(|&(_, dependent)| dependent)
     }
 
     /// Counts a trial in `phase` for `experiment`.

@@ -5,10 +5,13 @@
 mod apply;
 mod checkpoint;
 mod durations;
+mod few;
 mod index;
 mod outcome;
+mod pool;
 mod record;
 mod shared;
+mod spec;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -18,10 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Drain, Millis, Quarantine};
 pub(crate) use durations::Durations;
+pub use few::Few;
 pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts, sponsor};
 pub use outcome::{Failure, Outcome};
+pub(crate) use pool::Pool;
 pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
 pub use shared::Shared;
+pub use spec::Spec;
 pub(crate) use standing::Doubt;
 
 /// What the log says.
@@ -51,6 +57,9 @@ pub(crate) struct State {
     /// How long trials take.
     #[serde(default)]
     pub(crate) durations: Durations,
+    /// What records share.
+    #[serde(skip)]
+    pub(crate) pool: Pool,
     /// Follows from the rest.
     #[serde(skip)]
     pub(crate) index: Index,
@@ -76,6 +85,7 @@ impl State {
             last_trial: self.last_trial,
             last_attempt: self.last_attempt,
             durations: self.durations.clone(),
+            pool: Pool::default(),
             index: Index::default(),
         }
     }

@@ -132,7 +132,7 @@ mod exact {
     }
 
     pub(super) fn serialize<S: Serializer>(result: &TrialResult, serializer: S) -> Result<S::Ok, S::Error> {
-        let metrics = result.metrics.iter().map(|(name, &value)| (name.clone(), value.into())).collect();
+        let metrics = result.metrics.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         Exact { metrics, artifacts: result.artifacts.clone() }.serialize(serializer)
     }
 

@@ -1,15 +1,15 @@
 //! Experiments, trials and workers, as replaying the log rebuilds them.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use common::plan::Cell;
 use common::result::{Checkpoint, TrialResult};
-use common::spec::{RunPolicy, TrialSpec, Workload};
+use common::spec::{RunPolicy, Workload};
 use common::{AttemptId, ExperimentId, TrialId, TrialKey, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Outcome};
+use super::{Failure, Few, Outcome, Spec};
 use crate::{Millis, Placement, Traits, YieldReason};
 
 /// A submitted grid file.
@@ -46,22 +46,19 @@ pub struct Trial {
     /// Name by content.
     pub key: TrialKey,
     /// What to compute.
-    pub spec: TrialSpec,
-    /// What its run time depends on.
-    #[serde(skip)]
-    pub workload: Workload,
+    pub spec: Spec,
     /// How to run it.
-    pub policy: RunPolicy,
+    pub policy: Arc<RunPolicy>,
     /// For people.
     pub label: String,
     /// Trials whose checkpoints it reads, in the order of its networks.
-    pub needs: Vec<TrialId>,
+    pub needs: Few<TrialId>,
     /// When it was first submitted.
     pub submitted: Millis,
     /// Every experiment that it is part of.
-    pub experiments: BTreeSet<ExperimentId>,
+    pub experiments: Few<ExperimentId>,
     /// Experiments that wait for it. Empty once it ended: one that it ended for has its answer.
-    pub wanted_by: BTreeSet<ExperimentId>,
+    pub wanted_by: Few<ExperimentId>,
     /// Experiment whose submission queued it last. Older ones go first.
     pub queued_by: ExperimentId,
     /// Where it stands.
@@ -69,10 +66,10 @@ pub struct Trial {
     /// Attempts made.
     pub attempts: u32,
     /// Every failure, oldest first.
-    pub failures: Vec<Failure>,
+    pub failures: Few<Failure>,
     /// Workers of attempts that failed, other than by being preempted. It is placed elsewhere if it can be.
     #[serde(default)]
-    pub failed_on: BTreeSet<WorkerId>,
+    pub failed_on: Few<WorkerId>,
     /// Failures that count, since it was last submitted.
     pub counted_failures: u32,
     /// Attempts in a row that lost a worker, since one of them left a checkpoint.
@@ -82,17 +79,17 @@ pub struct Trial {
     #[serde(default)]
     pub paused: Option<Millis>,
     /// Checkpoints that are kept, oldest first.
-    pub checkpoints: Vec<Checkpoint>,
+    pub checkpoints: Few<Checkpoint>,
     /// Whether its newest checkpoint was damaged, and none was committed since: then the newest that is kept
     /// is not where training stands.
     #[serde(default, skip_serializing_if = "is_false")]
     pub newest_damaged: bool,
     /// Steps of checkpoints that users want kept.
     #[serde(default)]
-    pub pins: BTreeSet<u64>,
+    pub pins: Few<u64>,
     /// Numbers of ranks that its training took, in order. A number that left no checkpoint is not among them.
     #[serde(default)]
-    pub world_sizes: Vec<u32>,
+    pub world_sizes: Few<u32>,
 }
 
 /// Where a trial stands.
@@ -106,11 +103,11 @@ pub enum Phase {
     /// It neither waits nor runs until it, or an experiment that wants it, is resumed.
     Paused,
     /// It runs.
-    Running(Attempt),
+    Running(Box<Attempt>),
     /// It has an outcome.
     Ended {
         /// The outcome.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         /// When it ended.
         at: Millis,
     },
@@ -150,6 +147,11 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Trial {
+    /// What its run time depends on.
+    pub fn workload(&self) -> Workload {
+        self.spec.workload()
+    }
+
     /// Slots that an attempt needs.
     pub fn slots(&self) -> u32 {
         self.spec.slots()
@@ -291,7 +293,7 @@ impl Counts {
             Phase::Queued => &mut self.queued,
             Phase::Paused => &mut self.paused,
             Phase::Running(_) => &mut self.running,
-            Phase::Ended { outcome, .. } => match outcome {
+            Phase::Ended { outcome, .. } => match outcome.as_ref() {
                 Outcome::Succeeded { .. } => &mut self.succeeded,
                 Outcome::Failed { .. } | Outcome::LostWorkers { .. } | Outcome::NeedFailed { .. } => {
                     &mut self.failed

@@ -80,7 +80,9 @@ impl State {
             record.workers_lost += u32::from(loses_worker(cause));
             if let (Phase::Running(running), false) = (&record.phase, *cause == FailureCause::Preempted) {
                 let gang = running.placement.shares().iter().map(|share| share.worker);
-                record.failed_on.extend(gang.filter(|&other| worker.is_none_or(|worker| worker == other)));
+                for other in gang.filter(|&other| worker.is_none_or(|worker| worker == other)) {
+                    record.failed_on.include(other);
+                }
             }
         }
         self.open(id);

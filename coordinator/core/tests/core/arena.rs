@@ -77,7 +77,7 @@ impl Arena {
 
     /// The length of the recipe decides the mean. One in ten takes five times as long, and one in ten fails.
     fn draw_end(&mut self, trial: TrialId, attempt: AttemptId) {
-        let usual = match &self.cluster.trial(trial).unwrap().spec {
+        let usual = match self.cluster.trial(trial).unwrap().spec.unseeded() {
             TrialSpec::Train(train) => 10 * u64::from(train.recipe.epochs),
             TrialSpec::Evaluate(_) => 5,
         };
@@ -101,7 +101,7 @@ impl Arena {
         let record = self.cluster.trial(trial).unwrap();
         let workers = record.attempt().unwrap().placement.shares().iter().map(|share| share.worker);
         let workers = workers.collect::<Vec<_>>();
-        let trains = matches!(record.spec, TrialSpec::Train(_));
+        let trains = record.spec.trains();
         let newest = record.checkpoints.last().map_or(0, |held| held.step);
         if trains && fate != Fate::Failure {
             let checkpoint = checkpoint(newest + 1, &attempt.to_string());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::plan::Cell;
-use common::result::{Artifact, TrialResult};
+use common::result::{Artifact, Scores, TrialResult};
 use common::spec::{Requirements, RunPolicy};
 use common::{Digest, FailureCause};
 use coordinator_core::{
@@ -144,7 +144,7 @@ fn name_of(worker: common::WorkerId) -> String {
 }
 
 fn scores() -> TrialResult {
-    let metrics = BTreeMap::from([
+    let metrics = Scores::from([
         ("accuracy".to_owned(), 0.1 + 0.2),
         ("auroc".to_owned(), f64::INFINITY),
         ("margin".to_owned(), f64::NEG_INFINITY),
@@ -209,7 +209,7 @@ fn events_are_written_as_the_newest_version_says() {
 
 #[test]
 fn a_score_that_is_not_a_number_survives_the_log() {
-    let metrics = BTreeMap::from([("auroc".to_owned(), f64::NAN)]);
+    let metrics = Scores::from([("auroc".to_owned(), f64::NAN)]);
     let result = TrialResult { metrics, artifacts: Vec::new() };
     let event = Event::TrialEnded { trial: T1, outcome: Outcome::Succeeded { result }, at: Millis(0) };
     let text = serde_json::to_string(&event).unwrap();

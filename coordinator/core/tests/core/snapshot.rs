@@ -57,6 +57,6 @@ fn a_snapshot_of_version_1_decodes() {
     let counts = Counts { waiting: 1, running: 1, succeeded: 1, ..Counts::default() };
     assert_eq!(cluster.counts(E1), Some(counts));
     assert_eq!(cluster.trial(T2).unwrap().failures[0].cause, FailureCause::OutOfMemory);
-    assert_eq!(cluster.trial(T1).unwrap().checkpoints, [checkpoint(1, "one")]);
+    assert_eq!(*cluster.trial(T1).unwrap().checkpoints, [checkpoint(1, "one")]);
     assert_eq!(cluster.worker(W1).unwrap().worker.slots, 1);
 }

@@ -243,14 +243,18 @@ impl World {
             assert!(!same || node.slots == view.worker.slots, "{} has other slots", view.id);
         }
         for (id, trial) in self.cluster.trials() {
-            if let (TrialSpec::Train(_), true) = (&trial.spec, trial.has_succeeded()) {
-                let is_last = |held: &Checkpoint| held.step == steps(&trial.spec);
+            if trial.spec.trains() && trial.has_succeeded() {
+                let is_last = |held: &Checkpoint| held.step == steps(&trial.spec.to_spec());
                 let others = trial
                     .checkpoints
                     .iter()
                     .filter(|held| !trial.is_pinned(held) && trial.best() != Some(held) || is_last(held));
                 let last = others.map(|held| held.step).collect::<Vec<_>>();
-                assert_eq!(last, [steps(&trial.spec)], "{id} succeeded with another network than its last");
+                assert_eq!(
+                    last,
+                    [steps(&trial.spec.to_spec())],
+                    "{id} succeeded with another network than its last"
+                );
             }
             let artifacts = trial.result().into_iter().flat_map(|result| &result.artifacts);
             let named = artifacts.map(|artifact| artifact.digest);
@@ -273,7 +277,7 @@ impl World {
             let attempt = AttemptId(result.metrics["attempt"] as u64);
             let measured = self.measured.get(&attempt).into_iter().flatten();
             assert!(self.stored(attempt).eq(measured), "rows of {attempt}, which made the result of {trial}");
-            let spec = &self.cluster.trial(*trial).unwrap().spec;
+            let spec = &self.cluster.trial(*trial).unwrap().spec.to_spec();
             if let TrialSpec::Train(_) = spec {
                 let attempts = self.oracle.attempts_of(*trial);
                 let left: BTreeSet<u64> =

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::spec::TrialSpec;
 use common::{TrialId, WorkerId};
 use coordinator_core::{Before, Cluster, Phase, Session, Trial, WaitReason, WorkerView};
 
@@ -182,7 +181,7 @@ impl Queue<'_> {
         if project1 != project2 && (share(&project1) - share(&project2)).abs() > 1e-12 {
             return (share(&project1) < share(&project2)).then_some(Before::Share { project: project1 });
         }
-        let trains = |trial: &Trial| matches!(trial.spec, TrialSpec::Train(_));
+        let trains = |trial: &Trial| trial.spec.trains();
         let key = |id, trial: &Trial| (trial.queued_by, trains(trial), id);
         let kinds_differ = first.queued_by == second.queued_by && trains(first) != trains(second);
         let before = if kinds_differ { Before::Evaluation } else { Before::Older };

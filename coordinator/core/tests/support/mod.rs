@@ -95,11 +95,5 @@ pub fn plan_with(max_failures: u32, specs: impl IntoIterator<Item = TrialSpec>) 
 
 /// A cell that reads `trial`.
 pub fn cell(seed: u64, trial: TrialKey) -> Cell {
-    Cell {
-        data: "digits".to_owned(),
-        model: "wrn-10-1".to_owned(),
-        method: "deterministic".to_owned(),
-        seed,
-        trial,
-    }
+    Cell { data: "digits".into(), model: "wrn-10-1".into(), method: "deterministic".into(), seed, trial }
 }

@@ -88,7 +88,7 @@ async fn a_damaged_checkpoint_is_dropped_and_the_one_before_it_is_used() {
     let message = "digest differs".to_owned();
     worker.say(FromWorker::CheckpointDamaged { attempt, digest: newer.digest, message }).await;
     coordinator.settle().await;
-    assert_eq!(coordinator.trial(1).await.checkpoints, [older]);
+    assert_eq!(*coordinator.trial(1).await.checkpoints, [older]);
     assert_eq!(coordinator.blobs.size(newer.digest).await.unwrap(), None);
 }
 
