@@ -35,6 +35,7 @@ impl Driver {
             labels,
             device,
             slot_memory_mib,
+            prefetches: _,
         } = hello;
         let Some(session) = self.live.sessions.open(worker, order, version, outgoing) else {
             debug!(%worker, ?order, "a hello is refused: a later one came first");

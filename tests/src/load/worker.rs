@@ -192,6 +192,7 @@ impl FakeWorker {
             | to_worker::Message::Rendezvous(_)
             | to_worker::Message::FetchLog(_)
             | to_worker::Message::HeartbeatAck(_)
+            | to_worker::Message::Prefetch(_)
             // Trials of a load run have one priority, and end by themselves soon.
             | to_worker::Message::Preempt(_) => {}
         }
