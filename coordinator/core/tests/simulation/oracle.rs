@@ -85,7 +85,7 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 57] = [
+    const ALL: [&'static str; 59] = [
         "agent crashed",
         "attempt failed: charged",
         "attempt failed: free",
@@ -118,6 +118,8 @@ impl Seen {
         "need failed",
         "partition",
         "preempted",
+        "prefetch told",
+        "prefetched",
         "priority changed",
         "quarantined for an incident",
         "quarantined for failures",
