@@ -28,9 +28,8 @@ impl World {
             self.tell_agent(id, Input::Attempt(attempt, stored_log(attempt)));
             self.tell_agent(id, Input::Attempt(attempt, AttemptEvent::ProcessesGone));
         }
-        while let Some((_, attempt, event)) =
-            self.nodes.get_mut(&id).unwrap().spooled.pop_front_if(|&mut (at, _, _)| at <= self.now)
-        {
+        while self.nodes[&id].spooled.front().is_some_and(|&(at, ..)| at <= self.now) {
+            let (_, attempt, event) = self.nodes.get_mut(&id).unwrap().spooled.pop_front().unwrap();
             self.tell_agent(id, Input::Spool(attempt, event));
         }
         // The agent first: what slept over its lease suspends before anything else goes on.
