@@ -71,6 +71,8 @@ pub struct Hello {
     pub slot_memory_mib: Option<u64>,
     /// Version of its build.
     pub version: String,
+    /// Whether it knows [`ToWorker::Prefetch`]. An older worker of the same [`PROTOCOL`] would end at a message that it does not know.
+    pub prefetches: bool,
     /// Attempts alive, or ended and not yet released.
     pub attempts: Vec<AttemptReport>,
 }
@@ -224,6 +226,15 @@ pub struct Launch {
     pub networks: Vec<(TrialKey, Checkpoint)>,
 }
 
+/// A blob that will probably be needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Content.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
 /// From coordinator to worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToWorker {
@@ -271,6 +282,12 @@ pub enum ToWorker {
         attempt: AttemptId,
         /// Sequence number.
         sequence: u64,
+    },
+    /// A trial that will probably run here next reads these: they may be fetched now. Only to a worker whose hello said that it
+    /// [prefetches](Hello::prefetches).
+    Prefetch {
+        /// In the order in which they will be needed.
+        blobs: Vec<Blob>,
     },
     /// Send the log of a rank.
     FetchLog {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::result::{Artifact, Checkpoint, MetricRow, Score, TrialResult};
 use common::session::{
-    AttemptEnd, AttemptReport, AttemptState, FromWorker, Hello, Launch, LogPart, Progress, SessionOrder,
-    ToWorker,
+    AttemptEnd, AttemptReport, AttemptState, Blob, FromWorker, Hello, Launch, LogPart, Progress,
+    SessionOrder, ToWorker,
 };
 use common::{AttemptId, Digest, FailureCause, TrialKey, WorkerId};
 
@@ -259,6 +259,7 @@ impl From<Hello> for v1::Hello {
             labels: hello.labels.into_iter().collect(),
             device: hello.device,
             slot_memory_mib: hello.slot_memory_mib,
+            prefetches: hello.prefetches,
         }
     }
 }
@@ -278,6 +279,7 @@ impl TryFrom<v1::Hello> for Hello {
             device: wire.device,
             slot_memory_mib: wire.slot_memory_mib,
             version: wire.version,
+            prefetches: wire.prefetches,
             attempts: wire.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
         })
     }
@@ -474,6 +476,20 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+impl From<Blob> for v1::Blob {
+    fn from(blob: Blob) -> Self {
+        Self { digest: blob.digest.to_string(), bytes: blob.bytes }
+    }
+}
+
+impl TryFrom<v1::Blob> for Blob {
+    type Error = ConvertError;
+
+    fn try_from(wire: v1::Blob) -> Converted<Self> {
+        Ok(Self { digest: digest(&wire.digest, "prefetch.digest")?, bytes: wire.bytes })
+    }
+}
+
 impl From<ToWorker> for v1::ToWorker {
     fn from(message: ToWorker) -> Self {
         use v1::to_worker::Message as Wire;
@@ -496,6 +512,9 @@ impl From<ToWorker> for v1::ToWorker {
             }),
             ToWorker::MetricAck { attempt, sequence } => {
                 Wire::MetricAck(v1::MetricAck { attempt_id: attempt.0, sequence })
+            }
+            ToWorker::Prefetch { blobs } => {
+                Wire::Prefetch(v1::Prefetch { blobs: blobs.into_iter().map(v1::Blob::from).collect() })
             }
             ToWorker::FetchLog { request, attempt, rank, tail } => Wire::FetchLog(v1::FetchLog {
                 request_id: request,
@@ -533,6 +552,9 @@ impl TryFrom<v1::ToWorker> for ToWorker {
             Wire::MetricAck(ack) => {
                 Self::MetricAck { attempt: AttemptId(ack.attempt_id), sequence: ack.sequence }
             }
+            Wire::Prefetch(prefetch) => Self::Prefetch {
+                blobs: prefetch.blobs.into_iter().map(Blob::try_from).collect::<Converted<_>>()?,
+            },
             Wire::FetchLog(fetch) => Self::FetchLog {
                 request: fetch.request_id,
                 attempt: AttemptId(fetch.attempt_id),

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
+use crate::prefetch::Prefetcher;
 use crate::session::{self, Session, SessionLost};
 use crate::spool;
 use crate::warm::Pool;
@@ -106,7 +107,8 @@ type Dial = Pin<Box<dyn Future<Output = Result<Session, SessionLost>> + Send>>;
 enum Link {
     None,
     Dialling(Dial),
-    Up(Box<Session>),
+    /// With what its coordinator says will be needed.
+    Up(Box<Session>, Prefetcher),
 }
 
 /// What the link did.
@@ -193,7 +195,7 @@ impl Shell {
     fn connect(&mut self, step: LinkStep) -> Result<Input, AgentError> {
         match step {
             LinkStep::Opened(session) => {
-                self.link = Link::Up(session);
+                self.link = Link::Up(session, Prefetcher::start(self.context.blobs.clone()));
                 Ok(Input::SessionOpened(self.session))
             }
             LinkStep::Message(message) => {
@@ -226,7 +228,7 @@ impl Shell {
                 going = Going::Away;
             }
         }
-        if let Link::Up(session) = &self.link {
+        if let Link::Up(session, _) = &self.link {
             for attempt in self.agent.tell(|message| session.tell(message)) {
                 self.clean_up(attempt);
             }
@@ -246,7 +248,7 @@ impl Shell {
                 self.link = Link::None;
             }
             Action::Send(message) => {
-                if let Link::Up(session) = &self.link {
+                if let Link::Up(session, _) = &self.link {
                     session.tell(message);
                 }
             }
@@ -256,9 +258,14 @@ impl Shell {
             }
             Action::Order(attempt, order) => self.order(attempt, order),
             Action::ReadLog(request) => {
-                if let Link::Up(session) = &self.link {
+                if let Link::Up(session, _) = &self.link {
                     let path = log_file(&self.context.folder(request.attempt), request.rank);
                     tokio::spawn(send_log(path, request, session.sender()));
+                }
+            }
+            Action::Prefetch(blobs) => {
+                if let Link::Up(_, prefetcher) = &self.link {
+                    prefetcher.want(blobs);
                 }
             }
             Action::Spool(attempt, order) => self.spool(attempt, order),
@@ -305,6 +312,7 @@ impl Shell {
             device: config.device.clone(),
             slot_memory_mib: (config.slot_memory_mib > 0).then_some(config.slot_memory_mib),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            prefetches: true,
             attempts,
         }
     }
@@ -322,7 +330,7 @@ impl Shell {
 
     /// Says goodbye, and leaves the message a moment to get out.
     async fn part(&mut self) {
-        let Link::Up(session) = &mut self.link else { return };
+        let Link::Up(session, _) = &mut self.link else { return };
         session.tell(FromWorker::Goodbye);
         let farewell = async { while session.next().await.is_ok() {} };
         drop(tokio::time::timeout(Duration::from_secs(1), farewell).await);
@@ -337,7 +345,7 @@ async fn next(link: &mut Link) -> LinkStep {
             Ok(session) => LinkStep::Opened(Box::new(session)),
             Err(lost) => LinkStep::Lost(lost),
         },
-        Link::Up(session) => match session.next().await {
+        Link::Up(session, _) => match session.next().await {
             Ok(message) => LinkStep::Message(message),
             Err(lost) => LinkStep::Lost(lost),
         },

@@ -1,7 +1,10 @@
 //! Bytes to and from the coordinator's blob store, in chunks, checked by digest on both ends.
 
+mod ahead;
+
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Digest, FailureCause};
@@ -18,6 +21,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::cache::{Cache, file_digest};
+use ahead::{Haste, Traffic};
+
+pub(crate) use ahead::Leash;
 
 /// How long the coordinator's disk may be full before what waits for it is given up. The slots are free meanwhile.
 const FULL_PATIENCE: Duration = Duration::from_secs(60 * 60);
@@ -87,12 +93,13 @@ pub fn is_full(error: &io::Error) -> bool {
 pub struct Blobs {
     client: WorkerSessionClient<Channel>,
     cache: Cache,
+    traffic: Arc<Traffic>,
 }
 
 impl Blobs {
     /// A client that speaks over `channel` and keeps what it handles in `cache`.
     pub fn new(channel: Channel, cache: Cache) -> Self {
-        Self { client: WorkerSessionClient::new(channel), cache }
+        Self { client: WorkerSessionClient::new(channel), cache, traffic: Arc::default() }
     }
 
     /// Puts the blob at `target`, from the cache or from the coordinator. Goes on trying while the coordinator is away.
@@ -104,10 +111,14 @@ impl Blobs {
         if self.take(digest, target).await? {
             return Ok(());
         }
+        let _urgent = self.traffic.urgent();
         let part = self.cache.part(&digest, purpose);
+        if self.take_over(digest, &part).await && self.take(digest, target).await? {
+            return Ok(());
+        }
         let mut pause = Pause::default();
         let fetched = loop {
-            match self.download(digest, &part, &mut pause).await {
+            match self.download(digest, &part, &mut pause, &mut Haste::Urgent).await {
                 Ok(Ok(())) => break Ok(()),
                 Ok(Err(status)) => match pause.after(&status, "fetch", digest).await {
                     Ok(()) => {}
@@ -182,19 +193,21 @@ impl Blobs {
         digest: Digest,
         part: &Path,
         pause: &mut Pause,
+        haste: &mut Haste,
     ) -> Result<Result<(), Status>, BlobError> {
         let file_error = |source| BlobError::File { path: part.to_owned(), source };
         let owned = part.to_owned();
         let (file, offset, mut hasher) = blocking(move || open_part(&owned)).await.map_err(file_error)?;
         pause.begin(offset);
         let request = DownloadBlobRequest { digest: digest.to_string(), offset };
-        let mut stream = match self.client.clone().download_blob(request).await {
+        let mut client = self.client.clone();
+        let mut stream = match haste.next(client.download_blob(request)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         let mut file = BufWriter::new(File::from_std(file));
         let ended = loop {
-            match stream.message().await {
+            match haste.next(stream.message()).await {
                 Ok(Some(chunk)) => {
                     hasher.update(&chunk.data);
                     file.write_all(&chunk.data).await.map_err(file_error)?;

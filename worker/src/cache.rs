@@ -5,9 +5,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use common::Digest;
+
+/// What was used within this time is not pushed out for what may never be used.
+const RECENT: Duration = Duration::from_secs(60 * 60);
+
+/// This part of the disk is left to others: one in so many blocks.
+const LEFT: u64 = 20;
 
 /// A folder of files named by their digests.
 #[derive(Clone, Debug)]
@@ -60,6 +66,36 @@ impl Cache {
         }
     }
 
+    /// Whether the file of `digest` is here, whole or not; then it counts as used now.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be touched.
+    pub fn refresh(&self, digest: &Digest) -> io::Result<bool> {
+        match touch(&self.path(digest)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether `bytes` more have a place without pushing out anything that was used of late, and without filling the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn can_spare(&self, bytes: u64) -> io::Result<bool> {
+        let since = SystemTime::now() - RECENT;
+        let files = self.files()?;
+        let used: u64 = files.iter().filter(|(used, ..)| *used >= since).map(|&(_, bytes, _)| bytes).sum();
+        if used.saturating_add(bytes) > self.limit_bytes {
+            return Ok(false);
+        }
+        let disk = nix::sys::statvfs::statvfs(&self.folder)?;
+        let after = disk.blocks_available().saturating_sub(bytes.div_ceil(disk.fragment_size().max(1)));
+        Ok(after > disk.blocks() / LEFT)
+    }
+
     /// Moves a file whose digest is known to be `digest` into the cache, then prunes.
     ///
     /// # Errors
@@ -86,14 +122,7 @@ impl Cache {
 
     /// Removes the files that were used least recently until the rest fits.
     fn prune(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let Ok(metadata) = entry.metadata() else { continue };
-            if entry.path().extension().is_none() {
-                files.push((metadata.modified()?, metadata.len(), entry.path()));
-            }
-        }
+        let mut files = self.files()?;
         files.sort();
         let mut total: u64 = files.iter().map(|&(_, bytes, _)| bytes).sum();
         for (_, bytes, path) in files {
@@ -105,12 +134,29 @@ impl Cache {
         }
         Ok(())
     }
+
+    /// When each file was last used, its size, and its path.
+    fn files(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let Ok(metadata) = entry.metadata() else { continue };
+            if entry.path().extension().is_none() {
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+        }
+        Ok(files)
+    }
 }
 
 /// Links `path` to `target`, or copies where the file system cannot link.
 fn link(path: &Path, target: &Path) -> io::Result<()> {
     fs::hard_link(path, target).or_else(|_| fs::copy(path, target).map(drop))?;
-    // The time of the last use, for pruning.
+    touch(path)
+}
+
+/// Notes the time of the last use, for pruning.
+fn touch(path: &Path) -> io::Result<()> {
     fs::File::options().write(true).open(path)?.set_modified(SystemTime::now())
 }
 
@@ -170,6 +216,28 @@ mod tests {
         assert!(!cache.path(&old).exists());
         assert!(cache.path(&new).exists());
         assert_eq!(fs::read(taken).unwrap(), b"12345678");
+    }
+
+    #[test]
+    fn only_what_was_not_used_of_late_makes_way_for_what_may_not_be_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().join("cache"), 10).unwrap();
+        let held = put(&cache, b"12345678");
+        assert!(cache.can_spare(2).unwrap() && !cache.can_spare(3).unwrap());
+        let past = SystemTime::now() - 2 * RECENT;
+        fs::File::options().write(true).open(cache.path(&held)).unwrap().set_modified(past).unwrap();
+        assert!(cache.can_spare(10).unwrap() && !cache.can_spare(11).unwrap());
+        assert!(cache.refresh(&held).unwrap() && !cache.refresh(&Digest::of(b"other")).unwrap());
+        assert!(!cache.can_spare(3).unwrap());
+    }
+
+    #[test]
+    fn a_disk_is_not_filled_with_what_may_not_be_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().to_owned(), u64::MAX).unwrap();
+        let disk = nix::sys::statvfs::statvfs(folder.path()).unwrap();
+        let free = disk.blocks_available() * disk.fragment_size();
+        assert!(cache.can_spare(1).unwrap() && !cache.can_spare(free).unwrap());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod identity;
 mod leftovers;
+mod prefetch;
 mod proc;
 mod process;
 mod session;

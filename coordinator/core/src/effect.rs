@@ -1,8 +1,10 @@
 //! What the caller must do.
 //!
 //! Effects are idempotent and may be lost: a worker's next report shows what is missing, and the core asks
-//! again. A lost [`Effect::DeleteBlob`] leaves garbage, which [`crate::Cluster::is_referenced`] finds.
+//! again. A lost [`Effect::DeleteBlob`] leaves garbage, which [`crate::Cluster::is_referenced`] finds. A lost [`Effect::Prefetch`] is
+//! missed by nobody.
 
+use common::session::Blob;
 use common::{AttemptId, Digest, TrialId, WorkerId};
 
 use crate::Share;
@@ -45,6 +47,15 @@ pub enum Effect {
         worker: WorkerId,
         /// The attempt.
         attempt: AttemptId,
+    },
+    /// Tell a worker what a queued trial reads that will probably run there next. It may ignore it.
+    Prefetch {
+        /// The worker.
+        worker: WorkerId,
+        /// The trial.
+        trial: TrialId,
+        /// What it reads, as far as this worker was not told before, in the order in which an attempt fetches it.
+        blobs: Vec<Blob>,
     },
     /// Delete a blob that no durable record refers to any more.
     ///

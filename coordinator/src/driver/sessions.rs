@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use common::WorkerId;
-use common::session::{SessionOrder, ToWorker};
+use common::session::{Blob, SessionOrder, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -48,11 +48,19 @@ pub struct Outgoing {
     pub end: oneshot::Sender<SessionEnd>,
 }
 
+/// What a worker's hello said of its build.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) version: String,
+    /// Whether it knows [`ToWorker::Prefetch`].
+    pub(super) prefetches: bool,
+}
+
 #[derive(Debug)]
 struct Entry {
     id: SessionId,
     outgoing: Outgoing,
-    version: String,
+    peer: Peer,
     /// Nothing may come before the welcome.
     welcomed: bool,
 }
@@ -72,7 +80,7 @@ impl Sessions {
         &mut self,
         worker: WorkerId,
         order: SessionOrder,
-        version: String,
+        peer: Peer,
         outgoing: Outgoing,
     ) -> Option<SessionId> {
         let latest = self.latest.entry(worker).or_default();
@@ -83,7 +91,7 @@ impl Sessions {
         self.end(worker, SessionEnd::Superseded(worker));
         self.last += 1;
         let id = SessionId(self.last);
-        self.open.insert(worker, Entry { id, outgoing, version, welcomed: false });
+        self.open.insert(worker, Entry { id, outgoing, peer, welcomed: false });
         Some(id)
     }
 
@@ -111,6 +119,14 @@ impl Sessions {
         sent.is_ok()
     }
 
+    /// Tells a worker what it may fetch ahead of time, unless it would not understand, or has much else to read first.
+    pub(super) fn prefetch(&self, worker: WorkerId, blobs: Vec<Blob>) {
+        let idle = |entry: &&Entry| entry.outgoing.messages.capacity() > OUTGOING / 2;
+        if self.open.get(&worker).filter(|entry| entry.peer.prefetches).is_some_and(|entry| idle(&entry)) {
+            self.send(worker, ToWorker::Prefetch { blobs });
+        }
+    }
+
     pub(super) fn end(&mut self, worker: WorkerId, end: SessionEnd) {
         if let Some(entry) = self.open.remove(&worker) {
             // A stream that is gone already needs no last word.
@@ -126,6 +142,6 @@ impl Sessions {
 
     /// Version of the build that opened a worker's session.
     pub fn version(&self, worker: WorkerId) -> Option<&str> {
-        self.open.get(&worker).map(|entry| entry.version.as_str())
+        self.open.get(&worker).map(|entry| entry.peer.version.as_str())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use common::session::{Launch, ToWorker};
 use common::spec::RunPolicy;
 use common::{AttemptId, Digest, TrialId};
-use coordinator_core::{Cluster, Effect, Event, Input, Millis, Outcome, Reject, Share, Step};
+use coordinator_core::{Cluster, Effect, Event, Input, Millis, Outcome, Phase, Reject, Share, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
@@ -296,6 +296,12 @@ impl Driver {
             }
             Effect::Preempt { worker, attempt } => {
                 self.live.sessions.send(worker, ToWorker::Preempt { attempt });
+            }
+            Effect::Prefetch { worker, trial, blobs } => {
+                // A later input of the same turn may have started it.
+                if self.cluster.trial(trial).is_some_and(|record| record.phase == Phase::Queued) {
+                    self.live.sessions.prefetch(worker, blobs);
+                }
             }
             Effect::DeleteBlob { digest } => self.delete(digest).await,
         }

@@ -2,6 +2,7 @@
 
 mod durability;
 mod fencing;
+mod prefetch;
 mod silence;
 mod support;
 mod trial;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::command::{Deferred, Turn};
+use super::sessions::Peer;
 use super::task::Driver;
 use super::{DriverError, Outgoing, SessionEnd, SessionId};
 use crate::store::{MetricReport, StoredLog, Warning};
@@ -35,8 +36,10 @@ impl Driver {
             labels,
             device,
             slot_memory_mib,
+            prefetches,
         } = hello;
-        let Some(session) = self.live.sessions.open(worker, order, version, outgoing) else {
+        let peer = Peer { version, prefetches };
+        let Some(session) = self.live.sessions.open(worker, order, peer, outgoing) else {
             debug!(%worker, ?order, "a hello is refused: a later one came first");
             // Who asked is probably dead.
             let _ = reply.send(Err(DriverError::Overtaken(worker)));

@@ -53,6 +53,7 @@ fn a_hello_survives_the_wire() {
         labels: [("rack".to_owned(), "a".to_owned())].into(),
         device: "cuda".to_owned(),
         slot_memory_mib: Some(4096),
+        prefetches: true,
         version: "0.1.0".to_owned(),
         attempts: vec![
             report(1, AttemptState::Running { rendezvous: None, step: 3 }),
@@ -62,6 +63,15 @@ fn a_hello_survives_the_wire() {
         ],
     });
     assert_eq!(there_and_back(&hello), hello);
+}
+
+#[test]
+fn a_prefetch_survives_the_wire() {
+    let blobs =
+        vec![Blob { digest: Digest::of(b"a"), bytes: 3 }, Blob { digest: Digest::of(b"b"), bytes: 0 }];
+    let prefetch = ToWorker::Prefetch { blobs };
+    let wire = v1::ToWorker::from(prefetch.clone());
+    assert_eq!(ToWorker::try_from(wire).unwrap(), prefetch);
 }
 
 #[test]

@@ -192,6 +192,7 @@ impl FakeWorker {
             | to_worker::Message::Rendezvous(_)
             | to_worker::Message::FetchLog(_)
             | to_worker::Message::HeartbeatAck(_)
+            | to_worker::Message::Prefetch(_)
             // Trials of a load run have one priority, and end by themselves soon.
             | to_worker::Message::Preempt(_) => {}
         }
@@ -301,6 +302,7 @@ async fn welcome(incoming: &mut Streaming<v1::ToWorker>) -> Option<Duration> {
         | to_worker::Message::MetricAck(_)
         | to_worker::Message::FetchLog(_)
         | to_worker::Message::HeartbeatAck(_)
-        | to_worker::Message::Preempt(_) => None,
+        | to_worker::Message::Preempt(_)
+        | to_worker::Message::Prefetch(_) => None,
     }
 }

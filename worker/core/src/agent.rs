@@ -286,6 +286,11 @@ impl Agent {
             }
             ToWorker::Preempt { attempt } => self.end(attempt, AttemptOrder::Yield, actions),
             ToWorker::MetricAck { attempt, sequence } => self.ledger.acknowledge(attempt, sequence),
+            ToWorker::Prefetch { blobs } => {
+                if !self.stopping {
+                    actions.push(Action::Prefetch(blobs));
+                }
+            }
             ToWorker::FetchLog { request, attempt, rank, tail } => {
                 actions.push(Action::ReadLog(LogRequest { request, attempt, rank, tail }));
             }

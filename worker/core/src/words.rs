@@ -1,7 +1,7 @@
 //! What an agent is told, and what it asks for.
 
 use common::result::{Checkpoint, MetricRow};
-use common::session::{AttemptEnd, AttemptReport, FromWorker, Launch, Progress, ToWorker};
+use common::session::{AttemptEnd, AttemptReport, Blob, FromWorker, Launch, Progress, ToWorker};
 use common::{AttemptId, Digest};
 
 /// Counts the sessions that an agent asked for, from 1.
@@ -54,6 +54,8 @@ pub enum Action {
     Order(AttemptId, AttemptOrder),
     /// Send a log.
     ReadLog(LogRequest),
+    /// Fetch blobs that will probably be needed, if that disturbs nothing, until the session is over.
+    Prefetch(Vec<Blob>),
     /// Move metric rows of an attempt to its spool, or back. Its answer is an [`Input::Spool`], except to
     /// [`SpoolOrder::Remove`]. There is none before [`crate::Agent::with_spool`].
     Spool(AttemptId, SpoolOrder),

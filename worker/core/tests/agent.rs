@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use common::result::{Checkpoint, MetricRow};
-use common::session::{AttemptState, FromWorker, ToWorker};
+use common::session::{AttemptState, Blob, FromWorker, ToWorker};
 use common::{Digest, FailureCause};
 use worker_core::{Action, AttemptEvent, AttemptOrder, Input, SpoolEvent, SpoolOrder};
 
@@ -48,6 +48,18 @@ fn an_attempt_that_waits_and_is_released_or_asked_to_give_way_ends_without_being
     // What was released need not be told.
     assert_eq!(case.told(), [FromWorker::AttemptEnded { attempt: C, end: Err(FailureCause::Preempted) }]);
     assert_eq!(case.started(Input::Attempt(A, AttemptEvent::Ended(Ok(None)))), []);
+}
+
+#[test]
+fn what_will_be_needed_is_fetched_until_the_worker_is_to_stop_and_holds_nothing() {
+    let mut case = Case::connected(1);
+    case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    let blobs = vec![Blob { digest: Digest::of(b"network"), bytes: 7 }];
+    let prefetch = ToWorker::Prefetch { blobs: blobs.clone() };
+    assert_eq!(case.hear(prefetch.clone()), [Action::Prefetch(blobs)]);
+    assert_eq!(case.heartbeat(), None, "it is nothing to report");
+    case.handle(Input::Shutdown);
+    assert_eq!(case.hear(prefetch), []);
 }
 
 #[test]

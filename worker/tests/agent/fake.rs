@@ -24,6 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 type Blobs = Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>;
 
+/// What was downloaded, and what is to be downloaded with trouble.
+#[derive(Default)]
+struct Downloads {
+    /// Each with the byte from which on it was asked for.
+    asked: Vec<(Digest, u64)>,
+    /// After how many bytes the next download of a blob brings no more, and does not end.
+    stuck: BTreeMap<Digest, usize>,
+}
+
 /// A session as the fake coordinator holds it.
 struct Open {
     inbound: Streaming<v1::FromWorker>,
@@ -44,12 +53,14 @@ pub struct Fake {
     sessions: mpsc::Receiver<Open>,
     open: Option<Open>,
     blobs: Blobs,
+    downloads: Arc<Mutex<Downloads>>,
 }
 
 struct Service {
     sessions: mpsc::Sender<Open>,
     refusal: Option<&'static str>,
     blobs: Blobs,
+    downloads: Arc<Mutex<Downloads>>,
 }
 
 impl Fake {
@@ -65,7 +76,8 @@ impl Fake {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let blobs = Blobs::default();
-        let (runtime, sessions) = listen(listener, refusal, blobs.clone());
+        let downloads = Arc::<Mutex<Downloads>>::default();
+        let (runtime, sessions) = listen(listener, refusal, blobs.clone(), downloads.clone());
         let lease = Duration::from_secs(10);
         Self {
             url,
@@ -76,6 +88,7 @@ impl Fake {
             sessions,
             open: None,
             blobs,
+            downloads,
         }
     }
 
@@ -98,7 +111,7 @@ impl Fake {
             }
         };
         let listener = tokio::time::timeout(PATIENCE, bound).await.expect("the port is free again");
-        let (runtime, sessions) = listen(listener, None, self.blobs.clone());
+        let (runtime, sessions) = listen(listener, None, self.blobs.clone(), self.downloads.clone());
         (self.runtime, self.sessions) = (Some(runtime), sessions);
     }
 
@@ -187,6 +200,16 @@ impl Fake {
     pub fn blob(&self, digest: Digest) -> Vec<u8> {
         self.blobs.lock().unwrap()[&digest].clone()
     }
+
+    /// The next download of the blob brings so many bytes, then nothing, and does not end.
+    pub fn hold_back(&self, digest: Digest, after: usize) {
+        self.downloads.lock().unwrap().stuck.insert(digest, after);
+    }
+
+    /// Downloads so far, each with the byte from which on it was asked for.
+    pub fn downloads(&self) -> Vec<(Digest, u64)> {
+        self.downloads.lock().unwrap().asked.clone()
+    }
 }
 
 impl Drop for Fake {
@@ -201,9 +224,10 @@ fn listen(
     listener: std::net::TcpListener,
     refusal: Option<&'static str>,
     blobs: Blobs,
+    downloads: Arc<Mutex<Downloads>>,
 ) -> (tokio::runtime::Runtime, mpsc::Receiver<Open>) {
     let (sender, sessions) = mpsc::channel(4);
-    let service = Service { sessions: sender, refusal, blobs };
+    let service = Service { sessions: sender, refusal, blobs, downloads };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     listener.set_nonblocking(true).unwrap();
     runtime.spawn(async move {
@@ -265,11 +289,21 @@ impl WorkerSession for Service {
     ) -> Result<Response<Self::DownloadBlobStream>, Status> {
         let v1::DownloadBlobRequest { digest, offset } = request.into_inner();
         let digest = digest.parse().unwrap();
+        let stuck = {
+            let mut downloads = self.downloads.lock().unwrap();
+            downloads.asked.push((digest, offset));
+            downloads.stuck.remove(&digest)
+        };
         let blobs = self.blobs.lock().unwrap();
         let content = blobs.get(&digest).ok_or_else(|| Status::not_found("no such blob"))?;
         let content = &content[usize::try_from(offset).unwrap()..];
-        let chunks: Vec<_> = content.chunks(4).map(|data| Ok(v1::Chunk { data: data.to_vec() })).collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+        let sent = &content[..stuck.unwrap_or(content.len())];
+        let chunks: Vec<_> = sent.chunks(4).map(|data| Ok(v1::Chunk { data: data.to_vec() })).collect();
+        let chunks = tokio_stream::iter(chunks);
+        Ok(Response::new(match stuck {
+            Some(_) => Box::pin(chunks.chain(tokio_stream::pending())),
+            None => Box::pin(chunks),
+        }))
     }
 }
 
@@ -378,6 +412,11 @@ impl Node {
     /// Path of a file in `$HOME_OF_TEST`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// A file of the cache, or one that is to become part of it.
+    pub fn cached(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data/cache").join(name)
     }
 
     /// Trainers that wait for a launch, as the agent remembers them.

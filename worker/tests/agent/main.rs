@@ -5,6 +5,7 @@ mod fake;
 mod fence;
 #[path = "../../core/tests/support/launch.rs"]
 mod launch;
+mod prefetch;
 mod ranks;
 mod spool;
 

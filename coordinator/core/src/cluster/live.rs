@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use common::session::AttemptEnd;
 use common::{AttemptId, FailureCause, WorkerId};
 
+use super::prefetch::Told;
 use crate::Millis;
 use crate::scheduling::{Findings, Pools, Reservations};
 
@@ -73,6 +74,8 @@ pub(super) struct Live {
     pub(super) pools: Pools,
     /// Slots that are kept for trials that do not fit.
     pub(super) reservations: Reservations,
+    /// What workers were told to fetch ahead of time.
+    pub(super) told: Told,
     /// What queued trials wait for, once somebody asked.
     pub(super) findings: OnceLock<Arc<Findings>>,
 }

@@ -9,6 +9,7 @@ mod check;
 mod drain;
 mod live;
 mod pause;
+mod prefetch;
 mod resize;
 mod retention;
 mod schedule;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use common::spec::Requirements;
-use common::{TrialId, WorkerId};
+use common::{AttemptId, TrialId, WorkerId};
 
 use super::Cluster;
 use crate::scheduling::{
@@ -23,9 +23,15 @@ impl Cluster {
     pub(super) fn schedule(&mut self, now: Millis, step: &mut Step) {
         self.live.findings.take();
         self.live.now = now;
-        if !std::mem::take(&mut self.live.changed) {
-            return;
+        if std::mem::take(&mut self.live.changed) {
+            let asked = self.place_and_ask(now, step);
+            self.prefetch(&asked, step);
         }
+    }
+
+    /// Starts what can start, and asks attempts to make way for what cannot. Returns who was asked, and for whom.
+    fn place_and_ask(&mut self, now: Millis, step: &mut Step) -> Vec<(AttemptId, TrialId)> {
+        let mut all = Vec::new();
         self.place_queued(now, step);
         loop {
             let mut pools = std::mem::take(&mut self.live.pools);
@@ -34,17 +40,18 @@ impl Cluster {
             let asked = !asks.is_empty();
             for (attempt, by) in asks {
                 self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+                all.push((attempt, by));
             }
             if !asked {
                 // Nothing that was done here lets anything else start.
                 self.live.changed = unfinished;
-                return;
+                return all;
             }
             // Now it is known when the slots of those that were asked come free, and what may be lent until then.
             let placed = self.place_queued(now, step);
             if unfinished && !placed {
                 self.live.changed = true;
-                return;
+                return all;
             }
         }
     }
@@ -94,7 +101,7 @@ impl Cluster {
         preempt(self.view(&connected), &self.live.reservations, pools)
     }
 
-    fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
+    pub(super) fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
         View { state: &self.state, policy: &self.policy, connected, now: self.live.now }
     }
 

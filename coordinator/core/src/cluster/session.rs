@@ -36,6 +36,7 @@ impl Cluster {
             self.emit(Event::WorkerJoined { worker, name, host, slots, traits, at: now }, step);
         }
         self.live.connect(worker, now + self.policy.lease);
+        self.live.told.forget(worker);
 
         for attempt in self.unreported(worker, &attempts) {
             self.fail(now, attempt, FailureCause::WorkerLost, step);
@@ -101,6 +102,7 @@ impl Cluster {
             self.fail(now, attempt, FailureCause::WorkerLost, step);
         }
         self.live.leases.remove(&worker);
+        self.live.told.forget(worker);
         self.emit(gone, step);
     }
 

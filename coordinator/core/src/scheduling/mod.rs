@@ -9,6 +9,7 @@ mod line;
 mod order;
 mod pass;
 mod preemption;
+mod prefetch;
 mod reservation;
 mod reserve;
 
@@ -18,5 +19,6 @@ pub(crate) use finding::{Blocked, Finding, Findings};
 pub(crate) use order::Claim;
 pub(crate) use pass::{Decisions, Depth, Pass, View};
 pub(crate) use preemption::{Preemption, preempt};
+pub(crate) use prefetch::next_up;
 pub(crate) use reservation::Reservations;
 pub use reservation::{Reservation, Start};

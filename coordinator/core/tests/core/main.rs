@@ -26,6 +26,7 @@ mod log;
 mod membership;
 mod placement;
 mod policies;
+mod prefetch;
 mod scheduling;
 mod snapshot;
 mod submission;

@@ -31,6 +31,7 @@ fn asked(step: &Step) -> Vec<u64> {
         Effect::Launch { .. }
         | Effect::Release { .. }
         | Effect::Rendezvous { .. }
+        | Effect::Prefetch { .. }
         | Effect::DeleteBlob { .. } => None,
     });
     asked.collect()

@@ -100,7 +100,7 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 58] = [
+    const ALL: [&'static str; 60] = [
         "agent crashed",
         "attempt failed: charged",
         "attempt failed: free",
@@ -134,6 +134,8 @@ impl Seen {
         "need failed",
         "partition",
         "preempted",
+        "prefetch told",
+        "prefetched",
         "priority changed",
         "quarantined for an incident",
         "quarantined for failures",

@@ -70,6 +70,7 @@ async fn a_second_hello_ends_the_session() {
         labels: std::collections::BTreeMap::new(),
         device: "cpu".to_owned(),
         slot_memory_mib: None,
+        prefetches: false,
         version: String::new(),
         attempts: Vec::new(),
     };

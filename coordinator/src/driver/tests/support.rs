@@ -94,22 +94,14 @@ impl Coordinator {
         order: SessionOrder,
         attempts: &[AttemptId],
     ) -> Result<Worker, DriverError> {
+        self.open(hello_of(id, order, attempts)).await
+    }
+
+    /// Opens a session, and hears its welcome.
+    pub(super) async fn open(&self, hello: Hello) -> Result<Worker, DriverError> {
         let (messages, outgoing) = mpsc::channel(OUTGOING);
         let (end, ended) = oneshot::channel();
-        let worker = WorkerId(id);
-        let hello = Hello {
-            protocol: PROTOCOL,
-            worker,
-            order,
-            name: format!("node-{id}"),
-            host: "127.0.0.1".to_owned(),
-            slots: 1,
-            labels: std::collections::BTreeMap::new(),
-            device: "cpu".to_owned(),
-            slot_memory_mib: None,
-            version: "0.0.0".to_owned(),
-            attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
-        };
+        let worker = hello.worker;
         let session = self.driver.open_session(hello, Outgoing { messages, end }).await?;
         let mut worker =
             Worker { id: worker, session, messages: outgoing, end: ended, driver: self.driver.clone() };
@@ -192,6 +184,24 @@ impl Worker {
 
     pub(super) async fn ended(self) -> SessionEnd {
         self.end.await.unwrap()
+    }
+}
+
+/// Hello of a worker of one slot, which knows nothing of prefetches.
+pub(super) fn hello_of(id: u64, order: SessionOrder, attempts: &[AttemptId]) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        worker: WorkerId(id),
+        order,
+        name: format!("node-{id}"),
+        host: "127.0.0.1".to_owned(),
+        slots: 1,
+        labels: std::collections::BTreeMap::new(),
+        device: "cpu".to_owned(),
+        slot_memory_mib: None,
+        version: "0.0.0".to_owned(),
+        prefetches: false,
+        attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
     }
 }
 

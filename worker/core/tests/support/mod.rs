@@ -98,6 +98,7 @@ impl Case {
                 | Action::Start(_)
                 | Action::Order(..)
                 | Action::ReadLog(_)
+                | Action::Prefetch(_)
                 | Action::Spool(..)
                 | Action::Exit => None,
             });
@@ -125,6 +126,7 @@ impl Case {
             | Action::Start(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Prefetch(_)
             | Action::Spool(..)
             | Action::Exit => None,
         })
@@ -139,6 +141,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Order(..)
             | Action::ReadLog(_)
+            | Action::Prefetch(_)
             | Action::Spool(..)
             | Action::Exit => None,
         });
@@ -154,6 +157,7 @@ impl Case {
             | Action::HangUp(_)
             | Action::Start(_)
             | Action::ReadLog(_)
+            | Action::Prefetch(_)
             | Action::Spool(..)
             | Action::Exit => None,
         });

@@ -1,10 +1,10 @@
 //! The coordinator's driver: it persists what the core decides, then performs it, and may die before and between.
 
 use common::result::MetricRow;
-use common::session::{FromWorker, Hello, Launch, ToWorker};
+use common::session::{Blob, FromWorker, Hello, Launch, ToWorker};
 use common::timeouts::Timeouts;
-use common::{AttemptId, Digest, FailureCause, WorkerId};
-use coordinator_core::{Effect, Input, Millis, Reject, Step, Traits};
+use common::{AttemptId, Digest, FailureCause, TrialId, WorkerId};
+use coordinator_core::{Effect, Input, Millis, Phase, Reject, Step, Traits};
 use rand::Rng;
 
 use super::World;
@@ -86,8 +86,23 @@ impl World {
                 self.tell_worker(worker, ToWorker::Rendezvous { attempt, address });
             }
             Effect::Preempt { worker, attempt } => self.tell_worker(worker, ToWorker::Preempt { attempt }),
+            Effect::Prefetch { worker, trial, blobs } => self.prefetch(worker, trial, blobs),
             Effect::DeleteBlob { digest } => self.delete(digest),
         }
+    }
+
+    /// What is not there, or would not be read, is not worth telling.
+    fn prefetch(&mut self, worker: WorkerId, trial: TrialId, blobs: Vec<Blob>) {
+        let record = self.cluster.trial(trial).unwrap();
+        assert_eq!(record.phase, Phase::Queued, "{worker} is to prefetch for {trial}, which does not wait");
+        let networks = self.cluster.networks(trial).map(|(_, held)| held.digest);
+        let reads = record.restore().map(|held| held.digest).chain(networks).collect::<Vec<_>>();
+        for Blob { digest, .. } in &blobs {
+            assert!(self.blobs.contains(digest), "{worker} is to prefetch {digest}, which is not stored");
+            assert!(reads.contains(digest), "{worker} is to prefetch {digest}, which {trial} does not read");
+        }
+        self.oracle.note("prefetch told");
+        self.tell_worker(worker, ToWorker::Prefetch { blobs });
     }
 
     /// What was just stored waits for its record.

@@ -110,6 +110,7 @@ impl World {
             labels: [("zone".to_owned(), zone(id).to_owned())].into(),
             device: String::new(),
             slot_memory_mib: None,
+            prefetches: true,
             version: String::new(),
             attempts,
         };
@@ -158,6 +159,7 @@ impl World {
             }
             Action::Spool(attempt, order) => self.spool(id, attempt, order),
             Action::ReadLog(_) => {}
+            Action::Prefetch(_) => self.oracle.note("prefetched"),
             Action::Exit => {
                 let conn = self.nodes[&id].link;
                 if let Some(conn) = conn {
