@@ -97,6 +97,21 @@ fn the_project_that_uses_the_smaller_share_goes_first() {
     );
 }
 
+/// The reserved trial of project a leaves no quota to a more urgent one, until a trial of another project takes its place: and then
+/// in the same step, though the urgent one was looked at before.
+#[test]
+fn a_reservation_that_has_to_go_gives_its_part_of_the_quota_back_at_once() {
+    let mut case = Case::with_policy(projects(&[("a", 1, Some(3))]), [2, 2]);
+    let _ = case.submit_as("b", 5, [train(1, 2)]);
+    let _ = case.submit_as("a", 5, [train(2, 1)]);
+    let _ = case.submit_as("a", 0, [train(3, 2)]);
+    assert!(case.why(T3).contains("reserved"), "{}", case.why(T3));
+    assert_eq!(started(&case.submit_as("a", 2, [train(4, 1)])), Vec::<String>::new());
+    assert!(case.why(T4).contains("quota"), "{}", case.why(T4));
+    assert_eq!(started(&case.submit_as("b", 1, [train(5, 2)])), ["t4 on w2:1"]);
+    assert!(case.why(TrialId(5)).contains("reserved"), "{}", case.why(TrialId(5)));
+}
+
 #[test]
 fn a_project_at_its_quota_holds_up_nobody_but_itself() {
     let mut case = Case::with_policy(projects(&[("a", 1, Some(2))]), [4]);
