@@ -51,7 +51,7 @@ impl Cluster {
             next.extend(shares.map(|share| (by, share.worker)));
         }
         for (trial, worker) in next {
-            if !self.live.is_connected(worker) || self.state.is_barred(worker) {
+            if !self.in_service(worker) {
                 continue;
             }
             let mut blobs = self.inputs(trial);

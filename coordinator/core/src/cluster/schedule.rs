@@ -206,10 +206,15 @@ impl Cluster {
         WaitReason::Reserved { needs, free, slots, starts_in }
     }
 
+    /// Whether a worker can be told what to do, and is given anything new.
+    pub(super) fn in_service(&self, worker: WorkerId) -> bool {
+        let connected = |worker| self.live.is_connected(worker);
+        self.view(&connected).in_service(worker)
+    }
+
     /// Free slots on workers in service that are as required.
     pub(super) fn free_for(&self, requires: &Requirements) -> u32 {
-        let in_service = |worker| self.live.is_connected(worker) && !self.state.is_barred(worker);
-        let free = self.state.index.free.iter().filter(|(worker, _)| in_service(**worker));
+        let free = self.state.index.free.iter().filter(|(worker, _)| self.in_service(**worker));
         let meets =
             |worker| self.state.workers.get(worker).is_some_and(|record| record.traits.meet(requires));
         free.filter(|(worker, _)| meets(worker)).map(|(_, &slots)| slots).sum()

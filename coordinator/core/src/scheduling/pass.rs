@@ -36,7 +36,7 @@ pub(crate) struct View<'a> {
 
 impl View<'_> {
     /// Whether a worker can be told what to do, and is given anything new.
-    pub(super) fn in_service(&self, worker: WorkerId) -> bool {
+    pub(crate) fn in_service(&self, worker: WorkerId) -> bool {
         (self.connected)(worker) && !self.state.is_barred(worker)
     }
 }

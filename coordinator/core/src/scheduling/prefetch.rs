@@ -133,10 +133,8 @@ fn line_up(
 
 /// Placements of running attempts, the soonest to end first.
 fn ends(state: &State) -> impl Iterator<Item = &Placement> {
-    let yielding = &state.index.yielding;
-    let running =
-        state.index.ends.iter().map(|end| end.attempt).filter(|attempt| !yielding.contains(attempt));
-    let ends = yielding.iter().copied().chain(running);
+    let running = state.index.undisturbed().map(|end| end.attempt);
+    let ends = state.index.yielding.iter().copied().chain(running);
     ends.filter_map(|attempt| leaves(state, attempt))
 }
 

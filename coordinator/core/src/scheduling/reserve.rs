@@ -126,8 +126,7 @@ impl<'a> Pass<'a, '_> {
     fn ends(&self) -> impl Iterator<Item = (AttemptId, &Placement)> {
         let state = self.view.state;
         let mut fresh = self.fresh.iter().peekable();
-        let yielding = &state.index.yielding;
-        let mut running = state.index.ends.iter().filter(|end| !yielding.contains(&end.attempt)).peekable();
+        let mut running = state.index.undisturbed().peekable();
         let placement = |attempt| state.running(attempt).map(|(_, running)| (attempt, &running.placement));
         let rest = std::iter::from_fn(move || {
             let is_next = |&&(end, _): &&(End, usize)| running.peek().is_none_or(|running| end < **running);
@@ -137,7 +136,7 @@ impl<'a> Pass<'a, '_> {
             }
             running.next().and_then(|end| placement(end.attempt))
         });
-        yielding.iter().filter_map(move |&attempt| placement(attempt)).chain(rest)
+        state.index.yielding.iter().filter_map(move |&attempt| placement(attempt)).chain(rest)
     }
 
     /// Whether slots of a worker are kept from a trial.

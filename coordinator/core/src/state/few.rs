@@ -1,6 +1,6 @@
 //! Lists and sets that mostly hold one element or none, in as much memory as that takes.
 //!
-//! A trial has six of these, and there may be a hundred thousand trials: a set of the standard library takes the
+//! A trial has nine of these, and there may be a hundred thousand trials: a set of the standard library takes the
 //! room of eleven elements for its first, a list that of four.
 
 use std::ops::Deref;

@@ -173,6 +173,11 @@ impl Index {
         }
     }
 
+    /// Running attempts that were not asked to stop, in the order of their expected ends.
+    pub(crate) fn undisturbed(&self) -> impl Iterator<Item = &End> {
+        self.ends.iter().filter(|end| !self.yielding.contains(&end.attempt))
+    }
+
     /// Trials that need `id`, ended or not, in order.
     pub(crate) fn dependents_of(&self, id: TrialId) -> impl Iterator<Item = TrialId> {
         let pairs = self.dependents.range((id, TrialId(0))..=(id, TrialId(u64::MAX)));

@@ -40,9 +40,9 @@ impl Pool {
     }
 
     pub(super) fn share_spec(&mut self, spec: &mut Spec) {
-        match self.patterns.get(&spec.workload()) {
-            Some(newest) if newest == spec.pattern() => spec.share(newest),
-            Some(_) | None => drop(self.patterns.insert(spec.workload(), Arc::clone(spec.pattern()))),
+        let shares = self.patterns.get(&spec.workload()).is_some_and(|newest| spec.share(newest));
+        if !shares {
+            self.patterns.insert(spec.workload(), Arc::clone(spec.pattern()));
         }
     }
 

@@ -78,11 +78,13 @@ impl Spec {
         &self.pattern
     }
 
-    /// Shares `pattern`, if it is its own.
-    pub(super) fn share(&mut self, pattern: &Arc<Pattern>) {
-        if self.pattern == *pattern {
+    /// Shares `pattern`, if it is its own. Returns whether it is.
+    pub(super) fn share(&mut self, pattern: &Arc<Pattern>) -> bool {
+        let equal = self.pattern == *pattern;
+        if equal {
             self.pattern = Arc::clone(pattern);
         }
+        equal
     }
 }
 
