@@ -1,5 +1,6 @@
 //! What trials leave behind: checkpoints, artifacts, results.
 
+pub mod rows;
 mod scores;
 
 use std::cmp::Ordering;

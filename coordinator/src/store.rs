@@ -18,7 +18,6 @@ mod parts;
 mod portable;
 mod reader;
 mod records;
-mod rows;
 mod snapshots;
 mod transfer;
 mod trees;
@@ -26,6 +25,7 @@ mod trees;
 use std::fs::File;
 use std::path::Path;
 
+use common::result::rows;
 use common::{AttemptId, Digest};
 use coordinator_core::Event;
 use serde::Serialize;

@@ -8,16 +8,15 @@
 //! | 4 | length of the body |
 //! | 4 | CRC-32 of length and body |
 //! | 8 | sequence number |
-//! | 20 + name, a row | step, bits of the value, length of the name, name |
+//! | the rest | rows, as [`common::result::rows`] has them |
 //!
-//! Numbers are little-endian. A value is its bits, because JSON has no word for a loss that is not finite. Nothing is synced: who
-//! reads a page is the process that wrote it, or nobody.
+//! Numbers are little-endian. Nothing is synced: who reads a page is the process that wrote it, or nobody.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use common::result::MetricRow;
+use common::result::rows;
 use worker_core::{RowReport, SpoolEvent, SpoolOrder};
 
 /// Begins a record, so that what follows a damaged one is found again.
@@ -86,13 +85,7 @@ fn encode(reports: &[RowReport]) -> io::Result<Vec<u8>> {
     let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a report of more than 4 GiB");
     let mut bytes = Vec::new();
     for RowReport { sequence, rows } in reports {
-        let mut body = sequence.to_le_bytes().to_vec();
-        for MetricRow { step, name, value } in rows {
-            body.extend(step.to_le_bytes());
-            body.extend(value.to_bits().to_le_bytes());
-            body.extend(u32::try_from(name.len()).map_err(too_long)?.to_le_bytes());
-            body.extend(name.as_bytes());
-        }
+        let body = [&sequence.to_le_bytes()[..], &rows::encode(rows)].concat();
         let length = u32::try_from(body.len()).map_err(too_long)?.to_le_bytes();
         bytes.extend(MARK);
         bytes.extend(length);
@@ -127,16 +120,7 @@ fn record(bytes: &mut &[u8]) -> Option<RowReport> {
     }
     *bytes = rest;
     let sequence = u64::from_le_bytes(take(&mut body)?);
-    let mut rows = Vec::new();
-    while !body.is_empty() {
-        let step = u64::from_le_bytes(take(&mut body)?);
-        let value = f64::from_bits(u64::from_le_bytes(take(&mut body)?));
-        let length = usize::try_from(u32::from_le_bytes(take(&mut body)?)).ok()?;
-        let (name, rest) = body.split_at_checked(length)?;
-        body = rest;
-        rows.push(MetricRow { step, name: str::from_utf8(name).ok()?.to_owned(), value });
-    }
-    Some(RowReport { sequence, rows })
+    Some(RowReport { sequence, rows: rows::decode(body)? })
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -154,6 +138,8 @@ fn checksum(length: [u8; 4], body: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use common::result::MetricRow;
+
     use super::*;
 
     fn report(sequence: u64, names: &[&str]) -> RowReport {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::trees::{EVENTS, LOGS, META, METRICS, SNAPSHOTS, WARNINGS};
-use super::{Store, StoreError, frame, rows};
+use super::{Store, StoreError, frame};
 
 /// Damaged records that are named one by one.
 const NAMED: usize = 20;
@@ -36,7 +36,7 @@ impl Store {
                     let body = frame::open(&key, &record);
                     let body = body.map_err(|source| StoreError::Damaged { tree, source })?;
                     if tree == METRICS {
-                        rows::decode(body).map_err(|source| StoreError::Damaged { tree, source })?;
+                        frame::rows(body).map_err(|source| StoreError::Damaged { tree, source })?;
                     }
                     Ok(())
                 });

@@ -2,6 +2,7 @@
 //!
 //! The checksum covers the key, so that a record cannot stand in the place of another.
 
+use common::result::{MetricRow, rows};
 use serde::de::DeserializeOwned;
 
 /// Format that this build writes. A change of meaning raises it; a new field with a default does not.
@@ -41,6 +42,11 @@ pub enum FrameError {
     /// Whole, but not metric rows.
     #[error("its content ends in the middle of a row")]
     Rows,
+}
+
+/// The metric rows within a record.
+pub(super) fn rows(body: &[u8]) -> Result<Vec<MetricRow>, FrameError> {
+    rows::decode(body).ok_or(FrameError::Rows)
 }
 
 pub(super) fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {

@@ -9,7 +9,7 @@ use common::{AttemptId, Digest, TrialId};
 use super::error::StoreError;
 use super::records::{StoredLog, Warning};
 use super::trees::{LOGS, METRICS, Trees, WARNINGS};
-use super::{attempt_of, frame, log_key, rows};
+use super::{attempt_of, frame, log_key};
 
 /// Reads what is beside the log, while the store writes. Clones share the database.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Reader {
         let records = trees.records(METRICS, entries).map(|entry| {
             let (key, record) = entry?;
             let attempt = attempt_of(&key).ok_or(StoreError::ForeignKey { tree: METRICS })?;
-            let rows = frame::open(&key, &record).and_then(rows::decode);
+            let rows = frame::open(&key, &record).and_then(frame::rows);
             Ok((attempt, rows.map_err(|source| StoreError::Damaged { tree: METRICS, source })?))
         });
         records.collect()

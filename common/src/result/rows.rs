@@ -1,13 +1,12 @@
-//! Metric rows as bytes.
+//! Metric rows as bytes, in the coordinator's store and in workers' spools.
 //!
 //! Not JSON, because a diverging loss is NaN or infinite and must be shown as it was. A row is its step and the
 //! bits of its value (both `u64`, little-endian), the length of its name (`u16`) and the name.
 
-use common::result::MetricRow;
+use super::MetricRow;
 
-use super::frame::FrameError;
-
-pub(super) fn encode(rows: &[MetricRow]) -> Vec<u8> {
+/// Rows as bytes.
+pub fn encode(rows: &[MetricRow]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(rows.len() * 32);
     for row in rows {
         let name = clipped(&row.name);
@@ -19,27 +18,28 @@ pub(super) fn encode(rows: &[MetricRow]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(mut bytes: &[u8]) -> Result<Vec<MetricRow>, FrameError> {
+/// The rows that were encoded; none if these bytes are none.
+pub fn decode(mut bytes: &[u8]) -> Option<Vec<MetricRow>> {
     let mut rows = Vec::new();
     while !bytes.is_empty() {
         let step = u64::from_le_bytes(take(&mut bytes)?);
         let value = f64::from_bits(u64::from_le_bytes(take(&mut bytes)?));
         let length = usize::from(u16::from_le_bytes(take(&mut bytes)?));
-        let (name, rest) = bytes.split_at_checked(length).ok_or(FrameError::Rows)?;
-        let name = str::from_utf8(name).map_err(|_| FrameError::Rows)?.to_owned();
+        let (name, rest) = bytes.split_at_checked(length)?;
+        let name = str::from_utf8(name).ok()?.to_owned();
         bytes = rest;
         rows.push(MetricRow { step, name, value });
     }
-    Ok(rows)
+    Some(rows)
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], FrameError> {
-    let (head, rest) = bytes.split_first_chunk().ok_or(FrameError::Rows)?;
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
-    Ok(*head)
+    Some(*head)
 }
 
-/// No metric has a name of 64 KiB; a message that claims so must not stop the coordinator.
+/// No metric has a name of 64 KiB; a message that claims so must stop nobody.
 fn clipped(name: &str) -> &str {
     let end = (0..=name.len().min(usize::from(u16::MAX))).rev().find(|&end| name.is_char_boundary(end));
     &name[..end.unwrap_or(0)]
@@ -71,7 +71,7 @@ mod tests {
     fn rows_that_were_cut_are_refused() {
         let bytes = encode(&[row(1, "loss", 1.0)]);
         for length in 1..bytes.len() {
-            assert!(decode(&bytes[..length]).is_err(), "{length}");
+            assert!(decode(&bytes[..length]).is_none(), "{length}");
         }
     }
 
