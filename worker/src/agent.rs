@@ -78,15 +78,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (spooled, answers) = mpsc::unbounded_channel();
     let trainers = Pool::start(&config);
     let timeouts = Timeouts::default();
-    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit, timeouts };
-    let agent = Agent::new(settings).with_spool(Spool::of(config.spool_mib << 20));
+    let spool = Spool::of(config.spool_mib << 20);
+    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit, timeouts, spool };
     let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
     tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
     let mut shell = Shell {
         context,
         channel,
         identity,
-        agent,
+        agent: Agent::new(settings),
         clock: Clock::start(),
         orders: BTreeMap::new(),
         link: Link::None,

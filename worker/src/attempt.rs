@@ -33,7 +33,7 @@ use outcome::Outcomes;
 use uploads::{Upload, Uploads};
 
 pub use patterns::Patterns;
-use worker_core::{AttemptEvent, AttemptOrder};
+use worker_core::{AttemptEvent, AttemptOrder, Note};
 
 /// What all attempts of an agent share.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use common::session::{AttemptEnd, FromWorker, Launch, ToWorker};
 use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
 
-use crate::notes::Note;
 use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber, Spool};
 
 /// Pause before the first try to dial again.
@@ -22,6 +21,8 @@ pub struct Settings {
     pub reconnect_limit: Duration,
     /// How patiently a coordinator is dialled that has not said yet how long its leases are.
     pub timeouts: Timeouts,
+    /// What the disk takes of metric rows while the coordinator does not; an attempt's share is that of its slots.
+    pub spool: Spool,
 }
 
 /// Where the connection stands.
@@ -74,10 +75,12 @@ impl Agent {
     /// An agent that holds nothing and dials at once.
     pub fn new(settings: Settings) -> Self {
         let lease = Lease::guessed(settings.timeouts);
+        let of_slot = settings.spool.bytes / u64::from(settings.slots.max(1));
+        let spool = Spool { bytes: of_slot, ..settings.spool };
         Self {
             heartbeat: lease.timeouts().heartbeat(),
             settings,
-            ledger: Ledger::default(),
+            ledger: Ledger::default().with_spool(spool),
             lease,
             link: Link::Down { until: Duration::ZERO, pause: FIRST_PAUSE },
             session: SessionNumber::default(),
@@ -86,14 +89,6 @@ impl Agent {
             suspended: BTreeSet::new(),
             stopping: false,
         }
-    }
-
-    /// An agent that may keep metric rows on the disk while the coordinator does not take them; an attempt's share is that of its
-    /// slots. Without, they wait in memory.
-    pub fn with_spool(mut self, spool: Spool) -> Self {
-        let bytes = spool.bytes / u64::from(self.settings.slots.max(1));
-        self.ledger = self.ledger.with_spool(Spool { bytes, ..spool });
-        self
     }
 
     /// Takes one input at time `now`.
@@ -371,10 +366,7 @@ impl Agent {
             AttemptEvent::Metrics(rows) => self.ledger.rows(attempt, rows),
             AttemptEvent::Checkpoint(checkpoint) => self.ledger.checkpoint(now, attempt, checkpoint),
             AttemptEvent::Damaged(digest, message) => self.ledger.damaged(attempt, digest, message),
-            AttemptEvent::Warning(message) => self.ledger.note(attempt, Note::Warning(message)),
-            AttemptEvent::Incident { rank, pattern, line, quarantine } => {
-                self.ledger.note(attempt, Note::Incident { rank, pattern, line, quarantine });
-            }
+            AttemptEvent::Note(note) => self.ledger.note(attempt, note),
             AttemptEvent::Log(rank, digest, bytes) => self.ledger.log(attempt, rank, digest, bytes),
             AttemptEvent::ProcessesGone => self.ledger.processes_gone(attempt),
             AttemptEvent::Ended(end) => self.over(attempt, end),

@@ -16,9 +16,9 @@ use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, AttemptReport, AttemptState, FromWorker};
 use common::{AttemptId, Digest};
 
-use crate::notes::{Note, Notes};
+use crate::notes::Notes;
 use crate::rows::{RowQueue, Spool};
-use crate::{SpoolEvent, SpoolOrder};
+use crate::{Note, SpoolEvent, SpoolOrder};
 
 /// Reports of rows, of all attempts together, that a session is told before one of them is acknowledged. What is more urgent, like a
 /// heartbeat, waits behind so many at most, however many rows there are. A coordinator queues twice as many messages for a session, so
@@ -185,7 +185,7 @@ impl Ledger {
     }
 
     /// Something that the user should know.
-    pub(crate) fn note(&mut self, attempt: AttemptId, note: Note) {
+    pub fn note(&mut self, attempt: AttemptId, note: Note) {
         self.with(attempt, |held| held.notes.push(note));
     }
 

@@ -19,5 +19,6 @@ pub use lease::Lease;
 pub use ledger::Ledger;
 pub use rows::Spool;
 pub use words::{
-    Action, AttemptEvent, AttemptOrder, Input, LogRequest, RowReport, SessionNumber, SpoolEvent, SpoolOrder,
+    Action, AttemptEvent, AttemptOrder, Input, LogRequest, Note, RowReport, SessionNumber, SpoolEvent,
+    SpoolOrder,
 };

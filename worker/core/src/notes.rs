@@ -8,28 +8,11 @@ use std::collections::BTreeMap;
 use common::AttemptId;
 use common::session::FromWorker;
 
+use crate::Note;
 use crate::tally::Tally;
 
 /// Notes of a kind that are kept word for word.
 const WHOLE: usize = 100;
-
-/// Something that the user should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// One sentence.
-    Warning(String),
-    /// A line of a rank's log that matched a pattern.
-    Incident {
-        /// The rank.
-        rank: u32,
-        /// Name of the pattern.
-        pattern: String,
-        /// The line.
-        line: String,
-        /// Whether the worker should be given nothing more.
-        quarantine: bool,
-    },
-}
 
 impl Note {
     fn message(self, attempt: AttemptId) -> FromWorker {

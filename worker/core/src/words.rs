@@ -57,7 +57,7 @@ pub enum Action {
     /// Fetch blobs that will probably be needed, if that disturbs nothing, until the session is over.
     Prefetch(Vec<Blob>),
     /// Move metric rows of an attempt to its spool, or back. Its answer is an [`Input::Spool`], except to
-    /// [`SpoolOrder::Remove`]. There is none before [`crate::Agent::with_spool`].
+    /// [`SpoolOrder::Remove`]. There is none with a [`crate::Settings::spool`] of no bytes.
     Spool(AttemptId, SpoolOrder),
     /// Every process is gone, and there is no more to say: say goodbye and end.
     Exit,
@@ -158,6 +158,19 @@ pub enum AttemptEvent {
     /// A checkpoint that it was to go on from did not load.
     Damaged(Digest, String),
     /// Something that the user should know.
+    Note(Note),
+    /// The log of a rank is stored.
+    Log(u32, Digest, u64),
+    /// The last process is gone.
+    ProcessesGone,
+    /// Everything is stored. The last event.
+    Ended(AttemptEnd),
+}
+
+/// Something that the user should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// One sentence.
     Warning(String),
     /// A line of a rank's log matched a pattern of the configuration.
     Incident {
@@ -170,10 +183,4 @@ pub enum AttemptEvent {
         /// Whether the worker should be given nothing more.
         quarantine: bool,
     },
-    /// The log of a rank is stored.
-    Log(u32, Digest, u64),
-    /// The last process is gone.
-    ProcessesGone,
-    /// Everything is stored. The last event.
-    Ended(AttemptEnd),
 }

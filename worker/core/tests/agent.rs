@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptState, Blob, FromWorker, ToWorker};
 use common::{Digest, FailureCause};
-use worker_core::{Action, AttemptEvent, AttemptOrder, Input, SpoolEvent, SpoolOrder};
+use worker_core::{Action, AttemptEvent, AttemptOrder, Input, Note, SpoolEvent, SpoolOrder};
 
 use support::{A, B, C, Case, LEASE, launch};
 
@@ -219,7 +219,7 @@ fn a_new_session_is_told_what_is_held_and_an_incident_that_nobody_heard() {
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     case.handle(Input::SessionLost(case.session()));
     let (pattern, line) = ("ecc".to_owned(), "uncorrectable".to_owned());
-    let incident = AttemptEvent::Incident { rank: 0, pattern, line, quarantine: true };
+    let incident = AttemptEvent::Note(Note::Incident { rank: 0, pattern, line, quarantine: true });
     case.handle(Input::Attempt(A, incident));
     assert_eq!(case.told(), []);
     let hello = case.reconnect();

@@ -20,7 +20,7 @@ use super::outcome::Outcomes;
 use super::patterns::Match;
 use super::uploads::{Upload, Uploads};
 use super::watcher::{Sight, Watcher};
-use super::{Attempt, AttemptEvent, AttemptOrder, Files, work_dir};
+use super::{Attempt, AttemptEvent, AttemptOrder, Files, Note, work_dir};
 use crate::leftovers;
 use crate::process::{RankEvent, RankOrder, Started};
 
@@ -253,7 +253,7 @@ impl<'a> Gang<'a> {
         self.outcomes.condemned(cause);
         // First the end: who waits for the slots should not wait for words.
         self.order(|| RankOrder::Kill).await;
-        self.attempt.tell(AttemptEvent::Warning(message)).await;
+        self.attempt.tell(AttemptEvent::Note(Note::Warning(message))).await;
     }
 
     /// Ends the gang when a rank has more memory than a slot has, and warns when that is near.
@@ -274,7 +274,7 @@ impl<'a> Gang<'a> {
             if used_mib * 100 > limit_mib * SAFE_MEMORY_PERCENT && !self.warned_of_memory {
                 self.warned_of_memory = true;
                 let message = format!("rank {rank} uses {used_mib} of the {limit_mib} MiB that its slot has");
-                self.attempt.tell(AttemptEvent::Warning(message)).await;
+                self.attempt.tell(AttemptEvent::Note(Note::Warning(message))).await;
             }
         }
     }
@@ -282,7 +282,7 @@ impl<'a> Gang<'a> {
     async fn tell_incidents(&self) {
         for Match { rank, pattern, line, quarantine } in self.watcher.take_matches() {
             tracing::warn!(rank, pattern, line, "a line of a trainer's log matches a pattern");
-            self.attempt.tell(AttemptEvent::Incident { rank, pattern, line, quarantine }).await;
+            self.attempt.tell(AttemptEvent::Note(Note::Incident { rank, pattern, line, quarantine })).await;
         }
     }
 
@@ -311,7 +311,7 @@ impl<'a> Gang<'a> {
             }
             Report::Warning { message } => {
                 tracing::warn!(rank, message, "a trainer warns");
-                self.attempt.tell(AttemptEvent::Warning(message)).await;
+                self.attempt.tell(AttemptEvent::Note(Note::Warning(message))).await;
             }
             Report::CheckpointRefused { path, message } => {
                 let damaged =

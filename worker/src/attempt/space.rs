@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::FailureCause;
 
-use super::{Attempt, AttemptEvent};
+use super::{Attempt, AttemptEvent, Note};
 
 /// What must fit before anything is fetched or started: the small files of a launch.
 const LEAST: usize = 64 << 10;
@@ -34,7 +34,7 @@ pub(super) async fn wait(attempt: &Attempt) -> Result<(), FailureCause> {
                     let place = folder.display();
                     let message = format!("it waits for space: cannot write `{place}`: {error}");
                     tracing::warn!(message);
-                    attempt.tell(AttemptEvent::Warning(message)).await;
+                    attempt.tell(AttemptEvent::Note(Note::Warning(message))).await;
                 }
                 tokio::time::sleep(AGAIN).await;
             }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{AttemptEvent, Context};
+use super::{AttemptEvent, Context, Note};
 
 /// Time between two looks whether what is being stored is stuck.
 const LOOK: Duration = Duration::from_millis(200);
@@ -196,7 +196,7 @@ impl Task {
                     status.message()
                 );
                 // A warning that finds no room is in the log of this worker.
-                drop(context.events.try_send((attempt, AttemptEvent::Warning(message))));
+                drop(context.events.try_send((attempt, AttemptEvent::Note(Note::Warning(message)))));
             }
         }
     }

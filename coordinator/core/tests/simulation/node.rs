@@ -252,7 +252,7 @@ impl Node {
 fn agent(slots: u32) -> Agent {
     // What it guesses must not take longer than a simulation does.
     let timeouts = Timeouts::of(Duration::from_millis(100));
-    let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts };
     // So that rows of a few steps fill a page.
-    Agent::new(settings).with_spool(Spool { bytes: 1 << 20, page: 250 })
+    let spool = Spool { bytes: 1 << 20, page: 250 };
+    Agent::new(Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts, spool })
 }

@@ -22,8 +22,13 @@ pub struct Case {
 
 impl Case {
     pub fn new(slots: u32) -> Self {
-        let timeouts = Timeouts::default();
-        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts };
+        Self::with_spool(slots, 0)
+    }
+
+    /// One that may keep so many bytes of rows on the disk.
+    fn with_spool(slots: u32, bytes: u64) -> Self {
+        let (timeouts, spool) = (Timeouts::default(), Spool::of(bytes));
+        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts, spool };
         Self { agent: Agent::new(settings), now: Duration::ZERO, session: SessionNumber::default() }
     }
 
@@ -34,16 +39,14 @@ impl Case {
 
     /// One that was just welcomed, with so much of the disk for rows.
     pub fn connected_with_spool(slots: u32, bytes: u64) -> Self {
-        let case = Self::new(slots);
-        Self { agent: case.agent.with_spool(Spool::of(bytes)), ..case }.welcomed()
+        Self::with_spool(slots, bytes).welcomed()
     }
 
-    fn welcomed(self) -> Self {
-        let mut case = self;
-        case.reconnect_dialled();
-        case.handle(Input::SessionOpened(case.session));
-        case.handle(case.welcome([]));
-        case
+    fn welcomed(mut self) -> Self {
+        self.reconnect_dialled();
+        self.handle(Input::SessionOpened(self.session));
+        self.handle(self.welcome([]));
+        self
     }
 
     pub fn session(&self) -> SessionNumber {

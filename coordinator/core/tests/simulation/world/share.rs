@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use common::result::{Artifact, MetricRow, TrialResult};
 use common::session::{AttemptEnd, Launch, Progress};
 use common::{AttemptId, Digest, FailureCause, WorkerId};
-use worker_core::{AttemptEvent, Input};
+use worker_core::{AttemptEvent, Input, Note};
 
 use super::World;
 use super::machine::stored_log;
@@ -185,7 +185,7 @@ impl World {
         let rank = self.share(id, attempt).launch.first_rank;
         let (pattern, line) = ("ecc".to_owned(), "uncorrectable ECC error".to_owned());
         let quarantine = self.chance(0.4);
-        self.say(id, attempt, AttemptEvent::Incident { rank, pattern, line, quarantine });
+        self.say(id, attempt, AttemptEvent::Note(Note::Incident { rank, pattern, line, quarantine }));
     }
 
     /// Stops at a checkpoint.
