@@ -93,8 +93,8 @@ pub struct Progress {
 /// From worker to coordinator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
-    /// Opens the session.
-    Hello(Hello),
+    /// Opens the session. Boxed, because it is by far the largest and the rarest.
+    Hello(Box<Hello>),
     /// The worker is alive, and this is what it holds.
     Heartbeat {
         /// Counts the heartbeats of a session from 1.

@@ -155,7 +155,7 @@ async fn hello(incoming: &mut Streaming<v1::FromWorker>) -> Result<Hello, Status
         return Err(refused(HelloError::Protocol { worker, theirs: hello.protocol, build }));
     }
     match FromWorker::try_from(first).map_err(|error| to_status(&error))? {
-        FromWorker::Hello(hello) => Ok(hello),
+        FromWorker::Hello(hello) => Ok(*hello),
         FromWorker::Heartbeat { .. }
         | FromWorker::RendezvousOpened { .. }
         | FromWorker::AttemptEnded { .. }

@@ -1,6 +1,6 @@
 //! The wire: generated messages and services of `credence.v1`, and the conversions between them and [`common`].
 //!
-//! [`convert`] is the only file that sees both worlds. Prost types are used by this crate, the coordinator's
+//! [`convert`] is the only module that sees both worlds. Prost types are used by this crate, the coordinator's
 //! gRPC services and the sessions; decisions never see them.
 
 mod codec;

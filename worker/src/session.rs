@@ -99,7 +99,7 @@ impl Session {
     /// [`SessionLost`].
     pub async fn open(channel: Channel, hello: Hello) -> Result<Self, SessionLost> {
         let (outbound, messages) = mpsc::channel(OUTBOX);
-        let first = v1::FromWorker::from(FromWorker::Hello(hello));
+        let first = v1::FromWorker::from(FromWorker::Hello(Box::new(hello)));
         outbound.try_send(first).expect("a fresh channel has room");
         let response = WorkerSessionClient::new(channel).session(ReceiverStream::new(messages)).await?;
         Ok(Self { outbound, inbound: response.into_inner() })

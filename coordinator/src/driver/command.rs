@@ -13,12 +13,30 @@ pub(super) type Look = Box<dyn FnOnce(&View<'_>) + Send>;
 
 /// What the driver can be told.
 pub(super) enum Command {
-    Apply { input: Input, reply: oneshot::Sender<Result<Applied, DriverError>> },
+    Apply {
+        input: Input,
+        reply: oneshot::Sender<Result<Applied, DriverError>>,
+    },
     Read(Look),
-    OpenSession { hello: Hello, outgoing: Outgoing, reply: oneshot::Sender<Result<SessionId, DriverError>> },
-    FromWorker { worker: WorkerId, session: SessionId, message: FromWorker },
-    SessionClosed { worker: WorkerId, session: SessionId },
-    Send { worker: WorkerId, message: ToWorker, reply: oneshot::Sender<bool> },
+    OpenSession {
+        hello: Box<Hello>,
+        outgoing: Outgoing,
+        reply: oneshot::Sender<Result<SessionId, DriverError>>,
+    },
+    FromWorker {
+        worker: WorkerId,
+        session: SessionId,
+        message: FromWorker,
+    },
+    SessionClosed {
+        worker: WorkerId,
+        session: SessionId,
+    },
+    Send {
+        worker: WorkerId,
+        message: ToWorker,
+        reply: oneshot::Sender<bool>,
+    },
     Collect(Vec<Digest>),
     Stop,
 }

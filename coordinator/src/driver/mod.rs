@@ -194,6 +194,7 @@ impl Handle {
     ///
     /// [`DriverError`].
     pub async fn open_session(&self, hello: Hello, outgoing: Outgoing) -> Result<SessionId, DriverError> {
+        let hello = Box::new(hello);
         self.ask(|reply| Command::OpenSession { hello, outgoing, reply }).await?
     }
 

@@ -121,8 +121,9 @@ impl Sessions {
 
     /// Tells a worker what it may fetch ahead of time, unless it would not understand, or has much else to read first.
     pub(super) fn prefetch(&self, worker: WorkerId, blobs: Vec<Blob>) {
-        let idle = |entry: &&Entry| entry.outgoing.messages.capacity() > OUTGOING / 2;
-        if self.open.get(&worker).filter(|entry| entry.peer.prefetches).is_some_and(|entry| idle(&entry)) {
+        let takes =
+            |entry: &Entry| entry.peer.prefetches && entry.outgoing.messages.capacity() > OUTGOING / 2;
+        if self.open.get(&worker).is_some_and(takes) {
             self.send(worker, ToWorker::Prefetch { blobs });
         }
     }

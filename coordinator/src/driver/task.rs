@@ -46,7 +46,7 @@ pub(super) struct News {
 }
 
 enum Wake {
-    Command(Box<Command>),
+    Command(Command),
     Deadline,
     Alone,
 }
@@ -98,7 +98,7 @@ impl Driver {
         loop {
             let mut turn = Turn::default();
             match self.wait(&mut inbox).await {
-                Wake::Command(command) => self.take(*command, &mut turn).await,
+                Wake::Command(command) => self.take(command, &mut turn).await,
                 Wake::Deadline => {}
                 Wake::Alone => break,
             }
@@ -152,7 +152,7 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            command = inbox.recv() => command.map_or(Wake::Alone, |command| Wake::Command(Box::new(command))),
+            command = inbox.recv() => command.map_or(Wake::Alone, Wake::Command),
             () = deadline => Wake::Deadline,
         }
     }
@@ -201,7 +201,7 @@ impl Driver {
             }
             Command::Read(look) => turn.deferred.push(Deferred::Show(look)),
             Command::OpenSession { hello, outgoing, reply } => {
-                self.open_session(hello, outgoing, reply, turn);
+                self.open_session(*hello, outgoing, reply, turn);
             }
             Command::FromWorker { worker, session, message } => {
                 if self.live.sessions.is_newest(worker, session) {

@@ -98,7 +98,7 @@ async fn fill_and_free(mount: &Path) {
             }
         };
         assert_refused(&ended, Code::Unavailable, &["no space is left"]);
-        let refused = Worker::open(&server, FromWorker::Hello(hello(1, 1, &[]))).await;
+        let refused = Worker::open(&server, FromWorker::Hello(Box::new(hello(1, 1, &[])))).await;
         assert_refused(&refused.err().unwrap(), Code::Unavailable, &["no space is left"]);
         // Nothing half written stands in the way of going on.
         assert!(!mount.join("data/probe").exists());

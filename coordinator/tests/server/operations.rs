@@ -123,7 +123,9 @@ async fn a_higher_priority_goes_first_and_a_label_decides_where() {
     let picky = server.submit(&picky.replacen("[[method]]", run, 1)).await.unwrap();
     let labels = [("rack".to_owned(), "r7".to_owned())].into();
     let mut labelled =
-        Worker::open(&server, FromWorker::Hello(Hello { labels, ..hello(2, 1, &[]) })).await.unwrap();
+        Worker::open(&server, FromWorker::Hello(Box::new(Hello { labels, ..hello(2, 1, &[]) })))
+            .await
+            .unwrap();
     assert!(matches!(labelled.hear().await.unwrap(), ToWorker::Welcome { .. }));
     let launched = labelled.hear_launch().await.key.to_string();
     // Urgent ones may run there, too; what needs the label waits for it and for nothing else.

@@ -197,7 +197,7 @@ impl Worker {
 
     /// The same, by a worker that runs `attempts`.
     pub async fn reconnect(server: &Server, id: u64, slots: u32, attempts: &[AttemptId]) -> Self {
-        let hello = FromWorker::Hello(hello(id, slots, attempts));
+        let hello = FromWorker::Hello(Box::new(hello(id, slots, attempts)));
         let mut worker = Self::open(server, hello).await.unwrap();
         assert!(matches!(worker.hear().await.unwrap(), ToWorker::Welcome { .. }));
         worker

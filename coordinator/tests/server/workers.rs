@@ -11,7 +11,7 @@ use crate::support::{GRID, Server, Worker, assert_refused, hello};
 async fn another_protocol_is_refused_and_both_versions_are_named() {
     let server = Server::start().await;
     let newer = Hello { protocol: PROTOCOL + 6, version: "7.1.2".to_owned(), ..hello(1, 1, &[]) };
-    let status = Worker::open(&server, FromWorker::Hello(newer)).await.err().unwrap();
+    let status = Worker::open(&server, FromWorker::Hello(Box::new(newer))).await.err().unwrap();
     let versions = [format!("protocol {}", PROTOCOL + 6), format!("protocol {PROTOCOL}")];
     let builds = ["version 7.1.2".to_owned(), format!("version {}", env!("CARGO_PKG_VERSION"))];
     let named: Vec<&str> = versions.iter().chain(&builds).map(String::as_str).collect();

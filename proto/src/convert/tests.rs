@@ -1,3 +1,6 @@
+use common::FailureCause;
+use common::result::{Artifact, Score};
+
 use super::*;
 
 fn there_and_back(message: &FromWorker) -> FromWorker {
@@ -43,7 +46,7 @@ fn a_hello_survives_the_wire() {
         artifacts: vec![Artifact { name: "p".to_owned(), digest: Digest::of(b"p"), bytes: 1 }],
     };
     let report = |id, state| AttemptReport { attempt: AttemptId(id), state };
-    let hello = FromWorker::Hello(Hello {
+    let hello = FromWorker::Hello(Box::new(Hello {
         protocol: 1,
         worker: WorkerId(9),
         order: SessionOrder { start: 5, session: 3 },
@@ -61,7 +64,7 @@ fn a_hello_survives_the_wire() {
             report(3, AttemptState::Ended(Ok(Some(result)))),
             report(4, AttemptState::Ended(Ok(None))),
         ],
-    });
+    }));
     assert_eq!(there_and_back(&hello), hello);
 }
 

@@ -143,7 +143,7 @@ impl Fake {
         };
         open.outbound.send(Ok(welcome.into())).await.ok()?;
         self.open = Some(open);
-        Some(hello)
+        Some(*hello)
     }
 
     pub async fn tell(&mut self, message: ToWorker) {

@@ -4,7 +4,7 @@ use common::FailureCause;
 use common::session::SessionOrder;
 
 use super::super::*;
-use super::support::{Coordinator, Worker, is_running};
+use super::support::{Coordinator, Worker, hello_of, is_running};
 
 async fn launched(coordinator: &Coordinator) -> (Worker, AttemptId) {
     coordinator.submit().await;
@@ -60,21 +60,8 @@ async fn a_hello_that_the_network_held_up_takes_nothing_from_the_session_that_ca
 async fn a_second_hello_ends_the_session() {
     let coordinator = Coordinator::start();
     let worker = coordinator.connect(1, &[]).await;
-    let hello = Hello {
-        protocol: 1,
-        worker: worker.id,
-        order: SessionOrder::default(),
-        name: String::new(),
-        host: String::new(),
-        slots: 9,
-        labels: std::collections::BTreeMap::new(),
-        device: "cpu".to_owned(),
-        slot_memory_mib: None,
-        prefetches: false,
-        version: String::new(),
-        attempts: Vec::new(),
-    };
-    worker.say(FromWorker::Hello(hello)).await;
+    let hello = Hello { slots: 9, ..hello_of(1, SessionOrder::default(), &[]) };
+    worker.say(FromWorker::Hello(Box::new(hello))).await;
     assert_eq!(worker.ended().await, SessionEnd::SecondHello);
 }
 

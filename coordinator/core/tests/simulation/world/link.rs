@@ -147,7 +147,7 @@ impl World {
                     }
                     self.oracle.note("hello held up");
                 }
-                self.open_session(conn, hello);
+                self.open_session(conn, *hello);
             }
             Up::Message(message) => {
                 // A driver may be slow to notice that a session is over, but then hears the rest no more. What says "I am

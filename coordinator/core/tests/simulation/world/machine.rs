@@ -114,7 +114,7 @@ impl World {
             version: String::new(),
             attempts,
         };
-        self.send(Packet::Up(conn, Up::Message(FromWorker::Hello(hello))));
+        self.send(Packet::Up(conn, Up::Message(FromWorker::Hello(Box::new(hello)))));
     }
 
     fn act(&mut self, id: WorkerId, action: Action) {
