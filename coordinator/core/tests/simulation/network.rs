@@ -37,6 +37,14 @@ pub enum Packet {
     Down(ConnId, Down),
 }
 
+impl Packet {
+    pub fn conn(&self) -> ConnId {
+        match *self {
+            Self::Up(conn, _) | Self::Down(conn, _) => conn,
+        }
+    }
+}
+
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lane {
@@ -90,8 +98,7 @@ impl Network {
     }
 
     pub fn lane(&mut self, packet: &Packet) -> &mut Lane {
-        let (Packet::Up(conn, _) | Packet::Down(conn, _)) = packet;
-        let conn = self.conns.get_mut(conn).unwrap();
+        let conn = self.conns.get_mut(&packet.conn()).unwrap();
         match packet {
             Packet::Up(..) => &mut conn.up,
             Packet::Down(..) => &mut conn.down,
@@ -114,8 +121,7 @@ impl Network {
         let mut due = Vec::new();
         let mut later = VecDeque::new();
         for (at, packet) in std::mem::take(&mut self.wire) {
-            let (Packet::Up(conn, _) | Packet::Down(conn, _)) = &packet;
-            if at <= now && !waits(self.worker(*conn), &packet) {
+            if at <= now && !waits(self.worker(packet.conn()), &packet) {
                 due.push(packet);
             } else {
                 later.push_back((at, packet));

@@ -13,7 +13,7 @@ impl World {
     /// From here on everything works, but one worker is gone.
     pub fn stop_faults(&mut self) {
         self.faults = false;
-        self.down_until = self.now;
+        self.down_until = self.down_until.map(|_| self.now);
         self.frozen_until = self.now;
         for (&id, node) in &mut self.nodes {
             let slots = SLOTS[id.0 as usize];
@@ -28,10 +28,8 @@ impl World {
     }
 
     pub(super) fn break_things(&mut self) {
-        // Its leases count from when it runs again.
-        if self.down && self.now >= self.down_until {
-            self.down = false;
-            self.read_log();
+        if self.down_until.is_some_and(|until| self.now >= until) {
+            self.restart_coordinator();
         }
         if self.fault(0.01)
             && let Some(&digest) = self.blobs.iter().choose(&mut self.rng)
@@ -69,15 +67,15 @@ impl World {
         }
         if self.fault(0.0005) {
             let until = self.now + 200;
-            self.nodes.get_mut(&id).unwrap().broken_until = until;
+            self.node(id).broken_until = until;
         }
         if self.fault(0.001) {
             self.oracle.note("machine frozen");
             let until = self.now + self.rng.random_range(5..200);
-            self.nodes.get_mut(&id).unwrap().frozen_until = until;
+            self.node(id).frozen_until = until;
         }
         if self.fault(0.0005) && self.nodes[&id].is_live(self.now) {
-            self.nodes.get_mut(&id).unwrap().leaving = true;
+            self.node(id).leaving = true;
             self.tell_agent(id, Input::Shutdown);
         }
     }
@@ -88,7 +86,7 @@ impl World {
         let kind = self.rng.random_range(0..4);
         let loses = self.chance(0.5);
         self.oracle.note(if loses { "partition" } else { "messages held up" });
-        let node = self.nodes.get_mut(&id).unwrap();
+        let node = self.node(id);
         node.loses = loses;
         if kind != 0 {
             node.mute_until = until;
@@ -101,7 +99,7 @@ impl World {
 
     pub(super) fn crash_node(&mut self, id: WorkerId, slots: u32, off: u64) {
         let until = self.now + off;
-        let node = self.nodes.get_mut(&id).unwrap();
+        let node = self.node(id);
         let link = node.link;
         node.crash(slots, until);
         // The machine closes the connections of a process that died, unless it died itself.
@@ -110,14 +108,10 @@ impl World {
         }
     }
 
-    /// Only what JSON holds survives. Sessions break; workers work on.
+    /// Sessions break; workers work on.
     pub(super) fn crash_coordinator(&mut self) {
         self.crashes += 1;
-        let text = serde_json::to_string(&self.log).unwrap();
-        self.log = serde_json::from_str(&text).unwrap();
-        self.down = true;
-        self.down_until = self.now + self.rng.random_range(1..100);
-        self.read_log();
+        self.down_until = Some(self.now + self.rng.random_range(1..100));
         self.sessions.clear();
         self.latest.clear();
         self.fresh.clear();
@@ -127,7 +121,11 @@ impl World {
         }
     }
 
-    fn read_log(&mut self) {
+    /// Only what JSON holds survives, and leases count from now.
+    fn restart_coordinator(&mut self) {
+        self.down_until = None;
+        let text = serde_json::to_string(&self.log).unwrap();
+        self.log = serde_json::from_str(&text).unwrap();
         self.cluster = Cluster::replay(self.policy.clone(), Millis(self.now), &self.log);
         self.cluster.check().unwrap();
     }

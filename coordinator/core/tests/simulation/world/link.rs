@@ -18,11 +18,10 @@ impl World {
             Packet::Up(..) => (0, self.fault(0.02)),
         };
         if self.fault(0.002) {
-            let (Packet::Up(conn, _) | Packet::Down(conn, _)) = packet;
             self.oracle.note("message lost");
             self.network.lane(&packet).lost = true;
             if self.chance(0.5) {
-                self.break_conn(conn);
+                self.break_conn(packet.conn());
             }
             return;
         }
@@ -38,10 +37,10 @@ impl World {
     /// Both ends notice soon that a connection is over.
     pub(super) fn break_conn(&mut self, conn: ConnId) {
         let soon = self.now + self.rng.random_range(1..15);
-        self.network.send(soon, Packet::Up(conn, Up::Closed));
-        self.network.send(soon, Packet::Down(conn, Down::Closed));
-        let ends = [Packet::Up(conn, Up::Closed), Packet::Down(conn, Down::Closed)];
-        ends.iter().for_each(|end| self.network.lane(end).lost = true);
+        for end in [Packet::Up(conn, Up::Closed), Packet::Down(conn, Down::Closed)] {
+            self.network.send(soon, end.clone());
+            self.network.lane(&end).lost = true;
+        }
     }
 
     /// The machine's end of a connection is closed.
@@ -72,8 +71,7 @@ impl World {
             }
         });
         for packet in due {
-            let (Packet::Up(conn, _) | Packet::Down(conn, _)) = &packet;
-            let node = &self.nodes[&self.network.worker(*conn)];
+            let node = &self.nodes[&self.network.worker(packet.conn())];
             let cut = match &packet {
                 Packet::Up(..) => now < node.mute_until,
                 Packet::Down(..) => now < node.deaf_until,
@@ -92,6 +90,7 @@ impl World {
 
     fn deliver_down(&mut self, conn: ConnId, down: Down) {
         let worker = self.network.worker(conn);
+        let session = self.network.conns[&conn].session;
         let node = self.nodes.get_mut(&worker).unwrap();
         if self.now < node.off_until {
             return;
@@ -103,7 +102,6 @@ impl World {
             }
             return;
         }
-        let session = self.network.conns[&conn].session;
         match down {
             Down::Opened => {
                 node.open = true;
@@ -130,7 +128,7 @@ impl World {
     fn deliver_up(&mut self, conn: ConnId, up: Up) {
         let worker = self.network.worker(conn);
         let dials = matches!(up, Up::Message(FromWorker::Hello(_)));
-        if self.down {
+        if self.down_until.is_some() {
             if dials {
                 self.send(Packet::Down(conn, Down::Refused));
             }

@@ -23,14 +23,14 @@ impl World {
         if !self.nodes[&id].is_live(self.now) {
             return;
         }
-        for attempt in std::mem::take(&mut self.nodes.get_mut(&id).unwrap().remains) {
+        for attempt in std::mem::take(&mut self.node(id).remains) {
             self.oracle.note("remains");
             self.tell_agent(id, Input::Remains(attempt));
             self.tell_agent(id, Input::Attempt(attempt, stored_log(attempt)));
             self.tell_agent(id, Input::Attempt(attempt, AttemptEvent::ProcessesGone));
         }
         while self.nodes[&id].spooled.front().is_some_and(|&(at, ..)| at <= self.now) {
-            let (_, attempt, event) = self.nodes.get_mut(&id).unwrap().spooled.pop_front().unwrap();
+            let (_, attempt, event) = self.node(id).spooled.pop_front().unwrap();
             self.tell_agent(id, Input::Spool(attempt, event));
         }
         // The agent first: what slept over its lease suspends before anything else goes on.
@@ -58,7 +58,7 @@ impl World {
         for action in actions {
             self.act(id, action);
         }
-        let node = self.nodes.get_mut(&id).unwrap();
+        let node = self.node(id);
         if !suspended && node.shares.values().any(|share| share.suspended) {
             self.oracle.note("worker fenced itself");
         }
@@ -68,7 +68,7 @@ impl World {
     fn tell_rest(&mut self, id: WorkerId) {
         // The session may have no room.
         let room = if self.fault(0.02) { self.rng.random_range(0..3) } else { usize::MAX };
-        let node = self.nodes.get_mut(&id).unwrap();
+        let node = self.node(id);
         let Some(conn) = node.link.filter(|_| node.open) else { return };
         let mut told = Vec::new();
         node.agent.tell(|message| {
@@ -98,7 +98,7 @@ impl World {
 
     fn dial(&mut self, id: WorkerId, session: SessionNumber, attempts: Vec<AttemptReport>) {
         let conn = self.network.dial(id, session, self.crashes);
-        let node = self.nodes.get_mut(&id).unwrap();
+        let node = self.node(id);
         (node.link, node.open) = (Some(conn), false);
         let hello = Hello {
             protocol: PROTOCOL,
@@ -121,7 +121,7 @@ impl World {
         match action {
             Action::Dial { session, attempts } => self.dial(id, session, attempts),
             Action::HangUp(_) => {
-                let node = self.nodes.get_mut(&id).unwrap();
+                let node = self.node(id);
                 node.open = false;
                 if let Some(conn) = node.link.take() {
                     self.oracle.note("hung up");
@@ -153,7 +153,7 @@ impl World {
                 };
                 let now = self.now;
                 // One that is about to end takes no orders.
-                if let Some(share) = self.nodes.get_mut(&id).unwrap().shares.get_mut(&attempt) {
+                if let Some(share) = self.node(id).shares.get_mut(&attempt) {
                     share.obey(now, order, pace);
                 }
             }
@@ -218,7 +218,7 @@ impl World {
         if !self.reaches(id) || self.fault(0.3) {
             return;
         }
-        let share = self.nodes.get_mut(&id).unwrap().shares.get_mut(&attempt).unwrap();
+        let share = self.share(id, attempt);
         if let Some(checkpoint) = share.upload.take() {
             self.store(checkpoint.digest);
             self.tell_agent(id, Input::Attempt(attempt, AttemptEvent::Checkpoint(checkpoint)));
@@ -233,7 +233,7 @@ impl World {
 
     /// The bytes do not depend on the attempt: training is deterministic.
     pub(super) fn save(&mut self, id: WorkerId, attempt: AttemptId, step: u64) {
-        let share = self.nodes.get_mut(&id).unwrap().shares.get_mut(&attempt).unwrap();
+        let share = self.share(id, attempt);
         let digest = Digest::of(format!("{} at {step}", share.launch.label).as_bytes());
         let score = share.launch.policy.keep_best.and_then(|_| score(&share.launch.spec, step));
         share.upload = Some(Checkpoint::new(step, digest, 1_000).scored(score));

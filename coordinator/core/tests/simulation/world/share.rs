@@ -36,8 +36,8 @@ impl World {
         whole.map(|(attempt, (_, _, step))| (attempt, step)).collect()
     }
 
-    fn share(&mut self, id: WorkerId, attempt: AttemptId) -> &mut Share {
-        self.nodes.get_mut(&id).unwrap().shares.get_mut(&attempt).unwrap()
+    pub(super) fn share(&mut self, id: WorkerId, attempt: AttemptId) -> &mut Share {
+        self.node(id).shares.get_mut(&attempt).unwrap()
     }
 
     fn say(&mut self, id: WorkerId, attempt: AttemptId, event: AttemptEvent) {
@@ -247,7 +247,7 @@ impl World {
     /// The attempt is over here. `unharmed`: no work was lost by it.
     fn end_share(&mut self, id: WorkerId, attempt: AttemptId, end: AttemptEnd, unharmed: bool) {
         // An agent that had only waited for this one's processes may have ended meanwhile.
-        let Some(share) = self.nodes.get_mut(&id).unwrap().shares.remove(&attempt) else { return };
+        let Some(share) = self.node(id).shares.remove(&attempt) else { return };
         if end.is_ok() || (end == Err(FailureCause::Preempted) && unharmed) {
             self.oracle.share_finished(attempt, share.launch.first_rank, end.is_ok());
         }
