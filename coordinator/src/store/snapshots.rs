@@ -28,8 +28,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Snapshots that are kept.
 const KEPT: usize = 2;
 
-/// Entries that are removed at once.
-const REMOVED: usize = 4096;
+/// Entries that are removed at once. sled keeps every version of a page that one batch replaces until the batch is done,
+/// and an entry is small beside its page.
+const BATCH: usize = 128;
+
+/// Entries that are removed between two flushes.
+const FLUSHED: usize = 4096;
 
 /// Prefix of the keys of heads.
 const HEAD: &[u8] = b"snapshot-";
@@ -242,32 +246,30 @@ impl Compactor {
         let failed = |source| self.trees.error(source);
         // Only in the log are all those that go before all those that stay.
         let ordered = *tree.name() == *super::EVENTS.as_bytes();
-        let mut entries = tree.iter().keys();
+        let stays = |key: &sled::Result<sled::IVec>| key.as_ref().is_ok_and(|key| !which(key));
+        let entries = tree.iter().keys().take_while(|key| !(ordered && stays(key)));
+        let mut doomed = entries.filter(|key| !stays(key)).fuse();
         loop {
-            let mut batch = sled::Batch::default();
-            let mut found = 0;
-            for key in entries.by_ref() {
-                let key = key.map_err(failed)?;
-                if which(&key) {
-                    batch.remove(key);
+            let mut removed = 0;
+            while removed < FLUSHED {
+                let mut batch = sled::Batch::default();
+                let mut found = 0;
+                for key in doomed.by_ref().take(BATCH) {
+                    batch.remove(key.map_err(failed)?);
                     found += 1;
-                } else if ordered {
+                }
+                if found == 0 {
                     break;
                 }
-                if found == REMOVED {
-                    break;
-                }
+                tree.apply_batch(batch).map_err(failed)?;
+                removed += found;
             }
-            if found == 0 {
+            if removed == 0 {
                 return Ok(true);
             }
-            tree.apply_batch(batch).map_err(failed)?;
             self.trees.flush(&self.file)?;
             if !go_on(Stage::Removed) {
                 return Ok(false);
-            }
-            if found < REMOVED {
-                return Ok(true);
             }
         }
     }
