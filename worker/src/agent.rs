@@ -21,7 +21,7 @@ use worker_core::{
 use crate::attempt::{self, Context, log_file};
 use crate::blobs::Blobs;
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
@@ -87,7 +87,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         channel,
         identity,
         agent: Agent::new(settings),
-        clock: Clock::start(),
         orders: BTreeMap::new(),
         link: Link::None,
         session: SessionNumber::default(),
@@ -130,7 +129,6 @@ struct Shell {
     channel: Channel,
     identity: Identity,
     agent: Agent,
-    clock: Clock,
     orders: BTreeMap<AttemptId, mpsc::UnboundedSender<AttemptOrder>>,
     link: Link,
     session: SessionNumber,
@@ -169,7 +167,7 @@ impl Shell {
         tokio::pin!(shutdown);
         let mut asked = false;
         loop {
-            let due = self.clock.until(self.agent.next_deadline());
+            let due = clock::until(self.agent.next_deadline());
             let input = tokio::select! {
                 () = &mut shutdown, if !asked => {
                     asked = true;
@@ -223,7 +221,7 @@ impl Shell {
     /// Lets the agent decide, does what it asks for, and tells the coordinator what it was not told yet.
     fn perform_all(&mut self, input: Input) -> Going {
         let mut going = Going::On;
-        for action in self.agent.handle(self.clock.now(), input) {
+        for action in self.agent.handle(clock::now(), input) {
             if self.perform(action) == Going::Away {
                 going = Going::Away;
             }
@@ -280,7 +278,10 @@ impl Shell {
                 tracing::warn!(%attempt, "stands still: the lease may have been given away");
             }
             AttemptOrder::Resume => tracing::info!(%attempt, "goes on: the lease stands"),
-            AttemptOrder::Rendezvous(_) | AttemptOrder::Yield | AttemptOrder::Stop => {}
+            AttemptOrder::Rendezvous(_)
+            | AttemptOrder::Yield
+            | AttemptOrder::Lease(_)
+            | AttemptOrder::Stop => {}
         }
         if let Some(orders) = self.orders.get(&attempt) {
             // One that is about to end takes no orders.

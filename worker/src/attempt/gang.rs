@@ -139,6 +139,7 @@ impl<'a> Gang<'a> {
                 self.suspended = false;
                 self.order(|| RankOrder::Resume).await;
             }
+            AttemptOrder::Lease(until) => self.tell_lease(until),
             AttemptOrder::Stop => {
                 self.outcomes.stopped();
                 // What stands still is fenced, and could not hear that it should end.
@@ -148,6 +149,14 @@ impl<'a> Gang<'a> {
                     self.order(|| RankOrder::Stop).await;
                 }
             }
+        }
+    }
+
+    /// Tells every rank until when it may compute. One that takes orders no longer is about to end, and waiting for it would
+    /// hold up the others.
+    fn tell_lease(&self, until: Duration) {
+        for (_, started) in &self.ranks {
+            drop(started.orders.try_send(RankOrder::Lease(until)));
         }
     }
 
