@@ -1,4 +1,4 @@
-//! Every time-out between coordinator and worker, computed from one of them: the lease.
+//! Every time-out between coordinator and worker, computed from one of them: the lease. Those of ranks stand in [`ranks`].
 //!
 //! Their order is what makes them work together, so it stands here once, and [`Timeouts::in_order`] holds it:
 //!
@@ -17,9 +17,9 @@
 //! margin need not cover the time that messages take, only drift: a worker's clock may run up to a tenth slower than the
 //! coordinator's, which is a thousand times what a clock that is not broken does.
 
-pub mod ranks;
-
 use std::time::Duration;
+
+pub mod ranks;
 
 /// Time-outs that belong to a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,11 @@ impl Timeouts {
     /// How long after its agent sent what the coordinator answered a trainer computes without hearing more.
     pub fn own_fence(self) -> Duration {
         self.lease - self.lease / 10
+    }
+
+    /// Whether ranks are patient enough for it, see [`ranks`].
+    pub fn suits_ranks(self) -> bool {
+        self.lease < ranks::LEASES_BELOW
     }
 
     /// Whether a heartbeat and a stall limit that somebody chose keep the order.

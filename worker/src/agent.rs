@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::AttemptId;
-use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, SessionOrder, ToWorker};
+use common::session::{AttemptReport, FromWorker, Hello, Launch, LogPart, PROTOCOL, SessionOrder, ToWorker};
 use common::timeouts::Timeouts;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -252,7 +252,7 @@ impl Shell {
             }
             Action::Start(launch) => {
                 let attempt = launch.attempt;
-                self.orders.insert(attempt, attempt::spawn(self.context.clone(), *launch));
+                self.orders.insert(attempt, self.start(*launch));
             }
             Action::Order(attempt, order) => self.order(attempt, order),
             Action::ReadLog(request) => {
@@ -270,6 +270,10 @@ impl Shell {
             Action::Exit => return Going::Away,
         }
         Going::On
+    }
+
+    fn start(&self, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
+        attempt::spawn(self.context.clone(), launch, self.agent.lease().timeouts())
     }
 
     fn order(&self, attempt: AttemptId, order: AttemptOrder) {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::session::{AttemptEnd, Launch};
+use common::timeouts::Timeouts;
 use common::{AttemptId, Digest, FailureCause};
 use proto::status::chain;
 use tokio::sync::mpsc;
@@ -72,17 +73,22 @@ pub fn work_dir(folder: &Path, rank: u32) -> PathBuf {
 }
 
 /// Runs one attempt to its end in a task of its own. Orders go through the sender.
-pub fn spawn(context: Arc<Context>, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
+pub fn spawn(
+    context: Arc<Context>,
+    launch: Launch,
+    timeouts: Timeouts,
+) -> mpsc::UnboundedSender<AttemptOrder> {
     // An order that got lost would not be repeated: one to stand still must not be dropped because others wait.
     let (orders, inbox) = mpsc::unbounded_channel();
     let span = tracing::info_span!("attempt", attempt = %launch.attempt, trial = %launch.key.0.short());
-    tokio::spawn(async move { Attempt { context, launch }.run(inbox).await }.instrument(span));
+    tokio::spawn(async move { Attempt { context, launch, timeouts }.run(inbox).await }.instrument(span));
     orders
 }
 
 struct Attempt {
     context: Arc<Context>,
     launch: Launch,
+    timeouts: Timeouts,
 }
 
 impl Attempt {

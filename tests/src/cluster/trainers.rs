@@ -17,6 +17,11 @@ pub struct TrainerProcess {
 }
 
 impl TrainerProcess {
+    /// Whether it was stopped by a signal and did not go on.
+    pub fn stands_still(&self) -> bool {
+        state(self.pid).is_some_and(|state| state == "T")
+    }
+
     /// Trainers that run, from what agents write down for their successors:
     /// `workers/WORKER/attempts/ATTEMPT/rank-RANK.pid`. A command line says less: a trainer may have been started before
     /// there was an attempt for it.
@@ -49,6 +54,11 @@ fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+fn state(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().next()?.to_owned())
 }
 
 /// The process of a file that holds its number and its start, if it still runs.

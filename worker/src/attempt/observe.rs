@@ -16,9 +16,6 @@ use super::patterns::{Follower, Match, Patterns};
 use super::{log_file, work_dir};
 use crate::proc;
 
-/// Time between two looks.
-pub const INTERVAL: Duration = Duration::from_millis(250);
-
 /// A rank to look at.
 #[derive(Debug)]
 pub struct Observed {

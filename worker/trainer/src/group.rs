@@ -3,19 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
-use std::time::Duration;
 
 use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
 use common::beacon::Phase;
 use common::report::{Launch, Report};
+use common::timeouts::ranks::COLLECTIVE;
 use tch::{Kind, Tensor};
 
 use crate::agent::{Agent, NoRendezvous};
 use crate::beacon::Beacon;
-
-/// Bounds the meeting of the ranks, and then each collective. Longer than any step and any pause to copy
-/// a checkpoint; a rank that is killed is noticed at once, only one that hangs takes so long.
-const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why ranks do not work together.
 #[derive(Debug, thiserror::Error)]
@@ -73,21 +69,21 @@ impl Group {
         let rank = Rank::new(launch.rank as usize, launch.world_size as usize)
             .ok_or(GroupError::Rank { rank: launch.rank, world_size: launch.world_size })?;
         let store = if rank.index() == 0 {
-            let store = Store::host(rank, resolve(&launch.host)?, TIMEOUT)?;
+            let store = Store::host(rank, resolve(&launch.host)?, COLLECTIVE)?;
             let address = format!("{}:{}", launch.host, store.port());
             tracing::info!(address, "rendezvous store is up");
             agent.reporter.send(&Report::Rendezvous { address });
             store
         } else {
-            let address = agent.commands.rendezvous(TIMEOUT)?;
+            let address = agent.commands.rendezvous(COLLECTIVE)?;
             let (host, port) = split_address(&address).ok_or(GroupError::Address(address.clone()))?;
-            Store::connect(rank, host, port, TIMEOUT)?
+            Store::connect(rank, host, port, COLLECTIVE)?
         };
         let options = GlooOptions {
             store: &store,
             prefix: &launch.attempt.to_string(),
             rank,
-            timeout: TIMEOUT,
+            timeout: COLLECTIVE,
             network: Network::Host(launch.host.clone()),
         };
         let process = ProcessGroup::gloo(&options)?;

@@ -8,13 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::report::Report;
+use common::timeouts::ranks::{SPACE, SPACE_PAUSE_GROWS};
 
 use super::{Snapshot, write};
 use crate::agent::Reporter;
 use crate::storage::StorageError;
-
-/// How long the last checkpoint waits for space.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Time before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -65,16 +63,16 @@ impl Saver {
         let _ = self.sender.send(snapshot);
     }
 
-    /// Waits for the thread, then writes `last`, and waits for space if there is none.
+    /// Waits for the thread, then writes `last`, and waits for space if there is none. `again` is called before each other try.
     ///
     /// # Errors
     ///
     /// [`StorageError`] when `last` cannot be written: without it the trial has no result.
-    pub fn finish(self, last: &Snapshot) -> Result<(), StorageError> {
+    pub fn finish(self, last: &Snapshot, again: impl FnMut()) -> Result<(), StorageError> {
         drop(self.sender);
         // A panic of the thread has ended the process by the panic hook.
         let _ = self.thread.join();
-        self.target.save_patiently(last, PATIENCE)
+        self.target.save_patiently(last, SPACE, again)
     }
 
     /// Waits for the thread, then writes `last`, unless the thread wrote the checkpoint of that step: the agent takes a
@@ -118,7 +116,12 @@ impl Target {
     }
 
     /// All of training is in this one, so a full disk does not end the trial at once.
-    fn save_patiently(&self, last: &Snapshot, patience: Duration) -> Result<(), StorageError> {
+    fn save_patiently(
+        &self,
+        last: &Snapshot,
+        patience: Duration,
+        mut again: impl FnMut(),
+    ) -> Result<(), StorageError> {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -133,7 +136,8 @@ impl Target {
                         self.reporter.send(&Report::Warning { message });
                     }
                     thread::sleep(pause);
-                    pause = LAST_PAUSE.min(pause * 2);
+                    pause = LAST_PAUSE.min(pause * SPACE_PAUSE_GROWS);
+                    again();
                 }
                 saved => return saved,
             }
