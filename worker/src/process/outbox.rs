@@ -72,11 +72,11 @@ impl Outbox {
     /// So many bytes more are written. Returns whether they said that the process may go on after it may have stopped itself.
     pub fn wrote(&mut self, bytes: usize) -> bool {
         self.written += bytes;
-        let Some(done) = self.lines.pop_front_if(|line| line.text.len() <= self.written) else {
+        if self.lines.front().is_none_or(|line| line.text.len() > self.written) {
             return false;
-        };
+        }
         self.written = 0;
-        let Some(until) = done.lease else { return false };
+        let Some(until) = self.lines.pop_front().and_then(|line| line.lease) else { return false };
         self.told.replace(until).is_some_and(|before| before <= clock::now())
     }
 
