@@ -105,6 +105,34 @@ mod tests {
         assert_eq!(elsewhere(LEASES_BELOW), COLLECTIVE);
     }
 
+    /// A change of a value changes what operators read.
+    #[test]
+    fn the_documentation_says_these_values() {
+        let page = include_str!("../../../docs/time-outs.md");
+        for (what, limit) in [
+            ("look at a rank", LOOK),
+            ("last words of a gang that failed", LAST_WORDS),
+            ("testimony on a gang that hangs", TESTIMONY),
+            ("second wake of a rank that may have stopped itself", WAKE_AGAIN),
+            ("stopped rank", STOPPED),
+            ("idle rank", LEAST),
+            ("all ranks here wait", TOGETHER),
+            ("idle rank, first time in a phase", FIRST),
+            ("checkpoint behind its metric rows", CHECKPOINT_BEHIND_ROWS),
+            ("idle rank, disk", DISK),
+            ("idle rank, never heard of", NO_BEACON),
+            ("yield", YIELD),
+            ("collective, and meeting of the ranks", COLLECTIVE),
+            ("last checkpoint waits for space", SPACE),
+            ("busy rank without a beacon", BUSY),
+        ] {
+            let row = format!("\n| {what} | {limit:?} |");
+            assert!(page.contains(&row), "docs/time-outs.md lacks {row}");
+        }
+        let computed = format!("| 3/2, at least {:?} |", elsewhere(Duration::ZERO));
+        assert!(page.contains(&computed) && page.contains(&format!("Shorter than {LEASES_BELOW:?}")));
+    }
+
     #[test]
     fn what_takes_longer_than_usual_is_given_longer() {
         assert_ascends(&[LEAST, FIRST, DISK]);
