@@ -18,6 +18,7 @@
 //! | [`elsewhere`] | 90 s, or 3/2 of the lease | longer than a lease and than `DISK`: whoever is at fault on another worker has been named |
 //! | [`COLLECTIVE`] | 300 s | the ranks' own limit, for when no agent judges |
 //! | [`SPACE`] | 300 s | a full disk is no fault of the rank, which moves its beacon at each try |
+//! | [`SCORING`] | 30 min | as `COLLECTIVE`, where one rank computes for the trial while the others wait: no longer than it is given |
 //! | [`BUSY`] | 30 min | a rank that computes is only judged by what it says, last of all |
 
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub const SPACE_PAUSE_GROWS: u32 = 2;
 /// As [`LEAST`], for a process that computes without saying so.
 pub const BUSY: Duration = Duration::from_secs(30 * 60);
 
+/// As [`COLLECTIVE`], for ranks that wait while one of them scores the network. Its agent sees that it does.
+pub const SCORING: Duration = BUSY;
+
 /// Leases are shorter: a rank whose peer's worker is lost must not give up its collective before the worker is called lost.
 pub const LEASES_BELOW: Duration = Duration::from_secs(200);
 
@@ -103,6 +107,7 @@ mod tests {
             }
         }
         assert_eq!(elsewhere(LEASES_BELOW), COLLECTIVE);
+        assert_ascends(&[COLLECTIVE, SCORING]);
     }
 
     /// A change of a value changes what operators read.
@@ -124,6 +129,7 @@ mod tests {
             ("yield", YIELD),
             ("collective, and meeting of the ranks", COLLECTIVE),
             ("last checkpoint waits for space", SPACE),
+            ("collective, while rank 0 scores", SCORING),
             ("busy rank without a beacon", BUSY),
         ] {
             let row = format!("\n| {what} | {limit:?} |");

@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
+use std::time::Duration;
 
 use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
 use common::beacon::Phase;
 use common::report::{Launch, Report};
-use common::timeouts::ranks::COLLECTIVE;
+use common::spec::RunPolicy;
+use common::timeouts::ranks::{COLLECTIVE, SCORING};
 use tch::{Kind, Tensor};
 
 use crate::agent::{Agent, NoRendezvous};
@@ -83,7 +85,7 @@ impl Group {
             store: &store,
             prefix: &launch.attempt.to_string(),
             rank,
-            timeout: COLLECTIVE,
+            timeout: patience(&launch.policy),
             network: Network::Host(launch.host.clone()),
         };
         let process = ProcessGroup::gloo(&options)?;
@@ -187,6 +189,12 @@ impl Group {
     }
 }
 
+/// How long ranks wait for each other in a collective.
+fn patience(policy: &RunPolicy) -> Duration {
+    // Rank 0 scores while the others wait.
+    if policy.keep_best.is_some() { SCORING } else { COLLECTIVE }
+}
+
 fn resolve(host: &str) -> Result<SocketAddr, GroupError> {
     let failed = |source| GroupError::Host { host: host.to_owned(), source };
     let mut addresses = (bare(host), 0).to_socket_addrs().map_err(failed)?;
@@ -218,7 +226,17 @@ fn digest<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use common::spec::Scoring;
+
     use super::*;
+
+    #[test]
+    fn ranks_wait_longer_where_one_scores_meanwhile() {
+        let plain = RunPolicy { keep_best: None, ..RunPolicy::default() };
+        assert_eq!(patience(&plain), COLLECTIVE);
+        let scoring = Some(Scoring { samples: 1, batch_size: 1 });
+        assert!(patience(&RunPolicy { keep_best: scoring, ..plain }) > COLLECTIVE);
+    }
 
     #[test]
     fn addresses_of_both_families_are_split() {
