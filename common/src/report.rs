@@ -37,6 +37,10 @@ pub struct Launch {
     pub restore: Vec<PathBuf>,
     /// Final checkpoints of the trials that an evaluation needs, in the order of its networks.
     pub networks: Vec<NetworkFile>,
+    /// As [`Command::Lease`], from the rank's first moment on. `None` for a rank without an agent, which never stands still
+    /// by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_until_ns: Option<u64>,
 }
 
 /// Final checkpoint of a train trial.
@@ -70,6 +74,12 @@ pub enum Command {
     Checkpoint,
     /// Write a checkpoint after the current step, then end with [`Report::Yielded`].
     Yield,
+    /// Stand still (SIGSTOP) at this time, unless a later one is told before: the agent's lease may be over then, and the
+    /// agent frozen.
+    Lease {
+        /// Nanoseconds of the machine's `CLOCK_BOOTTIME`.
+        until_ns: u64,
+    },
 }
 
 /// From trainer to agent.

@@ -1,4 +1,4 @@
-//! Every time-out between coordinator and worker, computed from one of them: the lease.
+//! Every time-out between coordinator and worker, computed from one of them: the lease. Those of ranks stand in [`ranks`].
 //!
 //! Their order is what makes them work together, so it stands here once, and [`Timeouts::in_order`] holds it:
 //!
@@ -8,15 +8,18 @@
 //! | heartbeat | 1/5 | four may be lost |
 //! | dial | 1/4 | a packet that is lost must not use up the lease; also the time in which a dead connection is found |
 //! | silence | 1/2 | a session on which nothing is answered for so long is given up while there is time to open another |
-//! | fence | 9/10 | trainers stand still from here on, unless the lease was extended. The rest is for clocks that run at different rates, and for the signal to arrive |
+//! | fence | 17/20 | the agent makes its trainers stand still, unless the lease was extended |
+//! | own fence | 9/10 | a trainer that nobody told of a longer lease stands still by itself: its agent may be frozen. It comes after the agent's, so that an agent which is well is first. The rest is for clocks that run at different rates |
 //! | lease | 1 | the coordinator gives the slots away |
 //! | stall | above 1 | an attempt that makes no step is judged after a worker that says nothing |
 //!
-//! The fence counts from when a message was *sent* that the coordinator answered, the lease from when it was received. So the
+//! Both fences count from when a message was *sent* that the coordinator answered, the lease from when it was received. So the
 //! margin need not cover the time that messages take, only drift: a worker's clock may run up to a tenth slower than the
 //! coordinator's, which is a thousand times what a clock that is not broken does.
 
 use std::time::Duration;
+
+pub mod ranks;
 
 /// Time-outs that belong to a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +68,24 @@ impl Timeouts {
         self.lease / 2
     }
 
-    /// How long after it sent what the coordinator answered a worker may let its trainers compute.
+    /// How long after it sent what the coordinator answered an agent lets its trainers compute.
     pub fn fence(self) -> Duration {
+        self.lease - self.lease * 3 / 20
+    }
+
+    /// How long after its agent sent what the coordinator answered a trainer computes without hearing more.
+    pub fn own_fence(self) -> Duration {
         self.lease - self.lease / 10
+    }
+
+    /// Whether ranks are patient enough for it, see [`ranks`].
+    pub fn suits_ranks(self) -> bool {
+        self.lease < ranks::LEASES_BELOW
     }
 
     /// Whether a heartbeat and a stall limit that somebody chose keep the order.
     pub fn in_order(self, heartbeat: Duration, stall: Option<Duration>) -> bool {
-        let chain = [Duration::ZERO, heartbeat, self.silence(), self.fence(), self.lease];
+        let chain = [Duration::ZERO, heartbeat, self.silence(), self.fence(), self.own_fence(), self.lease];
         chain.is_sorted_by(|shorter, longer| shorter < longer) && stall.is_none_or(|stall| self.lease < stall)
     }
 }
@@ -85,8 +98,9 @@ mod tests {
     fn the_order_holds_for_every_lease() {
         for millis in (10..100_000).step_by(7).chain([3_600_000]) {
             let of = Timeouts::of(Duration::from_millis(millis));
-            let chain =
-                [Duration::ZERO, of.pause(), of.heartbeat(), of.dial(), of.silence(), of.fence(), of.lease()];
+            let (fences, zero) = ([of.fence(), of.own_fence()], Duration::ZERO);
+            let links = [zero, of.pause(), of.heartbeat(), of.dial(), of.silence()];
+            let chain = [&links[..], &fences, &[of.lease()]].concat();
             assert!(chain.is_sorted_by(|shorter, longer| shorter < longer), "{chain:?}");
             assert!(of.in_order(of.heartbeat(), Some(of.lease() * 2)));
         }
@@ -103,6 +117,6 @@ mod tests {
     #[test]
     fn a_worker_whose_clock_runs_a_tenth_slower_stops_before_its_lease_is_over() {
         let of = Timeouts::of(Duration::from_secs(20));
-        assert!(of.fence().as_secs_f64() * 1.1 < of.lease().as_secs_f64());
+        assert!(of.own_fence().as_secs_f64() * 1.1 < of.lease().as_secs_f64());
     }
 }

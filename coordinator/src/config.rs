@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::timeouts::Timeouts;
+use common::timeouts::{Timeouts, ranks};
 use coordinator_core::{Policy, ProjectPolicy};
 use serde::Deserialize;
 
@@ -85,6 +85,17 @@ pub enum ConfigError {
         /// The heartbeat.
         heartbeat: Duration,
     },
+    /// A lease after whose end its worker's peers have given up by themselves.
+    #[error(
+        "`lease` ({lease:?}) must be shorter than {:?}: ranks that wait for a lost worker's give up by themselves after {:?}, \
+         and that would count against the budget of their trial",
+        ranks::LEASES_BELOW,
+        ranks::COLLECTIVE
+    )]
+    LeaseTooLong {
+        /// The lease.
+        lease: Duration,
+    },
     /// A stall limit that a lost worker would look like.
     #[error("`stall-limit` ({stall_limit:?}) must be longer than `lease` ({lease:?}), or 0s to never judge")]
     StallTooShort {
@@ -109,6 +120,9 @@ impl Config {
         let (heartbeat, timeouts) = (self.heartbeat(), Timeouts::of(lease));
         if lease < heartbeat.saturating_mul(HEARTBEATS) || !timeouts.in_order(heartbeat, None) {
             return Err(ConfigError::LeaseTooShort { lease, heartbeat });
+        }
+        if !timeouts.suits_ranks() {
+            return Err(ConfigError::LeaseTooLong { lease });
         }
         let stall = (!stall_limit.is_zero()).then_some(stall_limit);
         if !timeouts.in_order(heartbeat, stall) {
@@ -181,6 +195,14 @@ mod tests {
         assert_eq!(config.validated(), Err(ConfigError::LeaseTooShort { lease, heartbeat }));
         default_with(&[("lease", "15s"), ("heartbeat", "5s")]).validated().unwrap();
         assert!(default_with(&[("lease", "0s")]).validated().is_err());
+    }
+
+    #[test]
+    fn a_lease_that_ranks_do_not_wait_for_is_refused_with_the_longest_that_they_do() {
+        let error = default_with(&[("lease", "200s")]).validated().unwrap_err();
+        assert_eq!(error, ConfigError::LeaseTooLong { lease: Duration::from_secs(200) });
+        assert!(error.to_string().contains("shorter than 200s"), "{error}");
+        default_with(&[("lease", "199s")]).validated().unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::AttemptId;
-use common::session::{AttemptReport, FromWorker, Hello, LogPart, PROTOCOL, SessionOrder, ToWorker};
+use common::session::{AttemptReport, FromWorker, Hello, Launch, LogPart, PROTOCOL, SessionOrder, ToWorker};
 use common::timeouts::Timeouts;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -21,7 +21,7 @@ use worker_core::{
 use crate::attempt::{self, Context, log_file};
 use crate::blobs::Blobs;
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
@@ -87,7 +87,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         channel,
         identity,
         agent: Agent::new(settings),
-        clock: Clock::start(),
         orders: BTreeMap::new(),
         link: Link::None,
         session: SessionNumber::default(),
@@ -130,7 +129,6 @@ struct Shell {
     channel: Channel,
     identity: Identity,
     agent: Agent,
-    clock: Clock,
     orders: BTreeMap<AttemptId, mpsc::UnboundedSender<AttemptOrder>>,
     link: Link,
     session: SessionNumber,
@@ -169,7 +167,7 @@ impl Shell {
         tokio::pin!(shutdown);
         let mut asked = false;
         loop {
-            let due = self.clock.until(self.agent.next_deadline());
+            let due = clock::until(self.agent.next_deadline());
             let input = tokio::select! {
                 () = &mut shutdown, if !asked => {
                     asked = true;
@@ -223,7 +221,7 @@ impl Shell {
     /// Lets the agent decide, does what it asks for, and tells the coordinator what it was not told yet.
     fn perform_all(&mut self, input: Input) -> Going {
         let mut going = Going::On;
-        for action in self.agent.handle(self.clock.now(), input) {
+        for action in self.agent.handle(clock::now(), input) {
             if self.perform(action) == Going::Away {
                 going = Going::Away;
             }
@@ -254,7 +252,7 @@ impl Shell {
             }
             Action::Start(launch) => {
                 let attempt = launch.attempt;
-                self.orders.insert(attempt, attempt::spawn(self.context.clone(), *launch));
+                self.orders.insert(attempt, self.start(*launch));
             }
             Action::Order(attempt, order) => self.order(attempt, order),
             Action::ReadLog(request) => {
@@ -274,13 +272,20 @@ impl Shell {
         Going::On
     }
 
+    fn start(&self, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
+        attempt::spawn(self.context.clone(), launch, self.agent.lease().timeouts())
+    }
+
     fn order(&self, attempt: AttemptId, order: AttemptOrder) {
         match order {
             AttemptOrder::Suspend => {
                 tracing::warn!(%attempt, "stands still: the lease may have been given away");
             }
             AttemptOrder::Resume => tracing::info!(%attempt, "goes on: the lease stands"),
-            AttemptOrder::Rendezvous(_) | AttemptOrder::Yield | AttemptOrder::Stop => {}
+            AttemptOrder::Rendezvous(_)
+            | AttemptOrder::Yield
+            | AttemptOrder::Lease(_)
+            | AttemptOrder::Stop => {}
         }
         if let Some(orders) = self.orders.get(&attempt) {
             // One that is about to end takes no orders.

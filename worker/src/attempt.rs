@@ -15,8 +15,10 @@ mod watcher;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::session::{AttemptEnd, Launch};
+use common::timeouts::Timeouts;
 use common::{AttemptId, Digest, FailureCause};
 use proto::status::chain;
 use tokio::sync::mpsc;
@@ -71,17 +73,22 @@ pub fn work_dir(folder: &Path, rank: u32) -> PathBuf {
 }
 
 /// Runs one attempt to its end in a task of its own. Orders go through the sender.
-pub fn spawn(context: Arc<Context>, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
+pub fn spawn(
+    context: Arc<Context>,
+    launch: Launch,
+    timeouts: Timeouts,
+) -> mpsc::UnboundedSender<AttemptOrder> {
     // An order that got lost would not be repeated: one to stand still must not be dropped because others wait.
     let (orders, inbox) = mpsc::unbounded_channel();
     let span = tracing::info_span!("attempt", attempt = %launch.attempt, trial = %launch.key.0.short());
-    tokio::spawn(async move { Attempt { context, launch }.run(inbox).await }.instrument(span));
+    tokio::spawn(async move { Attempt { context, launch, timeouts }.run(inbox).await }.instrument(span));
     orders
 }
 
 struct Attempt {
     context: Arc<Context>,
     launch: Launch,
+    timeouts: Timeouts,
 }
 
 impl Attempt {
@@ -91,7 +98,7 @@ impl Attempt {
     }
 
     async fn run(self, mut orders: mpsc::UnboundedReceiver<AttemptOrder>) {
-        let (mut rendezvous, mut suspended) = (None, false);
+        let mut before = Before::default();
         let prepared = {
             let prepare = async {
                 space::wait(&self).await?;
@@ -102,10 +109,11 @@ impl Attempt {
                 tokio::select! {
                     files = &mut prepare => break files,
                     order = orders.recv() => match order {
-                        Some(AttemptOrder::Rendezvous(address)) => rendezvous = Some(address),
+                        Some(AttemptOrder::Rendezvous(address)) => before.rendezvous = Some(address),
                         // What stands still is the ranks, and there are none yet.
-                        Some(AttemptOrder::Suspend) => suspended = true,
-                        Some(AttemptOrder::Resume) => suspended = false,
+                        Some(AttemptOrder::Suspend) => before.suspended = true,
+                        Some(AttemptOrder::Resume) => before.suspended = false,
+                        Some(AttemptOrder::Lease(until)) => before.lease = Some(until),
                         // Nothing has begun.
                         Some(AttemptOrder::Yield | AttemptOrder::Stop) | None => {
                             break Err(FailureCause::Preempted);
@@ -115,7 +123,7 @@ impl Attempt {
             }
         };
         let end = match prepared {
-            Ok(files) => self.train(files, Before { rendezvous, suspended }, &mut orders).await,
+            Ok(files) => self.train(files, before, &mut orders).await,
             Err(cause) => {
                 tracing::warn!(%cause, "the attempt did not start");
                 self.tell(AttemptEvent::ProcessesGone).await;
@@ -176,7 +184,7 @@ impl Attempt {
         orders: &mut mpsc::UnboundedReceiver<AttemptOrder>,
     ) -> AttemptEnd {
         let (events, mut inbox) = mpsc::channel::<RankEvent>(256);
-        let ranks = match start_ranks(&self.context, &self.launch, &files, events).await {
+        let ranks = match start_ranks(&self.context, &self.launch, &files, before.lease, events).await {
             Ok(ranks) => ranks,
             Err(error) => {
                 self.tell(AttemptEvent::ProcessesGone).await;
@@ -217,7 +225,8 @@ impl Attempt {
                         AttemptOrder::Rendezvous(_)
                         | AttemptOrder::Yield
                         | AttemptOrder::Suspend
-                        | AttemptOrder::Resume,
+                        | AttemptOrder::Resume
+                        | AttemptOrder::Lease(_),
                     ) => {}
                     // What it left is wanted no more; its logs are, but not at any price.
                     Some(AttemptOrder::Stop) | None => {
@@ -232,9 +241,12 @@ impl Attempt {
 }
 
 /// What an attempt was told before it had ranks.
+#[derive(Debug, Default)]
 struct Before {
     rendezvous: Option<String>,
     suspended: bool,
+    /// When its ranks stand still by themselves, unless they hear more.
+    lease: Option<Duration>,
 }
 
 /// Checkpoints on this worker's disk.

@@ -4,34 +4,18 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A clock that never runs backwards, and that counts while the machine sleeps.
+/// Time since the machine was started: it never runs backwards, counts while the machine sleeps, and is the same for the
+/// agent and its trainers.
 ///
 /// The monotonic clock of the standard library stands still while a machine is suspended. A lease does not.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start: Duration,
-}
-
-impl Clock {
-    /// A clock that stands at zero.
-    pub fn start() -> Self {
-        Self { start: read() }
-    }
-
-    /// Time since it was started.
-    pub fn now(self) -> Duration {
-        read().saturating_sub(self.start)
-    }
-
-    /// Time until it stands at `due`.
-    pub fn until(self, due: Duration) -> Duration {
-        due.saturating_sub(self.now())
-    }
-}
-
-fn read() -> Duration {
+pub fn now() -> Duration {
     // Only an unknown clock is an error, and every Linux since 2.6.39 has this one.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Time until the clock stands at `due`.
+pub fn until(due: Duration) -> Duration {
+    due.saturating_sub(now())
 }
 
 #[cfg(test)]
@@ -40,10 +24,9 @@ mod tests {
 
     #[test]
     fn it_advances() {
-        let clock = Clock::start();
-        let before = clock.now();
+        let before = now();
         std::thread::sleep(Duration::from_millis(2));
-        assert!(clock.now() >= before + Duration::from_millis(2));
-        assert_eq!(clock.until(Duration::ZERO), Duration::ZERO);
+        assert!(now() >= before + Duration::from_millis(2));
+        assert_eq!(until(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -1,21 +1,35 @@
 //! One trainer process: started in a process group of its own, spoken to in lines, and ended with SIGTERM, a
 //! grace, and SIGKILL, or with SIGKILL at once.
+//!
+//! What it is told waits here until the pipe has room: one that does not read holds up nobody.
+
+mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
 use common::report::{Command, Report};
+use common::timeouts::ranks;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::warm::Idle;
+use outbox::{Outbox, line};
+
+pub use outbox::nanoseconds;
 
 /// Environment of every trainer, where the agent's own has no other value.
 const TUNING: [(&str, &str); 3] = [
@@ -47,6 +61,8 @@ pub enum RankOrder {
     Stop,
     /// End without a word: what it does counts no more, or it cannot hear.
     Kill,
+    /// Stand still at this time by itself, unless a later one is told before.
+    Lease(Duration),
     /// Stand still, keeping everything.
     Suspend,
     /// Go on.
@@ -70,6 +86,8 @@ pub struct RankProgram<'a> {
     pub world_size: u32,
     /// Threads of one operation.
     pub threads: u32,
+    /// When it stands still by itself unless it hears more, as the launch file says.
+    pub lease: Option<Duration>,
 }
 
 /// A trainer's process and both pipes.
@@ -171,7 +189,7 @@ pub fn start(
         .env("LOCAL_RANK", program.local_rank.to_string())
         .env("WORLD_SIZE", program.world_size.to_string());
     let process = Process::spawn(command, program.threads, log)?;
-    Ok(run(process, program.rank, grace, events, None))
+    Ok(run(process, program.rank, program.lease, grace, events, None))
 }
 
 /// Gives a rank to a process that waits for one. `None` when the process is gone, which is nobody's failure.
@@ -187,7 +205,7 @@ pub async fn give(
         return None;
     }
     let (process, home) = idle.leave();
-    Some(run(process, program.rank, grace, events, Some(home)))
+    Some(run(process, program.rank, program.lease, grace, events, Some(home)))
 }
 
 /// Where a process goes that did what it was asked and can do more.
@@ -196,6 +214,7 @@ pub type Home = Box<dyn FnOnce(Process) + Send>;
 fn run(
     process: Process,
     rank: u32,
+    lease: Option<Duration>,
     grace: Duration,
     events: mpsc::Sender<RankEvent>,
     home: Option<Home>,
@@ -204,12 +223,18 @@ fn run(
     let (orders, inbox) = mpsc::channel(16);
     let reader = tokio::spawn(read_reports(rank, lines, events.clone()));
     tokio::spawn(async move {
-        let mut rank_process = RankProcess { child, pid, stdin, grace, suspended: false };
+        let outbox = Outbox::new(lease);
+        let mut rank_process =
+            RankProcess { child, pid, stdin, outbox, grace, suspended: false, wake_again: None };
         let status = match rank_process.supervise(reader, inbox).await {
             Ended::Gone(status) => status,
             Ended::Idle(lines) => {
-                let RankProcess { child, pid, stdin, .. } = rank_process;
-                if let Some(home) = home {
+                let RankProcess { child, pid, stdin, outbox, suspended, .. } = rank_process;
+                if suspended {
+                    // What stood still has ended, so there is nothing that must.
+                    signal(pid, Signal::SIGCONT);
+                }
+                if let Some(home) = home.filter(|_| !outbox.is_torn()) {
                     home(Process { child, pid, stdin, lines });
                 }
                 Ok(ExitStatus::default())
@@ -254,8 +279,11 @@ struct RankProcess {
     child: Child,
     pid: u32,
     stdin: ChildStdin,
+    outbox: Outbox,
     grace: Duration,
     suspended: bool,
+    /// When one that may have stopped itself is woken once more.
+    wake_again: Option<Instant>,
 }
 
 impl RankProcess {
@@ -276,10 +304,22 @@ impl RankProcess {
                     }
                 },
                 status = self.child.wait() => break status,
-                order = inbox.recv() => match order {
-                    Some(order @ (RankOrder::Tell(_) | RankOrder::Suspend | RankOrder::Resume)) => {
-                        self.obey(order).await;
+                written = self.stdin.write(self.outbox.unwritten()), if !self.outbox.is_empty() => {
+                    self.wrote(written);
+                }
+                () = at(self.wake_again) => {
+                    self.wake_again = None;
+                    if !self.suspended {
+                        signal(self.pid, Signal::SIGCONT);
                     }
+                }
+                order = inbox.recv() => match order {
+                    Some(
+                        order @ (RankOrder::Tell(_)
+                        | RankOrder::Lease(_)
+                        | RankOrder::Suspend
+                        | RankOrder::Resume),
+                    ) => self.obey(order).await,
                     Some(RankOrder::Kill) => {
                         signal(self.pid, Signal::SIGKILL);
                         break self.child.wait().await;
@@ -299,22 +339,57 @@ impl RankProcess {
 
     async fn obey(&mut self, order: RankOrder) {
         match order {
-            RankOrder::Tell(command) => {
-                // A process that no longer reads is about to be gone, which is reported in its own way.
-                if let Err(error) = tell(&mut self.stdin, &command).await {
-                    tracing::debug!(%error, "a trainer does not read its commands");
-                }
-            }
+            RankOrder::Tell(command) => self.outbox.tell(&command),
+            RankOrder::Lease(until) => self.outbox.lease(until),
             RankOrder::Suspend => {
                 self.suspended = true;
                 signal(self.pid, Signal::SIGSTOP);
             }
             RankOrder::Resume => {
                 self.suspended = false;
-                signal(self.pid, Signal::SIGCONT);
+                // It must know for how long it may go on before it does.
+                self.write_now().await;
+                self.wake();
             }
             RankOrder::Stop | RankOrder::Kill => {}
         }
+    }
+
+    /// Writes what the pipe takes at once.
+    async fn write_now(&mut self) {
+        while !self.outbox.is_empty() {
+            let tried = {
+                let mut write = pin!(self.stdin.write(self.outbox.unwritten()));
+                poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await
+            };
+            match tried {
+                Poll::Ready(written) => self.wrote(written),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn wrote(&mut self, written: io::Result<usize>) {
+        let late = match written {
+            Ok(bytes) => self.outbox.wrote(bytes),
+            Err(error) => {
+                // A process that no longer reads is about to be gone, which is reported in its own way.
+                tracing::debug!(%error, "a trainer does not read its commands");
+                self.outbox.close();
+                return;
+            }
+        };
+        // The agent was held up for so long that the rank has stopped itself, but not for so long that the lease is over.
+        if late && !self.suspended {
+            tracing::info!("a rank that stood still by itself goes on: the lease stands");
+            self.wake();
+        }
+    }
+
+    /// Lets it go on. Once more a little later, because one that was just about to stop itself does so after the first time.
+    fn wake(&mut self) {
+        signal(self.pid, Signal::SIGCONT);
+        self.wake_again = Some(Instant::now() + ranks::WAKE_AGAIN);
     }
 
     async fn stop(&mut self) -> io::Result<ExitStatus> {
@@ -331,116 +406,20 @@ impl RankProcess {
 }
 
 async fn tell(stdin: &mut ChildStdin, command: &Command) -> io::Result<()> {
-    let mut line = serde_json::to_vec(command).expect("a command holds only strings");
-    line.push(b'\n');
-    stdin.write_all(&line).await
+    stdin.write_all(&line(command)).await
 }
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Signals a whole process group. One that is gone is no error.
 pub fn signal(group: u32, signal: Signal) {
     let Ok(group) = i32::try_from(group) else { return };
     if let Err(error) = killpg(Pid::from_raw(group), signal) {
         tracing::trace!(group, %signal, %error, "no process took the signal");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-    use std::path::PathBuf;
-
-    use super::*;
-
-    /// A trainer made of a shell script, whose launch file is `/dev/null`.
-    fn start_script(
-        folder: &Path,
-        body: &str,
-        grace: Duration,
-    ) -> (mpsc::Sender<RankOrder>, mpsc::Receiver<RankEvent>) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let script: PathBuf = folder.join("trainer.sh");
-        std::fs::write(&script, format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let (events, inbox) = mpsc::channel(16);
-        let program = RankProgram {
-            trainer: &script,
-            launch_file: Path::new("/dev/null"),
-            log: folder.join("log"),
-            rank: 0,
-            local_rank: 0,
-            world_size: 1,
-            threads: 1,
-        };
-        let started = start(program, grace, events).unwrap();
-        (started.orders, inbox)
-    }
-
-    async fn gone(inbox: &mut mpsc::Receiver<RankEvent>) -> ExitStatus {
-        loop {
-            if let RankEvent::Gone(_, status) = inbox.recv().await.unwrap() {
-                return status.unwrap();
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn reports_come_before_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let body = r#"echo noise; echo '{"report":"warning","message":"m"}'; exit 7"#;
-        let (_orders, mut inbox) = start_script(folder.path(), body, Duration::from_secs(5));
-        let first = inbox.recv().await.unwrap();
-        assert!(matches!(first, RankEvent::Report(0, Report::Warning { .. })), "{first:?}");
-        assert_eq!(gone(&mut inbox).await.code(), Some(7));
-    }
-
-    #[tokio::test]
-    async fn a_command_reaches_standard_input() {
-        let folder = tempfile::tempdir().unwrap();
-        let body = "read line; case $line in *rendezvous*h:1*) exit 0;; esac; exit 1";
-        let (orders, mut inbox) = start_script(folder.path(), body, Duration::from_secs(5));
-        let command = Command::Rendezvous { address: "h:1".to_owned() };
-        orders.send(RankOrder::Tell(command)).await.unwrap();
-        assert!(gone(&mut inbox).await.success());
-    }
-
-    #[tokio::test]
-    async fn a_process_that_ignores_sigterm_is_killed_with_its_children() {
-        let folder = tempfile::tempdir().unwrap();
-        let body = "trap '' TERM; sleep 1000 & echo $! >\"$(dirname $0)/child\"; echo '{\"report\":\"warning\",\"message\":\"up\"}'; while :; do sleep 1; done";
-        let (orders, mut inbox) = start_script(folder.path(), body, Duration::from_millis(200));
-        inbox.recv().await.unwrap();
-        orders.send(RankOrder::Stop).await.unwrap();
-        assert_eq!(gone(&mut inbox).await.signal(), Some(9));
-        let child: i32 =
-            std::fs::read_to_string(folder.path().join("child")).unwrap().trim().parse().unwrap();
-        // The orphan is reaped by init, which may take a moment.
-        for _ in 0..200 {
-            if nix::sys::signal::kill(Pid::from_raw(child), None).is_err() || is_zombie(child) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the child outlived its group");
-    }
-
-    #[tokio::test]
-    async fn a_suspended_process_stands_still_goes_on_and_can_be_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let body = r#"while :; do echo '{"report":"warning","message":"tick"}'; sleep 0.02; done"#;
-        let (orders, mut inbox) = start_script(folder.path(), body, Duration::from_secs(60));
-        inbox.recv().await.unwrap();
-        orders.send(RankOrder::Suspend).await.unwrap();
-        let quiet = Duration::from_millis(300);
-        while tokio::time::timeout(quiet, inbox.recv()).await.is_ok() {}
-        orders.send(RankOrder::Resume).await.unwrap();
-        inbox.recv().await.unwrap();
-        orders.send(RankOrder::Suspend).await.unwrap();
-        // Without the grace that only a process which hears would need.
-        orders.send(RankOrder::Stop).await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(20), gone(&mut inbox)).await.unwrap();
-        assert_eq!(ended.signal(), Some(9));
-    }
-
-    fn is_zombie(pid: i32) -> bool {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
     }
 }

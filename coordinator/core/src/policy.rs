@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use common::timeouts::{Timeouts, ranks};
+
 /// Limits of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -57,11 +59,11 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(20),
+            lease: Timeouts::default().lease(),
             stall: Some(Duration::from_secs(30 * 60)),
             // A second one, because the newest may turn out to be damaged.
             checkpoints: NonZeroUsize::MIN.saturating_add(1),
-            yield_limit: Duration::from_secs(60),
+            yield_limit: ranks::YIELD,
             quarantine_after: NonZeroUsize::MIN.saturating_add(2),
             max_workers_lost: NonZeroU32::MIN.saturating_add(4),
             resize_after: Duration::from_secs(60),

@@ -17,6 +17,17 @@ pub struct TrainerProcess {
 }
 
 impl TrainerProcess {
+    /// Whether it was stopped by a signal and did not go on.
+    pub fn stands_still(&self) -> bool {
+        fields(self.pid).is_some_and(|fields| fields[0] == "T")
+    }
+
+    /// Processor time that it has used, in ticks of the system; `None` when it is gone.
+    pub fn ticks(&self) -> Option<u64> {
+        let fields = fields(self.pid)?;
+        Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?)
+    }
+
     /// Trainers that run, from what agents write down for their successors:
     /// `workers/WORKER/attempts/ATTEMPT/rank-RANK.pid`. A command line says less: a trainer may have been started before
     /// there was an attempt for it.
@@ -49,6 +60,13 @@ fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
+}
+
+/// What the system says of a process, from its state on.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<String> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
+    (fields.len() > 12).then_some(fields)
 }
 
 /// The process of a file that holds its number and its start, if it still runs.

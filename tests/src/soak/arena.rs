@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -21,6 +22,13 @@ const SLOW: u64 = 20_000;
 
 /// Bytes into what a worker sends at which an upload is cut; its checkpoints are larger.
 const INTO_AN_UPLOAD: u64 = 6_000;
+
+/// Lease of the workers.
+const LEASE: Duration = Duration::from_secs(4);
+
+/// How long it is watched whether a trainer computes, and what one that waits may use meanwhile.
+const WATCHED: Duration = Duration::from_millis(300);
+const IDLE_TICKS: u64 = 2;
 
 /// Coordinator, workers, and what is between them.
 #[derive(Debug)]
@@ -42,7 +50,8 @@ pub(super) enum Mend {
     ThawCoordinator,
     FreeCoordinatorDisk,
     StartAgent(usize),
-    ThawAgent(usize),
+    /// With the time since when it was frozen.
+    ThawAgent(usize, Instant),
     FreeAgentDisk(usize),
     ThawRank(TrainerProcess),
     HealLink(usize),
@@ -87,7 +96,7 @@ impl Arena {
             }
             Kind::FreezeAgent => {
                 self.cluster.freeze_worker(name);
-                Mend::ThawAgent(index)
+                Mend::ThawAgent(index, Instant::now())
             }
             Kind::FullWorkerDisk => {
                 self.cluster.worker_disk(name)?.fill();
@@ -156,7 +165,12 @@ impl Arena {
             Mend::StartAgent(index) => {
                 self.cluster.add_worker_through(WORKERS[index], 1, &self.links[index]);
             }
-            Mend::ThawAgent(index) => self.cluster.thaw_worker(WORKERS[index]),
+            Mend::ThawAgent(index, since) => {
+                if since.elapsed() > LEASE {
+                    self.assert_nothing_computes(WORKERS[index]);
+                }
+                self.cluster.thaw_worker(WORKERS[index]);
+            }
             Mend::FreeAgentDisk(index) => {
                 self.cluster.worker_disk(WORKERS[index]).into_iter().for_each(SmallDisk::free);
                 if self.cluster.bury_worker(WORKERS[index]) {
@@ -171,6 +185,20 @@ impl Arena {
             }
             Mend::HealLink(index) => self.links[index].heal(),
             Mend::Nothing => {}
+        }
+    }
+
+    /// Of a worker whose agent was frozen for longer than its lease: others may compute what it did.
+    fn assert_nothing_computes(&self, worker: &str) {
+        let trainers = self.cluster.trainers().into_iter().filter(|trainer| trainer.worker == worker);
+        let before: Vec<_> = trainers.filter_map(|trainer| Some((trainer.ticks()?, trainer))).collect();
+        thread::sleep(WATCHED);
+        for (ticks, trainer) in before {
+            let used = trainer.ticks().map_or(0, |now| now - ticks);
+            assert!(
+                used <= IDLE_TICKS,
+                "{trainer:?} computes, though its agent is frozen for longer than its lease"
+            );
         }
     }
 

@@ -34,7 +34,8 @@ pub enum Kind {
     FullCoordinatorDisk,
     /// SIGKILL of an agent; it is started again.
     KillAgent,
-    /// SIGSTOP of an agent, then SIGCONT: a zombie when it was longer than its lease.
+    /// SIGSTOP of an agent alone, then SIGCONT: a zombie when it was longer than its lease, whose ranks must stand still by
+    /// themselves.
     FreezeAgent,
     /// No space on a worker's disk for a while.
     FullWorkerDisk,
@@ -88,7 +89,7 @@ impl Kind {
             Self::FreezeCoordinator => "coordinator frozen",
             Self::FullCoordinatorDisk => "coordinator's disk full",
             Self::KillAgent => "agent killed",
-            Self::FreezeAgent => "agent frozen",
+            Self::FreezeAgent => "agent frozen alone",
             Self::FullWorkerDisk => "worker's disk full",
             Self::KillRank => "rank killed",
             Self::FreezeRank => "rank frozen",

@@ -1,8 +1,8 @@
-//! An agent is killed: its trainers leave by themselves, and the trial goes on elsewhere.
+//! An agent is killed or frozen: its trainers leave or stand still by themselves, and the trial goes on elsewhere.
 
 use std::time::Duration;
 
-use system_tests::{Cluster, Lease, until};
+use system_tests::{Cluster, Lease, PATIENCE, until};
 
 use crate::trainer_loss::assert_went_on_from;
 use crate::undisturbed::{self, Outcome, Ranks};
@@ -95,19 +95,41 @@ fn a_worker_that_was_silent_for_longer_than_its_lease_is_fenced() {
     cluster.wait_checkpoint(&train, 60);
     cluster.add_worker("beta", 1);
     cluster.wait_connected("beta");
+    let trainer = cluster.trainers().pop().expect("a trainer of alpha");
     cluster.freeze_worker("alpha");
-    // Its trainer trains on, so two attempts of the trial run at once.
-    let second = cluster.wait_trial(&train, "it runs on the other worker", |trial| {
-        trial.history.len() == 2 && trial.state == "running"
+    let second = cluster.wait_trial(&train, "it is given to the other worker", |trial| {
+        let given_away = trial.history.len() == 2;
+        // Its agent, which is frozen alone, could not tell it to.
+        assert!(!given_away || trainer.stands_still(), "two attempts of the trial compute at once");
+        given_away && trial.state == "running"
     });
     assert_eq!(second.history[1].workers, ["beta"]);
     cluster.thaw_worker("alpha");
     assert_trainers_leave(&cluster, "alpha");
-    cluster.wait_connected("alpha");
+    until("the slot of alpha is free again", PATIENCE, || {
+        let workers = cluster.workers();
+        let alpha = workers.iter().find(|worker| worker.name == "alpha")?;
+        (alpha.connected && alpha.slots_used == 0 && alpha.attempts.is_empty()).then_some(())
+    });
 
     expected.assert_same(&Outcome::of(&cluster, grid.name()));
     let after = cluster.trial(&train);
     assert_eq!((after.attempts, after.failures), (2, 0), "{after:#?}");
     assert!(after.history[0].failure.contains("lost"), "{after:#?}");
+    cluster.stop();
+}
+
+#[test]
+fn a_trainer_that_stands_still_by_itself_leaves_with_its_agent() {
+    let mut cluster = Cluster::with_workers(Lease::Short, &["alpha"]);
+    let grid = undisturbed::grid(Ranks::One);
+    cluster.submit(&grid);
+    let train = cluster.experiment(grid.name()).trial(&["train"]).id.clone();
+    cluster.wait_checkpoint(&train, 20);
+    let trainer = cluster.trainers().pop().expect("a trainer of alpha");
+    cluster.freeze_worker("alpha");
+    until("the trainer stands still", PATIENCE, || trainer.stands_still().then_some(()));
+    cluster.kill_worker("alpha");
+    assert_trainers_leave(&cluster, "alpha");
     cluster.stop();
 }

@@ -111,6 +111,7 @@ impl Agent {
                     && session == self.session
                 {
                     self.lease.refused(since, now);
+                    self.tell_lease(now, &mut actions);
                 }
                 self.lost(now, session);
             }
@@ -196,9 +197,24 @@ impl Agent {
         if !self.lease.answered(sent, now) {
             return;
         }
+        let mut go_on = Vec::new();
         for &attempt in current {
             if !self.ledger.is_released(attempt) && self.suspended.remove(&attempt) && !self.waits(attempt) {
-                actions.push(Action::Order(attempt, AttemptOrder::Resume));
+                go_on.push(attempt);
+            }
+        }
+        // First: who goes on must know for how long.
+        self.tell_lease(now, actions);
+        actions.extend(go_on.into_iter().map(|attempt| Action::Order(attempt, AttemptOrder::Resume)));
+    }
+
+    /// Tells all that may compute for how long.
+    fn tell_lease(&self, now: Duration, actions: &mut Vec<Action>) {
+        let Some(until) = self.lease.fences_trainers().filter(|_| self.lease.stands(now)) else { return };
+        for attempt in self.ledger.alive() {
+            let computes = !self.suspended.contains(&attempt) && !self.waits(attempt);
+            if computes && !self.ledger.is_released(attempt) {
+                actions.push(Action::Order(attempt, AttemptOrder::Lease(until)));
             }
         }
     }
@@ -376,9 +392,7 @@ impl Agent {
     /// Starts what waits, in the order it came, while slots are free and the lease stands. What waits to be confirmed holds up
     /// nobody.
     fn start_waiting(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if !self.lease.stands(now) {
-            return;
-        }
+        let Some(until) = self.lease.fences_trainers().filter(|_| self.lease.stands(now)) else { return };
         let confirmed = |launch: &Launch| !self.suspended.contains(&launch.attempt);
         while let Some(index) = self.waiting.iter().position(confirmed) {
             let claimed: u32 = self.waiting.iter().map(|launch| launch.ranks).sum();
@@ -387,7 +401,9 @@ impl Agent {
                 return;
             }
             if let Some(launch) = self.waiting.remove(index) {
+                let attempt = launch.attempt;
                 actions.push(Action::Start(Box::new(launch)));
+                actions.push(Action::Order(attempt, AttemptOrder::Lease(until)));
             }
         }
     }

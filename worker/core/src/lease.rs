@@ -12,14 +12,14 @@ use common::timeouts::Timeouts;
 pub struct Lease {
     /// Until a coordinator says how long its leases are these are guessed. They only decide how patiently it is dialled.
     timeouts: Timeouts,
-    /// Before then trainers may compute. `None`: nothing was ever answered.
-    proven: Option<Duration>,
+    /// At some time since then it was extended. `None`: nothing was ever answered.
+    extended: Option<Duration>,
 }
 
 impl Lease {
     /// One of which nothing is known yet.
     pub fn guessed(timeouts: Timeouts) -> Self {
-        Self { timeouts, proven: None }
+        Self { timeouts, extended: None }
     }
 
     /// The time-outs that belong to it.
@@ -34,9 +34,8 @@ impl Lease {
 
     /// What was sent at `sent` was answered. Returns whether that alone proves the lease at `now`.
     pub fn answered(&mut self, sent: Duration, now: Duration) -> bool {
-        let until = sent + self.timeouts.fence();
-        self.proven = self.proven.max(Some(until));
-        now < until
+        self.extended = self.extended.max(Some(sent));
+        now < sent + self.timeouts.fence()
     }
 
     /// A connection that was tried from `began` on was refused: at some time since, the coordinator was down.
@@ -45,18 +44,23 @@ impl Lease {
     /// It is known there if its lease had not been given away before, which it can only tell while it has proof.
     pub fn refused(&mut self, began: Duration, now: Duration) {
         if self.stands(now) {
-            self.proven = self.proven.max(Some(began + self.timeouts.fence()));
+            self.extended = self.extended.max(Some(began));
         }
     }
 
     /// Whether it surely stands.
     pub fn stands(&self, now: Duration) -> bool {
-        self.proven.is_some_and(|until| now < until)
+        self.ends().is_some_and(|until| now < until)
     }
 
     /// When it surely stands no longer, unless something is answered.
     pub fn ends(&self) -> Option<Duration> {
-        self.proven
+        self.extended.map(|since| since + self.timeouts.fence())
+    }
+
+    /// When trainers stand still by themselves, unless they hear of something that was answered.
+    pub fn fences_trainers(&self) -> Option<Duration> {
+        self.extended.map(|since| since + self.timeouts.own_fence())
     }
 }
 
@@ -88,6 +92,7 @@ mod tests {
         assert!(lease.answered(at(5), at(8)));
         assert!(lease.stands(at(13)));
         assert!(!lease.stands(at(14)));
+        assert_eq!(lease.fences_trainers(), Some(at(14)));
     }
 
     #[test]
@@ -100,11 +105,22 @@ mod tests {
     }
 
     #[test]
+    fn a_coordinator_that_gives_shorter_leases_than_the_one_before_it_is_believed_at_once() {
+        let mut lease = lease();
+        lease.answered(at(5), at(5));
+        lease.told(at(4));
+        lease.answered(at(6), at(6));
+        assert!(lease.stands(at(9)));
+        assert!(!lease.stands(at(10)));
+    }
+
+    #[test]
     fn a_refused_connection_extends_a_lease_that_stands_and_brings_back_none() {
         let mut lease = lease();
         lease.answered(at(0), at(0));
         lease.refused(at(8), at(8));
         assert!(lease.stands(at(16)));
+        assert_eq!(lease.fences_trainers(), Some(at(17)));
         lease.refused(at(16), at(17));
         assert!(!lease.stands(at(17)));
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, AttemptReport, AttemptState, FromWorker};
+use common::timeouts::ranks::CHECKPOINT_BEHIND_ROWS;
 use common::{AttemptId, Digest};
 
 use crate::notes::Notes;
@@ -24,10 +25,6 @@ use crate::{Note, SpoolEvent, SpoolOrder};
 /// heartbeat, waits behind so many at most, however many rows there are. A coordinator queues twice as many messages for a session, so
 /// no acknowledgement is dropped.
 const WINDOW: usize = 128;
-
-/// How long a session is told rows before a checkpoint that comes after them is told all the same. Well below the time that a
-/// coordinator leaves an attempt to yield at a checkpoint (60 s).
-const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Something true of an attempt that the coordinator must hear. A newer one under the same key replaces an older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,7 +171,7 @@ impl Ledger {
     /// It is `now`, in a session that began at `begun`.
     pub fn hurry(&mut self, now: Duration, begun: Duration) {
         for saved in self.held.values_mut().filter_map(|held| held.saved.as_mut()) {
-            saved.overdue |= now >= saved.since.max(begun) + CHECKPOINT_PATIENCE;
+            saved.overdue |= now >= saved.since.max(begun) + CHECKPOINT_BEHIND_ROWS;
         }
     }
 

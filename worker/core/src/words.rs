@@ -1,5 +1,7 @@
 //! What an agent is told, and what it asks for.
 
+use std::time::Duration;
+
 use common::result::{Checkpoint, MetricRow};
 use common::session::{AttemptEnd, AttemptReport, Blob, FromWorker, Launch, Progress, ToWorker};
 use common::{AttemptId, Digest};
@@ -140,6 +142,9 @@ pub enum AttemptOrder {
     Suspend,
     /// Go on after [`Suspend`](Self::Suspend).
     Resume,
+    /// Ranks stand still by themselves at this time of the agent's clock, unless they are told of a later one. So they do
+    /// even when the agent is frozen.
+    Lease(Duration),
     /// End, whatever it does. What stands still ends at once.
     Stop,
 }

@@ -12,6 +12,10 @@ use worker_core::{Action, AttemptEvent, AttemptOrder, Input, Note, SpoolEvent, S
 
 use support::{A, B, C, Case, LEASE, launch};
 
+/// Time after which trainers stand still: by order, and where no order comes.
+const FENCE: Duration = Duration::from_millis(8_500);
+const OWN_FENCE: Duration = Duration::from_millis(9_000);
+
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -67,12 +71,14 @@ fn trainers_stand_still_when_the_lease_may_be_over_and_go_on_with_an_answer_that
     let mut case = Case::connected(2);
     case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
     case.hear(ToWorker::Launch(Box::new(launch(B, 1))));
-    case.wait(LEASE * 9 / 10 - ms(1));
+    case.wait(FENCE - ms(1));
     assert_eq!(case.orders(Input::Timer), []);
     case.wait(ms(1));
     assert_eq!(case.orders(Input::Timer), [(A, AttemptOrder::Suspend), (B, AttemptOrder::Suspend)]);
     case.reconnect();
-    assert_eq!(case.orders(case.welcome([B])), [(B, AttemptOrder::Resume)]);
+    // It hears for how long before it goes on.
+    let until = AttemptOrder::Lease(case.now + OWN_FENCE);
+    assert_eq!(case.orders(case.welcome([B])), [(B, until), (B, AttemptOrder::Resume)]);
     assert!(case.agent.is_suspended(A));
     assert_eq!(case.hear(ToWorker::Release { attempt: A }), [Action::Order(A, AttemptOrder::Stop)]);
 }
@@ -97,9 +103,33 @@ fn an_answer_extends_the_lease_from_when_the_heartbeat_was_sent() {
     let sent = case.now;
     case.wait(LEASE / 5);
     case.hear(ToWorker::HeartbeatAck { sequence, current: vec![A] });
-    assert_eq!(case.agent.lease().ends(), Some(sent + LEASE * 9 / 10));
+    assert_eq!(case.agent.lease().ends(), Some(sent + FENCE));
     case.hear(ToWorker::HeartbeatAck { sequence: sequence + 100, current: vec![A] });
-    assert_eq!(case.agent.lease().ends(), Some(sent + LEASE * 9 / 10), "it was never sent");
+    assert_eq!(case.agent.lease().ends(), Some(sent + FENCE), "it was never sent");
+}
+
+#[test]
+fn trainers_are_told_at_their_start_and_with_each_answer_until_when_they_may_compute() {
+    let mut case = Case::connected(2);
+    let until = AttemptOrder::Lease(case.now + OWN_FENCE);
+    let actions = case.hear(ToWorker::Launch(Box::new(launch(A, 1))));
+    assert!(
+        matches!(actions[..], [Action::Start(_), Action::Order(A, ref order)] if *order == until),
+        "{actions:?}"
+    );
+    case.wait(LEASE / 5);
+    let sequence = case.heartbeat().unwrap();
+    let sent = case.now;
+    case.wait(ms(300));
+    // It was launched after the heartbeat was sent, so the answer does not name it.
+    let until = AttemptOrder::Lease(sent + OWN_FENCE);
+    let answer = case.message(ToWorker::HeartbeatAck { sequence, current: vec![] });
+    assert_eq!(case.orders(answer), [(A, until)]);
+    case.hear(ToWorker::Release { attempt: A });
+    case.wait(LEASE / 5);
+    let sequence = case.heartbeat().unwrap();
+    let answer = case.message(ToWorker::HeartbeatAck { sequence, current: vec![] });
+    assert_eq!(case.orders(answer), [], "it is to end, not to go on");
 }
 
 #[test]
@@ -136,11 +166,13 @@ fn a_coordinator_that_is_down_costs_nobody_a_trainer_however_long() {
     let end = case.now + LEASE * 50;
     while case.now < end {
         let actions = case.handle_due();
-        assert!(!actions.iter().any(|action| matches!(action, Action::Order(..))), "{actions:?}");
+        let orders = |action: &Action| matches!(action, Action::Order(_, AttemptOrder::Suspend));
+        assert!(!actions.iter().any(orders), "{actions:?}");
         if actions.iter().any(|action| matches!(action, Action::Dial { .. })) {
             dials += 1;
-            let refused = case.handle(Input::CoordinatorDown(case.session()));
-            assert!(!refused.iter().any(|action| matches!(action, Action::Order(..))));
+            // A full lease begins when it is back, so trainers need not stop either.
+            let until = AttemptOrder::Lease(case.now + OWN_FENCE);
+            assert_eq!(case.orders(Input::CoordinatorDown(case.session())), [(A, until)]);
         }
     }
     assert!(dials >= 50 * 5, "{dials} dials in 50 leases");

@@ -11,6 +11,7 @@ use common::report::{Command, Report};
 use common::result::Score;
 use common::session::Progress;
 use common::spec::TrialSpec;
+use common::timeouts::ranks::{LAST_WORDS, LOOK, TESTIMONY};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
@@ -23,12 +24,6 @@ use super::watcher::{Sight, Watcher};
 use super::{Attempt, AttemptEvent, AttemptOrder, Files, Note, work_dir};
 use crate::leftovers;
 use crate::process::{RankEvent, RankOrder, Started};
-
-/// How long the other ranks of a failed attempt may take to say what they saw, when what is known does not explain it.
-const LAST_WORDS: Duration = Duration::from_millis(300);
-
-/// How long the end of a gang that hangs may wait for what is known of its ranks to be written.
-const TESTIMONY: Duration = Duration::from_millis(500);
 
 /// Most of the memory limit that may be used without a warning, in percent.
 const SAFE_MEMORY_PERCENT: u64 = 90;
@@ -70,7 +65,7 @@ impl<'a> Gang<'a> {
             outcomes: Outcomes::default(),
             uploads,
             watcher,
-            judge: Judge::new(spread),
+            judge: Judge::new(spread, attempt.timeouts),
             judged: None,
             suspended: false,
             beacons,
@@ -139,6 +134,7 @@ impl<'a> Gang<'a> {
                 self.suspended = false;
                 self.order(|| RankOrder::Resume).await;
             }
+            AttemptOrder::Lease(until) => self.tell_lease(until),
             AttemptOrder::Stop => {
                 self.outcomes.stopped();
                 // What stands still is fenced, and could not hear that it should end.
@@ -148,6 +144,14 @@ impl<'a> Gang<'a> {
                     self.order(|| RankOrder::Stop).await;
                 }
             }
+        }
+    }
+
+    /// Tells every rank until when it may compute. One that takes orders no longer is about to end, and waiting for it would
+    /// hold up the others.
+    fn tell_lease(&self, until: Duration) {
+        for (_, started) in &self.ranks {
+            drop(started.orders.try_send(RankOrder::Lease(until)));
         }
     }
 
@@ -215,7 +219,7 @@ impl<'a> Gang<'a> {
         let sightings: Vec<_> = sight.ranks.iter().map(|seen| seen.sighting).collect();
         // When the agent itself was held up, nothing is known of the time between.
         let elapsed = self.judged.map_or(Duration::ZERO, |before| sight.at - before);
-        let elapsed = elapsed.min(super::observe::INTERVAL * 2);
+        let elapsed = elapsed.min(LOOK * 2);
         self.judged = Some(sight.at);
         if let Some(verdict) = self.judge.see(elapsed, &sightings) {
             self.judge.forget();

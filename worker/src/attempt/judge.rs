@@ -10,34 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::beacon::{Beacon, Phase};
-
-/// A process that is stopped by a signal does not go on by itself, so its own times do not matter.
-const STOPPED: Duration = Duration::from_millis(1_500);
-
-/// Silence and idleness that are always plausible, however quick the steps are.
-const LEAST: Duration = Duration::from_secs(2);
-
-/// How many times its usual time a phase may take while the process does nothing.
-const TIMES: u32 = 4;
-
-/// As [`LEAST`], in a phase that the rank has not been through yet.
-const FIRST: Duration = Duration::from_secs(20);
-
-/// As [`LEAST`], for a process whose beacon was never seen.
-const NO_BEACON: Duration = Duration::from_secs(60);
-
-/// As [`LEAST`], while a thread waits for a disk.
-const DISK: Duration = Duration::from_secs(60);
-
-/// As [`LEAST`], for a gang of which all ranks wait for each other.
-const TOGETHER: Duration = Duration::from_secs(5);
-
-/// As [`LEAST`], for ranks that all wait while some of the gang are on other workers, which may be slow. The agent of a
-/// rank that hangs has named it long before.
-const ELSEWHERE: Duration = Duration::from_secs(30);
-
-/// As [`LEAST`], for a process that computes without saying so.
-const BUSY: Duration = Duration::from_secs(30 * 60);
+use common::timeouts::Timeouts;
+use common::timeouts::ranks::{BUSY, DISK, FIRST, LEAST, NO_BEACON, STOPPED, TIMES, TOGETHER, elsewhere};
 
 /// What the threads of a process do, the liveliest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,13 +88,15 @@ struct History {
 #[derive(Debug)]
 pub struct Judge {
     spread: Spread,
+    /// How long all may wait for another worker.
+    elsewhere: Duration,
     ranks: BTreeMap<u32, History>,
 }
 
 impl Judge {
     /// A judge who has seen nothing.
-    pub fn new(spread: Spread) -> Self {
-        Self { spread, ranks: BTreeMap::new() }
+    pub fn new(spread: Spread, timeouts: Timeouts) -> Self {
+        Self { spread, elsewhere: elsewhere(timeouts.lease()), ranks: BTreeMap::new() }
     }
 
     /// Forgets how long ranks were silent: they were not allowed to do anything.
@@ -148,7 +124,7 @@ impl Judge {
         let least = match self.spread {
             Spread::Alone => return None,
             Spread::Here => TOGETHER,
-            Spread::Workers => ELSEWHERE,
+            Spread::Workers => self.elsewhere,
         };
         let waits = |rank: &History| {
             let Some(beacon) = rank.last.beacon else { return false };
@@ -245,7 +221,7 @@ mod tests {
 
     /// Shows the same sightings until there is a verdict, for an hour at most. Returns when it came.
     fn until_verdict(spread: Spread, of: impl Fn(u32) -> Vec<Sighting>) -> Option<(Duration, Verdict)> {
-        let mut judge = Judge::new(spread);
+        let mut judge = Judge::new(spread, Timeouts::default());
         (0..4 * 3_600).find_map(|tick| judge.see(TICK, &of(tick)).map(|verdict| (TICK * tick, verdict)))
     }
 
@@ -343,7 +319,8 @@ mod tests {
             vec![seen(2, beacon(8, Phase::Backward, 50), Activity::Waiting, 9)]
         })
         .unwrap();
-        assert!(when >= ELSEWHERE && when <= ELSEWHERE + TICK * 2, "{when:?}");
+        let elsewhere = elsewhere(Timeouts::default().lease());
+        assert!(when >= elsewhere && when <= elsewhere + TICK * 2, "{when:?}");
         assert_eq!(verdict, Verdict::Waits { rank: 2 });
     }
 
@@ -380,7 +357,7 @@ mod tests {
 
     #[test]
     fn time_in_which_ranks_were_not_allowed_to_go_on_does_not_count() {
-        let mut judge = Judge::new(Spread::Alone);
+        let mut judge = Judge::new(Spread::Alone, Timeouts::default());
         let stopped = [seen(0, beacon(3, Phase::Forward, 50), Activity::Stopped, 9)];
         for _ in 0..5 {
             assert_eq!(judge.see(TICK, &stopped), None);
@@ -393,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_rank_that_is_gone_is_judged_no_more() {
-        let mut judge = Judge::new(Spread::Here);
+        let mut judge = Judge::new(Spread::Here, Timeouts::default());
         let stopped = [seen(0, beacon(3, Phase::Forward, 50), Activity::Stopped, 9)];
         for _ in 0..5 {
             assert_eq!(judge.see(TICK, &stopped), None);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::report;
 use common::session::Launch;
@@ -13,8 +14,9 @@ use super::{Context, Files, log_file, work_dir};
 use crate::leftovers;
 use crate::process::{self, RankEvent, RankProgram, Started};
 
-/// Starts every rank of the attempt on this worker, in a trainer that waits for it where there is one. If one cannot be started, those before it are stopped when the
-/// senders of their orders are dropped.
+/// Starts every rank of the attempt on this worker, in a trainer that waits for it where there is one. Until `lease` they
+/// compute without hearing more. If one cannot be started, those before it are stopped when the senders of their orders are
+/// dropped.
 ///
 /// # Errors
 ///
@@ -23,13 +25,14 @@ pub async fn start_ranks(
     context: &Arc<Context>,
     launch: &Launch,
     files: &Files,
+    lease: Option<Duration>,
     events: mpsc::Sender<RankEvent>,
 ) -> io::Result<Vec<(u32, Started)>> {
     let folder = context.folder(launch.attempt);
     let mut ranks = Vec::new();
     for local_rank in 0..launch.ranks {
         let rank = launch.first_rank + local_rank;
-        let launch_file = write_launch(context, launch, files, &folder, rank)?;
+        let launch_file = write_launch(context, launch, files, lease, &folder, rank)?;
         let config = &context.config;
         let program = || RankProgram {
             trainer: &config.trainer,
@@ -39,6 +42,7 @@ pub async fn start_ranks(
             local_rank,
             world_size: launch.world_size,
             threads: config.threads_per_slot,
+            lease,
         };
         let warm = match context.trainers.take().await {
             Some(idle) => process::give(program(), idle, config.grace, events.clone()).await,
@@ -61,6 +65,7 @@ fn write_launch(
     context: &Context,
     launch: &Launch,
     files: &Files,
+    lease: Option<Duration>,
     folder: &Path,
     rank: u32,
 ) -> io::Result<std::path::PathBuf> {
@@ -81,6 +86,7 @@ fn write_launch(
         networks: networks
             .map(|(&(trial, _), path)| report::NetworkFile { trial, path: path.clone() })
             .collect(),
+        lease_until_ns: lease.map(process::nanoseconds),
     };
     let path = folder.join(format!("rank-{rank}.json"));
     fs::write(&path, serde_json::to_vec_pretty(&content)?).map_err(|e| at(&path, &e))?;

@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use common::beacon::{self, Beacon};
 
@@ -15,9 +14,6 @@ use super::judge::{Activity, Sighting};
 use super::patterns::{Follower, Match, Patterns};
 use super::{log_file, work_dir};
 use crate::proc;
-
-/// Time between two looks.
-pub const INTERVAL: Duration = Duration::from_millis(250);
 
 /// A rank to look at.
 #[derive(Debug)]
@@ -177,6 +173,8 @@ fn describe(thread: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use common::timeouts::ranks::LOOK;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::observe::{INTERVAL, Memory, Observed, Seen};
+use super::observe::{Memory, Observed, Seen};
 use super::patterns::{Match, Patterns};
 use crate::config::LogPattern;
 
@@ -155,7 +156,7 @@ impl Shared {
 }
 
 async fn look_on(shared: Arc<Shared>, sights: mpsc::Sender<Sight>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -183,7 +184,7 @@ mod tests {
         let watcher = Watcher::start(folder.path(), [(0, std::process::id())].into_iter(), &[pattern]);
         // A sight waits to be seen: the line was read.
         while watcher.sights.is_empty() {
-            tokio::time::sleep(INTERVAL / 25).await;
+            tokio::time::sleep(LOOK / 25).await;
         }
         watcher.last_look().await;
         let lines: Vec<_> = watcher.take_matches().into_iter().map(|found| found.line).collect();

@@ -48,6 +48,45 @@ async fn trainers_stand_still_before_an_unproven_lease_ends_and_go_on_when_it_st
     until("it goes on", || !stands_still(pid) && node.read("count").len() > counted).await;
 }
 
+/// `until_ns` of a launch file or a command.
+fn until_ns(text: &str) -> Vec<u64> {
+    let times = text.lines().filter_map(|line| line.split_once("until_ns\":")).map(|(_, time)| time);
+    times.map(|time| time.trim().trim_end_matches([',', '}']).parse().unwrap()).collect()
+}
+
+fn boot_ns() -> u64 {
+    let time = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap());
+    u64::try_from(time.as_nanos()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_is_told_until_when_it_may_compute_from_its_launch_on_and_by_each_answer() {
+    let mut fake = Fake::start().await;
+    fake.lease = LEASE;
+    let script = format!(
+        "cp \"$1\" \"$HOME_OF_TEST/launch\"\n{}\nexec cat > \"$HOME_OF_TEST/told\"",
+        say(&progress(1))
+    );
+    let node = Node::start(&fake, 1, &script).await;
+    let before = boot_ns();
+    fake.hello().await;
+    fake.tell(ToWorker::Launch(Box::new(launch(A, 0, 1, 1)))).await;
+    fake.until(|message| matches!(message, FromWorker::Progress { attempt: A, .. })).await;
+    fake.listen_for(LEASE / 4).await;
+    let mut told = until_ns(&node.read("launch"));
+    assert_eq!(told.len(), 1);
+    told.extend(until_ns(&node.read("told")));
+    let lease = u64::try_from(LEASE.as_nanos()).unwrap();
+    assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
+    // From when it was asked, not from when it was answered, and before the lease ends.
+    assert!(told[0] > before && *told.last().unwrap() < boot_ns() + lease, "{told:?}, from {before}");
+
+    // A refused connection proves that the lease cannot end yet.
+    fake.die();
+    let count = until_ns(&node.read("told")).len();
+    until("it is told more", || until_ns(&node.read("told")).len() > count + 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_longer_its_own_is_killed_at_once_though_it_stands_still() {
     let mut fake = Fake::start().await;

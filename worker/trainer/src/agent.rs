@@ -4,7 +4,9 @@
 //! or what is worth a report.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +19,7 @@ use common::FailureCause;
 use common::report::{Command, Report, exit};
 
 use crate::beacon::Beacon;
+use crate::fence::{Fence, Wake};
 
 /// Writes reports, one JSON object a line, each flushed at once. Shared by all threads.
 pub struct Reporter {
@@ -70,6 +73,7 @@ pub struct Agent {
 /// Commands of the agent, in the order of their arrival.
 pub struct Commands {
     receiver: Receiver<Command>,
+    fence: Arc<Fence>,
     checkpoint_asked: Cell<bool>,
     yield_asked: Cell<bool>,
 }
@@ -89,17 +93,27 @@ pub struct Order {
 pub struct NoRendezvous(Duration);
 
 impl Commands {
-    /// Starts to read commands from `input` on a thread of its own. `ended` is called at the end of the
-    /// input, which means that the agent is gone.
-    pub fn listen(input: impl BufRead + Send + 'static, ended: impl FnOnce() + Send + 'static) -> Rc<Self> {
+    /// Starts to read commands from `input` on a thread of its own, which also makes the process stand still when that is
+    /// due. `ended` is called at the end of the input, which means that the agent is gone.
+    pub fn listen(
+        input: impl Read + AsFd + Send + 'static,
+        fence: Arc<Fence>,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Rc<Self> {
         let (sender, receiver) = mpsc::channel();
         let span = tracing::Span::current();
+        let watched = Arc::clone(&fence);
         thread::spawn(move || {
             let _entered = span.enter();
-            read_commands(input, &sender);
+            read_commands(input, &watched, &sender);
             ended();
         });
-        Rc::new(Self { receiver, checkpoint_asked: Cell::new(false), yield_asked: Cell::new(false) })
+        Rc::new(Self { receiver, fence, checkpoint_asked: Cell::new(false), yield_asked: Cell::new(false) })
+    }
+
+    /// Until when what runs may compute.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
     }
 
     /// Waits for the next launch. What was said before it was meant for the one before, and is forgotten. `None` when
@@ -112,7 +126,9 @@ impl Commands {
                     self.yield_asked.set(false);
                     return Some(Order { path, log });
                 }
-                Ok(Command::Rendezvous { .. } | Command::Checkpoint | Command::Yield) => {}
+                Ok(
+                    Command::Rendezvous { .. } | Command::Checkpoint | Command::Yield | Command::Lease { .. },
+                ) => {}
                 Err(mpsc::RecvError) => return None,
             }
         }
@@ -160,8 +176,8 @@ impl Commands {
         match command {
             Command::Checkpoint => self.checkpoint_asked.set(true),
             Command::Yield => self.yield_asked.set(true),
-            // The agent tells the address again when it hears it again.
-            Command::Rendezvous { .. } => {}
+            // The agent tells the address again when it hears it again; a lease was heard when it was read.
+            Command::Rendezvous { .. } | Command::Lease { .. } => {}
             Command::Launch { path, .. } => {
                 tracing::error!(path = %path.display(), "ignored a launch, because another one runs");
             }
@@ -169,23 +185,59 @@ impl Commands {
     }
 }
 
-fn read_commands(input: impl BufRead, sender: &Sender<Command>) {
-    for line in input.lines() {
-        let Ok(line) = line else { return };
-        if line.trim().is_empty() {
-            continue;
+/// Standard input, of which nothing is read ahead: what is not read yet can be waited for.
+///
+/// # Errors
+///
+/// When it is closed.
+pub fn standard_input() -> io::Result<File> {
+    io::stdin().as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// One thread reads and watches the fence, so that it knows what was said before it makes the process stand still.
+fn read_commands(mut input: impl Read + AsFd, fence: &Fence, sender: &Sender<Command>) {
+    let mut unread = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match fence.wait(input.as_fd()) {
+            Wake::Due => fence.stand_still(),
+            Wake::Input => match input.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(bytes) => unread.extend_from_slice(&chunk[..bytes]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            },
         }
-        match serde_json::from_str(&line) {
+        while let Some(end) = unread.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = unread.drain(..=end).collect();
+            hear_line(line.trim_ascii(), fence, sender);
+        }
+    }
+}
+
+fn hear_line(line: &[u8], fence: &Fence, sender: &Sender<Command>) {
+    if line.is_empty() {
+        return;
+    }
+    match serde_json::from_slice(line) {
+        Ok(Command::Lease { until_ns }) => fence.told(Duration::from_nanos(until_ns)),
+        Ok(command) => {
+            if let Command::Launch { .. } = command {
+                fence.launched();
+            }
             // The receiver is dropped only when the rank is about to end by itself.
-            Ok(command) => drop(sender.send(command)),
-            Err(error) => tracing::error!(%error, line, "ignored a command that is not understood"),
+            drop(sender.send(command));
+        }
+        Err(error) => {
+            let line = String::from_utf8_lossy(line);
+            tracing::error!(%error, %line, "ignored a command that is not understood");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{PipeReader, pipe};
 
     use super::*;
 
@@ -201,6 +253,17 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// An input that says this, and ends.
+    fn input(text: &str) -> PipeReader {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        reader
+    }
+
+    fn listen(text: &str, ended: impl FnOnce() + Send + 'static) -> Rc<Commands> {
+        Commands::listen(input(text), Fence::of_launch(), ended)
     }
 
     #[test]
@@ -226,7 +289,7 @@ mod tests {
             "\n"
         );
         let (ended, end) = mpsc::channel();
-        let commands = Commands::listen(Cursor::new(input), move || ended.send(()).unwrap());
+        let commands = listen(input, move || ended.send(()).unwrap());
         end.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(commands.rendezvous(Duration::from_secs(1)).unwrap(), "h:1");
         assert!(commands.checkpoint_asked());
@@ -246,7 +309,7 @@ mod tests {
             r#"{"command":"launch","path":"/2","log":"/l"}"#,
             "\n"
         );
-        let commands = Commands::listen(Cursor::new(input), || {});
+        let commands = listen(input, || {});
         assert_eq!(commands.order().unwrap().path, PathBuf::from("/1"));
         assert_eq!(commands.order().unwrap().path, PathBuf::from("/2"));
         assert!(!commands.checkpoint_asked() && !commands.yield_asked());
@@ -257,7 +320,7 @@ mod tests {
     fn a_yield_that_comes_while_a_rank_waits_for_the_others_is_kept() {
         let input =
             concat!(r#"{"command":"yield"}"#, "\n", r#"{"command":"rendezvous","address":"h:1"}"#, "\n");
-        let commands = Commands::listen(Cursor::new(input), || {});
+        let commands = listen(input, || {});
         assert_eq!(commands.rendezvous(Duration::from_secs(10)).unwrap(), "h:1");
         assert!(commands.yield_asked() && commands.yield_asked());
     }

@@ -8,14 +8,12 @@ use std::time::Duration;
 use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
 use common::beacon::Phase;
 use common::report::{Launch, Report};
+use common::spec::RunPolicy;
+use common::timeouts::ranks::{COLLECTIVE, SCORING};
 use tch::{Kind, Tensor};
 
 use crate::agent::{Agent, NoRendezvous};
 use crate::beacon::Beacon;
-
-/// Bounds the meeting of the ranks, and then each collective. Longer than any step and any pause to copy
-/// a checkpoint; a rank that is killed is noticed at once, only one that hangs takes so long.
-const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why ranks do not work together.
 #[derive(Debug, thiserror::Error)]
@@ -73,21 +71,21 @@ impl Group {
         let rank = Rank::new(launch.rank as usize, launch.world_size as usize)
             .ok_or(GroupError::Rank { rank: launch.rank, world_size: launch.world_size })?;
         let store = if rank.index() == 0 {
-            let store = Store::host(rank, resolve(&launch.host)?, TIMEOUT)?;
+            let store = Store::host(rank, resolve(&launch.host)?, COLLECTIVE)?;
             let address = format!("{}:{}", launch.host, store.port());
             tracing::info!(address, "rendezvous store is up");
             agent.reporter.send(&Report::Rendezvous { address });
             store
         } else {
-            let address = agent.commands.rendezvous(TIMEOUT)?;
+            let address = agent.commands.rendezvous(COLLECTIVE)?;
             let (host, port) = split_address(&address).ok_or(GroupError::Address(address.clone()))?;
-            Store::connect(rank, host, port, TIMEOUT)?
+            Store::connect(rank, host, port, COLLECTIVE)?
         };
         let options = GlooOptions {
             store: &store,
             prefix: &launch.attempt.to_string(),
             rank,
-            timeout: TIMEOUT,
+            timeout: patience(&launch.policy),
             network: Network::Host(launch.host.clone()),
         };
         let process = ProcessGroup::gloo(&options)?;
@@ -191,6 +189,12 @@ impl Group {
     }
 }
 
+/// How long ranks wait for each other in a collective.
+fn patience(policy: &RunPolicy) -> Duration {
+    // Rank 0 scores while the others wait.
+    if policy.keep_best.is_some() { SCORING } else { COLLECTIVE }
+}
+
 fn resolve(host: &str) -> Result<SocketAddr, GroupError> {
     let failed = |source| GroupError::Host { host: host.to_owned(), source };
     let mut addresses = (bare(host), 0).to_socket_addrs().map_err(failed)?;
@@ -222,7 +226,17 @@ fn digest<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Tensor {
 
 #[cfg(test)]
 mod tests {
+    use common::spec::Scoring;
+
     use super::*;
+
+    #[test]
+    fn ranks_wait_longer_where_one_scores_meanwhile() {
+        let plain = RunPolicy { keep_best: None, ..RunPolicy::default() };
+        assert_eq!(patience(&plain), COLLECTIVE);
+        let scoring = Some(Scoring { samples: 1, batch_size: 1 });
+        assert!(patience(&RunPolicy { keep_best: scoring, ..plain }) > COLLECTIVE);
+    }
 
     #[test]
     fn addresses_of_both_families_are_split() {

@@ -3,6 +3,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`agent`], [`log`], [`beacon`] | how the process speaks with the agent that started it, and when it leaves |
+//! | [`fence`] | until when the rank may compute without hearing from its agent |
 //! | [`warm`] | a process that is started before its launch is known, and runs several |
 //! | [`rank`] | what a launch comes to, and what a failure is called |
 //! | [`train`] | training: steps, optimizer, learning rate, what is measured |
@@ -24,6 +25,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod fence;
 pub mod group;
 pub mod log;
 pub mod model;

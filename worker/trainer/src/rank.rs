@@ -1,19 +1,21 @@
 //! One rank from its launch file to its exit status: what is run, and what a failure is called.
 
 use std::fs;
-use std::io::{self, BufReader};
+use std::io;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::FailureCause;
 use common::report::{Launch, Report, exit};
 use common::spec::TrialSpec;
 
-use crate::agent::{Agent, Commands, Reporter};
+use crate::agent::{Agent, Commands, Reporter, standard_input};
 use crate::beacon::Beacon;
 use crate::error::{TrainerError, cause_of_text, chain};
+use crate::fence::Fence;
 use crate::{evaluate, log, train};
 
 /// A launch file that is missing or not understood.
@@ -59,7 +61,11 @@ pub fn run(launch: &Launch) -> i32 {
     prepare_process(&reporter);
     // An agent that is gone cannot account for this process's slot, so the process must not outlive it.
     let span = log::rank_span(launch);
-    let commands = Commands::listen(BufReader::new(io::stdin()), move || {
+    let Ok(input) = standard_input() else {
+        tracing::error!("standard input is closed: there is no agent");
+        return exit::AGENT_LOST;
+    };
+    let commands = Commands::listen(input, Fence::of_launch(), move || {
         let _entered = span.enter();
         tracing::warn!("standard input has ended: the agent is gone");
         c10d::exit_now(exit::AGENT_LOST)
@@ -71,6 +77,7 @@ pub fn run(launch: &Launch) -> i32 {
 pub fn run_in(launch: &Launch, reporter: Arc<Reporter>, commands: Rc<Commands>) -> i32 {
     let span = log::rank_span(launch);
     let _entered = span.enter();
+    commands.fence().begin(launch.lease_until_ns.map(Duration::from_nanos));
     let agent = Agent { reporter, commands, beacon: Beacon::light(&launch.work_dir) };
     match execute(launch, &agent) {
         Ok(()) => exit::SUCCESS,

@@ -7,15 +7,16 @@
 //! has prepared. A failure of whatever kind ends the process, because then nobody knows what stayed.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use common::report::{Report, exit};
 use tch::{Device, Kind, Tensor};
 
-use crate::agent::{Commands, Order, Reporter};
+use crate::agent::{Commands, Order, Reporter, standard_input};
 use crate::error::chain;
+use crate::fence::Fence;
 use crate::rank;
 
 /// Runs launches until the agent closes standard input, or one fails. Returns the exit status.
@@ -28,9 +29,11 @@ pub fn serve() -> i32 {
     };
     let own_log = File::from(own_log);
     // Warm, idle and without an agent: there is nothing to tell anybody.
-    let commands = Commands::listen(BufReader::new(io::stdin()), || c10d::exit_now(exit::AGENT_LOST));
+    let Ok(input) = standard_input() else { return exit::AGENT_LOST };
+    let commands = Commands::listen(input, Fence::idle(), || c10d::exit_now(exit::AGENT_LOST));
     compute_once();
     loop {
+        commands.fence().rest();
         reporter.send(&Report::Ready);
         let Some(order) = commands.order() else { return exit::AGENT_LOST };
         let status = run(&order, &reporter, &commands);

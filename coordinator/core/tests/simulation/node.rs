@@ -8,7 +8,7 @@ use common::session::{AttemptEnd, Launch};
 use common::spec::TrialSpec;
 use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
-use worker_core::{Agent, AttemptOrder, RowReport, Settings, Spool, SpoolEvent};
+use worker_core::{Agent, AttemptOrder, Input, RowReport, Settings, Spool, SpoolEvent};
 
 use crate::network::ConnId;
 
@@ -44,6 +44,9 @@ pub struct Share {
     pub stage: Stage,
     /// Stands still, because another worker may have been given its trial.
     pub suspended: bool,
+    /// When its ranks stand still by themselves, as they were told, and whether they do.
+    pub lease: Option<Duration>,
+    pub fenced: bool,
     pub rendezvous: Option<String>,
     /// When it stops at a checkpoint, if it was asked to.
     pub yield_at: Option<u64>,
@@ -70,6 +73,8 @@ impl Share {
             launch,
             stage: Stage::Preparing,
             suspended: false,
+            lease: None,
+            fenced: false,
             rendezvous: None,
             yield_at: None,
             gone_at: None,
@@ -99,9 +104,14 @@ impl Share {
         }
     }
 
+    /// Whether its processes must not do anything, by order or by themselves.
+    pub fn stands_still(&self) -> bool {
+        self.suspended || self.fenced
+    }
+
     /// Whether its processes may make a step.
     pub fn computes(&self) -> bool {
-        matches!(self.stage, Stage::Training(_)) && !self.suspended
+        matches!(self.stage, Stage::Training(_)) && !self.stands_still()
     }
 
     /// Whether the share can step with its peers: it leads, or it was told where to meet.
@@ -109,7 +119,7 @@ impl Share {
         match &self.stage {
             Stage::Training(ranks) => {
                 let can_meet = self.is_whole() || self.rendezvous.is_some();
-                !self.suspended && !ranks.stopping && !ranks.hung && can_meet
+                !self.stands_still() && !ranks.stopping && !ranks.hung && can_meet
             }
             Stage::Preparing | Stage::Storing(_) => false,
         }
@@ -128,6 +138,8 @@ impl Share {
             AttemptOrder::Rendezvous(address) => self.rendezvous = Some(address),
             AttemptOrder::Suspend => self.suspended = true,
             AttemptOrder::Resume => self.suspended = false,
+            // The real one lets it go on if it may have stopped itself.
+            AttemptOrder::Lease(until) => (self.lease, self.fenced) = (Some(until), false),
             AttemptOrder::Yield => match &self.stage {
                 Stage::Training(ranks) if self.trains() && ranks.met => {
                     self.yield_at.get_or_insert(pace.yields);
@@ -141,7 +153,7 @@ impl Share {
                 Stage::Training(_) => {
                     self.harmed = true;
                     // What stands still could not hear that it should end.
-                    let gone = if self.suspended { now } else { pace.gone };
+                    let gone = if self.stands_still() { now } else { pace.gone };
                     self.gone_at = Some(self.gone_at.map_or(gone, |known| known.min(gone)));
                 }
                 // What it left is wanted no more.
@@ -186,6 +198,9 @@ pub struct Node {
     pub broken_until: u64,
     /// Agent and trainers stand still until then.
     pub frozen_until: u64,
+    /// The agent alone stands still until then, and what trainers say meanwhile waits.
+    pub asleep_until: u64,
+    pub unheard: VecDeque<Input>,
     /// Nothing runs there before then.
     pub off_until: u64,
 }
@@ -210,6 +225,8 @@ impl Node {
             loses: false,
             broken_until: 0,
             frozen_until: 0,
+            asleep_until: 0,
+            unheard: VecDeque::new(),
             off_until: 0,
         }
     }
@@ -228,6 +245,19 @@ impl Node {
         now >= self.off_until && now >= self.frozen_until
     }
 
+    /// Whether its agent does nothing, though its trainers may.
+    pub fn is_asleep(&self, now: u64) -> bool {
+        now < self.asleep_until
+    }
+
+    /// Ranks whose lease is over as far as they were told stand still.
+    pub fn watch_leases(&mut self, now: u64) {
+        let clock = self.clock(now);
+        for share in self.shares.values_mut() {
+            share.fenced = share.lease.is_some_and(|until| until <= clock);
+        }
+    }
+
     /// Slots that processes hold.
     pub fn used(&self) -> u32 {
         self.shares.values().map(Share::slots).sum()
@@ -239,13 +269,15 @@ impl Node {
         self.remains.extend(left);
         self.pages.clear();
         self.spooled.clear();
+        self.unheard.clear();
         self.started.clear();
         self.leaving = false;
         self.slots = slots;
         self.agent = agent(slots);
         self.starts += 1;
         (self.link, self.open) = (None, false);
-        (self.frozen_until, self.broken_until, self.off_until) = (0, 0, off_until);
+        (self.frozen_until, self.asleep_until, self.broken_until) = (0, 0, 0);
+        self.off_until = off_until;
     }
 }
 

@@ -100,8 +100,9 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 60] = [
+    const ALL: [&'static str; 62] = [
         "agent crashed",
+        "agent frozen alone",
         "attempt failed: charged",
         "attempt failed: free",
         "best outlived a newer one",
@@ -142,6 +143,7 @@ impl Seen {
         "remains",
         "reopened",
         "resubmitted",
+        "rank fenced itself",
         "rows kept from a full disk",
         "rows put on disk",
         "stalled",

@@ -189,6 +189,14 @@ impl World {
     pub fn tick(&mut self) {
         self.now += 1;
         self.break_things();
+        let now = self.now;
+        for node in self.nodes.values_mut() {
+            node.watch_leases(now);
+            let mut still = node.shares.values().filter(|share| share.fenced && !share.suspended);
+            if still.next().is_some() && node.is_live(now) {
+                self.oracle.note("rank fenced itself");
+            }
+        }
         let together = self.groups();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.tick_node(id, &together);

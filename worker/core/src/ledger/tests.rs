@@ -164,9 +164,9 @@ fn busy_ledger(at: Duration) -> Ledger {
 fn a_checkpoint_waits_for_its_rows_but_not_for_long() {
     let mut ledger = busy_ledger(Duration::ZERO);
     let begun = Duration::from_secs(100);
-    ledger.hurry(begun + CHECKPOINT_PATIENCE - Duration::from_millis(1), begun);
+    ledger.hurry(begun + CHECKPOINT_BEHIND_ROWS - Duration::from_millis(1), begun);
     assert_eq!(told(&mut ledger), []);
-    ledger.hurry(begun + CHECKPOINT_PATIENCE, begun);
+    ledger.hurry(begun + CHECKPOINT_BEHIND_ROWS, begun);
     assert_eq!(told(&mut ledger), [FromWorker::CheckpointStored { attempt: A, checkpoint: checkpoint(2) }]);
     ledger.begin_session();
     assert_eq!(told(&mut ledger).len(), WINDOW, "the next session has patience again");
@@ -175,8 +175,8 @@ fn a_checkpoint_waits_for_its_rows_but_not_for_long() {
 #[test]
 fn a_checkpoint_that_takes_the_place_of_one_that_waits_has_waited_as_long() {
     let mut ledger = busy_ledger(Duration::ZERO);
-    ledger.checkpoint(CHECKPOINT_PATIENCE / 2, A, checkpoint(3));
-    ledger.hurry(CHECKPOINT_PATIENCE, Duration::ZERO);
+    ledger.checkpoint(CHECKPOINT_BEHIND_ROWS / 2, A, checkpoint(3));
+    ledger.hurry(CHECKPOINT_BEHIND_ROWS, Duration::ZERO);
     assert_eq!(told(&mut ledger), [FromWorker::CheckpointStored { attempt: A, checkpoint: checkpoint(3) }]);
 }
 
@@ -259,7 +259,7 @@ fn rows_of_a_checkpoint_that_did_not_wait_for_them_are_counted_when_their_attemp
     for in_a_hurry in [false, true] {
         let mut ledger = busy_ledger(Duration::ZERO);
         if in_a_hurry {
-            ledger.hurry(CHECKPOINT_PATIENCE, Duration::ZERO);
+            ledger.hurry(CHECKPOINT_BEHIND_ROWS, Duration::ZERO);
             assert_eq!(told(&mut ledger).len(), 1, "the checkpoint");
         }
         ledger.release(A);

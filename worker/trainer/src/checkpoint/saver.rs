@@ -8,13 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::report::Report;
+use common::timeouts::ranks::{SPACE, SPACE_PAUSE_GROWS};
 
 use super::{Snapshot, write};
 use crate::agent::Reporter;
 use crate::storage::StorageError;
-
-/// How long the last checkpoint waits for space.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Time before the second try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -65,16 +63,16 @@ impl Saver {
         let _ = self.sender.send(snapshot);
     }
 
-    /// Waits for the thread, then writes `last`, and waits for space if there is none.
+    /// Waits for the thread, then writes `last`, and waits for space if there is none. `again` is called before each other try.
     ///
     /// # Errors
     ///
     /// [`StorageError`] when `last` cannot be written: without it the trial has no result.
-    pub fn finish(self, last: &Snapshot) -> Result<(), StorageError> {
+    pub fn finish(self, last: &Snapshot, again: impl FnMut()) -> Result<(), StorageError> {
         drop(self.sender);
         // A panic of the thread has ended the process by the panic hook.
         let _ = self.thread.join();
-        self.target.save_patiently(last, PATIENCE)
+        self.target.save_patiently(last, again)
     }
 
     /// Waits for the thread, then writes `last`, unless the thread wrote the checkpoint of that step: the agent takes a
@@ -118,26 +116,16 @@ impl Target {
     }
 
     /// All of training is in this one, so a full disk does not end the trial at once.
-    fn save_patiently(&self, last: &Snapshot, patience: Duration) -> Result<(), StorageError> {
-        let begun = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.save(last) {
-                Err(error) if error.is_full() && begun.elapsed() < patience => {
-                    if pause == FIRST_PAUSE {
-                        let message = format!(
-                            "the last checkpoint is not written yet, and is tried again for {patience:?}: {}",
-                            crate::error::chain(&error)
-                        );
-                        tracing::error!("{message}");
-                        self.reporter.send(&Report::Warning { message });
-                    }
-                    thread::sleep(pause);
-                    pause = LAST_PAUSE.min(pause * 2);
-                }
-                saved => return saved,
-            }
-        }
+    fn save_patiently(&self, last: &Snapshot, again: impl FnMut()) -> Result<(), StorageError> {
+        let warn = |error: &StorageError| {
+            let message = format!(
+                "the last checkpoint is not written yet, and is tried again for {SPACE:?}: {}",
+                crate::error::chain(error)
+            );
+            tracing::error!("{message}");
+            self.reporter.send(&Report::Warning { message });
+        };
+        patiently(|| self.save(last), warn, again)
     }
 
     fn save(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
@@ -146,5 +134,54 @@ impl Target {
         let (step, score) = (snapshot.step(), snapshot.score());
         self.reporter.send(&Report::Checkpoint { step, path, score });
         Ok(())
+    }
+}
+
+/// Saves, and while there is no space tries again, for [`SPACE`] at most. `warn` is called once, `again` before each other try.
+fn patiently(
+    mut save: impl FnMut() -> Result<(), StorageError>,
+    warn: impl Fn(&StorageError),
+    mut again: impl FnMut(),
+) -> Result<(), StorageError> {
+    let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match save() {
+            Err(error) if error.is_full() && begun.elapsed() < SPACE => {
+                if pause == FIRST_PAUSE {
+                    warn(&error);
+                }
+                thread::sleep(pause);
+                pause = LAST_PAUSE.min(pause * SPACE_PAUSE_GROWS);
+                again();
+            }
+            saved => return saved,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn full() -> StorageError {
+        StorageError::Io { action: "write", path: PathBuf::from("x"), source: ErrorKind::StorageFull.into() }
+    }
+
+    /// Who does nothing for a few times as long as it usually takes is taken for hung.
+    #[test]
+    fn one_that_waits_for_space_shows_that_it_is_alive_at_each_try() {
+        let (tries, warnings, shown) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let add = |count: &Cell<u32>| count.set(count.get() + 1);
+        let save = || {
+            add(&tries);
+            assert_eq!(shown.get() + 1, tries.get());
+            if tries.get() < 3 { Err(full()) } else { Ok(()) }
+        };
+        patiently(save, |_| add(&warnings), || add(&shown)).unwrap();
+        assert_eq!((tries.get(), warnings.get(), shown.get()), (3, 1, 2));
     }
 }

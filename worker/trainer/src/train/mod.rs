@@ -355,7 +355,9 @@ impl<'a> Training<'a> {
         self.group.check_equal(&tensors)?;
         let last = self.snapshot()?;
         if let Some(saver) = self.saver.take() {
-            saver.finish(&last)?;
+            // A rank that waits for space is alive, and says so.
+            let (beacon, done) = (&self.agent.beacon, self.done);
+            saver.finish(&last, || beacon.enter(Phase::Finishing, done))?;
             let parameters = self.stepper.network().parameter_count();
             self.meter.done(self.done, parameters, seconds, self.final_loss);
         }

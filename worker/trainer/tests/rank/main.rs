@@ -6,6 +6,7 @@ mod best;
 mod elastic;
 mod evaluation;
 mod failure;
+mod fence;
 mod gang;
 mod old_formats;
 mod posteriors;

@@ -96,6 +96,7 @@ pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
         threads: 1,
         restore: Vec::new(),
         networks: Vec::new(),
+        lease_until_ns: None,
     }
 }
 
@@ -172,6 +173,16 @@ impl Rank {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Forgets what it has said, and what is on its way.
+    pub fn forget_reports(&mut self) {
+        while self.reports.recv_timeout(Duration::from_millis(100)).is_ok() {}
+    }
+
+    /// Whether it has said nothing that was not heard.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.reports.try_recv(), Err(mpsc::TryRecvError::Empty))
     }
 
     fn of(mut program: Command) -> Self {

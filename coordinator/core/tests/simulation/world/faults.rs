@@ -22,7 +22,7 @@ impl World {
                 node.crash(slots, off_until);
             }
             (node.deaf_until, node.mute_until) = (self.now, self.now);
-            (node.frozen_until, node.broken_until) = (self.now, self.now);
+            (node.frozen_until, node.asleep_until, node.broken_until) = (self.now, self.now, self.now);
             node.off_until = off_until;
         }
     }
@@ -73,6 +73,11 @@ impl World {
             self.oracle.note("machine frozen");
             let until = self.now + self.rng.random_range(5..200);
             self.node(id).frozen_until = until;
+        }
+        if self.fault(0.001) {
+            self.oracle.note("agent frozen alone");
+            let until = self.now + self.rng.random_range(5..200);
+            self.node(id).asleep_until = until;
         }
         if self.fault(0.0005) && self.nodes[&id].is_live(self.now) {
             self.node(id).leaving = true;

@@ -67,7 +67,10 @@ impl World {
             let node = &nodes[&worker];
             match packet {
                 Packet::Up(..) => frozen || (now < node.mute_until && !node.loses),
-                Packet::Down(..) => now < node.frozen_until || (now < node.deaf_until && !node.loses),
+                Packet::Down(..) => {
+                    let waits = now < node.frozen_until || node.is_asleep(now);
+                    waits || (now < node.deaf_until && !node.loses)
+                }
             }
         });
         for packet in due {

@@ -23,6 +23,20 @@ impl World {
         if !self.nodes[&id].is_live(self.now) {
             return;
         }
+        if !self.nodes[&id].is_asleep(self.now) {
+            self.tick_agent(id);
+        }
+        for attempt in self.nodes[&id].shares.keys().copied().collect::<Vec<_>>() {
+            if self.nodes[&id].is_live(self.now) {
+                self.tick_share(id, attempt, together.get(&attempt).copied());
+            }
+        }
+    }
+
+    fn tick_agent(&mut self, id: WorkerId) {
+        while let Some(input) = self.node(id).unheard.pop_front() {
+            self.tell_agent(id, input);
+        }
         for attempt in std::mem::take(&mut self.node(id).remains) {
             self.oracle.note("remains");
             self.tell_agent(id, Input::Remains(attempt));
@@ -42,16 +56,14 @@ impl World {
         let live = node.is_live(self.now);
         let (due, clock) = (node.agent.next_deadline(), node.clock(self.now));
         assert!(!live || due > clock, "{id}: a timer left a deadline in the past: {:?}", node.agent);
-        for attempt in self.nodes[&id].shares.keys().copied().collect::<Vec<_>>() {
-            if self.nodes[&id].is_live(self.now) {
-                self.tick_share(id, attempt, together.get(&attempt).copied());
-            }
-        }
     }
 
     /// Lets the agent decide, and does what it asks for; then it says what the coordinator was not told yet.
     pub(super) fn tell_agent(&mut self, id: WorkerId, input: Input) {
         let node = self.nodes.get_mut(&id).unwrap();
+        if node.is_asleep(self.now) {
+            return node.unheard.push_back(input);
+        }
         let now = node.clock(self.now);
         let suspended = node.shares.values().any(|share| share.suspended);
         let actions = node.agent.handle(now, input);
@@ -215,7 +227,7 @@ impl World {
 
     /// Uploads do not pass through the session. Content that is stored already is not sent again, unless it is wrong.
     pub(super) fn upload(&mut self, id: WorkerId, attempt: AttemptId) {
-        if !self.reaches(id) || self.fault(0.3) {
+        if self.nodes[&id].is_asleep(self.now) || !self.reaches(id) || self.fault(0.3) {
             return;
         }
         let share = self.share(id, attempt);

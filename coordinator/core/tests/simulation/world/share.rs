@@ -46,7 +46,10 @@ impl World {
 
     pub(super) fn tick_share(&mut self, id: WorkerId, attempt: AttemptId, together: Option<u64>) {
         let gone = self.share(id, attempt).gone_at.is_some_and(|at| at <= self.now);
+        let asleep = self.nodes[&id].is_asleep(self.now);
         match &self.share(id, attempt).stage {
+            // The agent does this.
+            Stage::Preparing | Stage::Storing(_) if asleep => {}
             Stage::Preparing if gone => {
                 self.say(id, attempt, AttemptEvent::ProcessesGone);
                 self.end_share(id, attempt, Err(FailureCause::Preempted), true);
@@ -96,20 +99,21 @@ impl World {
         let blamed = self.fault(0.0004);
         let now = self.now;
         let share = self.share(id, attempt);
-        let suspended = share.suspended;
+        let still = share.stands_still();
         let stops = share.yield_at.is_some_and(|at| at <= now);
         let last = steps(&share.launch.spec);
         if dies {
             return self.processes_end(id, attempt, Err(FailureCause::TrainerExit { code: 1 }));
         }
-        if suspended {
+        if still {
             return;
         }
-        if blamed {
+        let asleep = self.nodes[&id].is_asleep(now);
+        if blamed && !asleep {
             self.blame(id, attempt);
         }
         let ranks = self.share(id, attempt).ranks();
-        if ranks.named_at.is_some_and(|at| at <= now) {
+        if !asleep && ranks.named_at.is_some_and(|at| at <= now) {
             let (step, worker) = (ranks.step, format!("node-{id}"));
             let rank = self.share(id, attempt).launch.first_rank;
             let cause = FailureCause::Hung { rank, worker, step, phase: "forward".to_owned(), silent_ms: 20 };
