@@ -10,7 +10,7 @@ use common::{AttemptId, FailureCause, WorkerId};
 
 use super::prefetch::Told;
 use crate::Millis;
-use crate::scheduling::{Findings, Pools, Reservations};
+use crate::scheduling::{Findings, Pools, Reservations, Resuming};
 
 /// Whether a member can be told anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,13 @@ pub(super) struct Live {
     pub(super) now: Millis,
     /// Whether anything changed that matters to the queue since it was last looked at.
     pub(super) changed: bool,
-    /// When elastic trials are looked at again.
+    /// When the queue was looked at last.
+    pub(super) looked: Millis,
+    /// When elastic trials are looked at again, for growth and for what waits.
     pub(super) next_growth: Millis,
+    pub(super) next_shrink: Millis,
+    /// Trials that go on at once: only within a step.
+    pub(super) resuming: Resuming,
     /// Members by what trials require. Empty after the members changed.
     pub(super) pools: Pools,
     /// Slots that are kept for trials that do not fit.

@@ -141,6 +141,22 @@ pub struct Yielding {
     pub since: Millis,
 }
 
+impl Attempt {
+    /// Ranks that go on where they are once it has stopped: the first ones, of one that goes on with another number.
+    pub(crate) fn stays(&self) -> u32 {
+        match self.yielding.map(|asked| asked.reason) {
+            Some(YieldReason::Resized { to }) => to.min(self.placement.world_size()),
+            Some(YieldReason::Preempted { .. } | YieldReason::Paused | YieldReason::Draining { .. })
+            | None => 0,
+        }
+    }
+
+    /// Slots that others can have once it has stopped.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = (WorkerId, u32)> {
+        self.placement.beyond(self.stays())
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
