@@ -201,6 +201,7 @@ impl Cluster {
         if let Some(worker) = worker {
             self.suspect(now, worker, step);
         }
+        self.rest(trial);
         let Some(record) = self.state.trials.get(&trial) else {
             return;
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use common::session::AttemptEnd;
-use common::{AttemptId, FailureCause, WorkerId};
+use common::{AttemptId, FailureCause, TrialId, WorkerId};
 
 use super::prefetch::Told;
 use crate::Millis;
@@ -73,6 +73,8 @@ pub(super) struct Live {
     /// When elastic trials are looked at again, for growth and for what waits.
     pub(super) next_growth: Millis,
     pub(super) next_shrink: Millis,
+    /// Queued trials that are not tried again before then.
+    pub(super) resting: BTreeMap<TrialId, Millis>,
     /// Trials that go on at once: only within a step.
     pub(super) resuming: Resuming,
     /// Members by what trials require. Empty after the members changed.
@@ -107,11 +109,11 @@ impl Live {
         self.gangs.remove(&attempt);
     }
 
-    /// When the next lease ends or the next verdict is due.
+    /// When the next lease ends, the next verdict is due, or the next trial has rested.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
         let leases = self.leases.values().map(|lease| lease.ends);
         let verdicts =
             self.gangs.values().filter_map(|gang| gang.verdict.as_ref()).map(|verdict| verdict.due);
-        leases.chain(verdicts).min()
+        leases.chain(verdicts).chain(self.resting.values().copied()).min()
     }
 }

@@ -45,7 +45,8 @@ impl Cluster {
         let class = self.state.index.class_of(trial)?;
         let used = self.state.index.used.get(&class.project).copied().unwrap_or_default();
         let quota = self.policy.project(&class.project).quota;
-        let spare = quota.map_or(u32::MAX, |quota| quota.saturating_sub(used)).min(self.free_for(&class.requires));
+        let spare =
+            quota.map_or(u32::MAX, |quota| quota.saturating_sub(used)).min(self.free_for(&class.requires));
         let most = record.slots().min(has.saturating_add(spare));
         (has + 1..=most).rev().find(|&ranks| record.spec.allows(ranks))
     }
@@ -76,7 +77,7 @@ impl Cluster {
 
     /// Whoever awaits the end of an attempt awaits that of the one in which its trial goes on.
     pub(super) fn go_on(&mut self, trial: TrialId, attempt: AttemptId, placement: &Placement) {
-        if self.live.resuming.get(&trial) == Some(placement)
+        if self.live.resuming.remove(&trial).as_ref() == Some(placement)
             && let Some(before) = self.state.trials.get(&trial).and_then(|record| record.failures.last())
         {
             self.live.reservations.succeed(before.attempt, attempt);

@@ -23,6 +23,7 @@ impl Cluster {
     pub(super) fn schedule(&mut self, now: Millis, step: &mut Step) {
         self.live.findings.take();
         self.live.now = now;
+        self.wake(now);
         self.mind_the_time(now);
         if std::mem::take(&mut self.live.changed) {
             self.live.looked = now;
@@ -73,7 +74,9 @@ impl Cluster {
             self.live.pools = pools;
             any |= !placed.is_empty();
             let before = std::mem::replace(&mut self.live.reservations, reservations);
+            let mut goes_on = false;
             for (trial, placement) in placed {
+                goes_on |= self.live.resuming.get(&trial) == Some(&placement);
                 self.start(now, trial, placement, step);
             }
             // A reservation has its part of a quota. One that had to go may have held up a trial looked at before.
@@ -82,7 +85,8 @@ impl Cluster {
                 self.policy.project(&class.project).quota
             };
             let gone = |trial| self.live.reservations.of(trial).is_none() && quota(trial).is_some();
-            if !before.iter().any(|(trial, _)| gone(trial)) {
+            // And while an attempt that one awaits goes on in another, what it holds may be lent.
+            if !goes_on && !before.iter().any(|(trial, _)| gone(trial)) {
                 break;
             }
         }
@@ -112,8 +116,9 @@ impl Cluster {
     }
 
     pub(super) fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
-        let (state, policy, resuming) = (&self.state, &self.policy, &self.live.resuming);
-        View { state, policy, connected, resuming, now: self.live.now }
+        let (state, policy, live) = (&self.state, &self.policy, &self.live);
+        let (resting, resuming) = (&live.resting, &live.resuming);
+        View { state, policy, connected, resting, resuming, now: live.now }
     }
 
     /// Slots that are kept for trials, as they become free, and when each of these can start.
@@ -148,6 +153,9 @@ impl Cluster {
         }
         if connected().all(|&worker| self.state.is_barred(worker)) {
             return WaitReason::OutOfService(connected().copied().collect());
+        }
+        if let Some(reason) = self.explain_rest(trial, record) {
+            return reason;
         }
         // One look explains every trial, until the next input.
         let findings = self.live.findings.get_or_init(|| {

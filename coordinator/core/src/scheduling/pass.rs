@@ -31,6 +31,8 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a State,
     pub(crate) policy: &'a Policy,
     pub(crate) connected: &'a dyn Fn(WorkerId) -> bool,
+    /// Trials that are not tried again yet.
+    pub(crate) resting: &'a BTreeMap<TrialId, Millis>,
     /// Trials that go on at once where they were.
     pub(crate) resuming: &'a Resuming,
     pub(crate) now: Millis,
@@ -88,6 +90,8 @@ pub(crate) struct Pass<'a, 'p> {
     /// Expected ends of the attempts that this pass starts, in order, with their places among those.
     pub(super) fresh: Vec<(End, usize)>,
     pub(super) depth: Depth,
+    /// Whether no trial rests or goes on: there may be thousands of classes to look at.
+    all_in_line: bool,
     /// Classes that were looked at for slots to be lent.
     pub(super) looks: usize,
     /// Slots that are kept for nobody, if counted since they last changed.
@@ -131,6 +135,7 @@ impl<'a, 'p> Pass<'a, 'p> {
             stopped: BTreeMap::new(),
             fresh: Vec::new(),
             depth: Depth::Explain,
+            all_in_line: view.resting.is_empty() && view.resuming.is_empty(),
             looks: 0,
             unheld: None,
             short: Vec::new(),
@@ -205,14 +210,15 @@ impl<'a, 'p> Pass<'a, 'p> {
             self.view.state.index.class_of(holder).is_some_and(|holder| holder.priority <= class.priority)
         });
         // The slots of a reserved trial are its own, and so are those of one that goes on.
-        let own = self.reservations.iter().map(|(holder, _)| holder).chain(self.view.resuming.keys().copied());
-        let waits = own.into_iter().any(|trial| !self.seen.contains(&trial));
+        let waits = self.reservations.iter().any(|(holder, _)| !self.seen.contains(&holder))
+            || self.view.resuming.keys().any(|trial| !self.seen.contains(trial));
         self.board.total() == 0 || (all_hold && !waits && !starts.into_iter().any(|(_, start)| lends(start)))
     }
 
-    /// Whether a queued trial has its place by the order of its class alone.
+    /// Whether a queued trial may start, and has its place by the order of its class alone.
     pub(super) fn is_in_line(&self, trial: TrialId) -> bool {
-        self.reservations.of(trial).is_none() && !self.view.resuming.contains_key(&trial)
+        let apart = |trial| self.view.resuming.contains_key(trial) || self.view.resting.contains_key(trial);
+        self.reservations.of(trial).is_none() && (self.all_in_line || !apart(&trial))
     }
 
     /// What the project of a class uses of its share.

@@ -1,4 +1,5 @@
-//! Preemption: which attempts of lower priority stop at a checkpoint, so that a trial of a higher one can start.
+//! Preemption: which attempts of lower priority stop at a checkpoint, so that a trial of a higher one can start; and where
+//! there are none, which elastic ones of the same priority go on with fewer ranks ([`super::shrink`]).
 //!
 //! A trial may ask for slots of training attempts of a strictly lower priority. Evaluations are never asked: they
 //! have no checkpoint, and would lose what they did. Nobody is asked unless the trial can start once they have
@@ -19,8 +20,8 @@ use super::pass::{Misfit, Pass, View};
 use super::reservation::Reservations;
 use super::shrink::{Cut, Elastic, Missing, choose_cuts, shrinkable};
 use super::victims::{Candidate, choose_victims};
-use crate::state::Class;
 use crate::Placement;
+use crate::state::Class;
 
 /// Trials that may wait for attempts to stop at once: the first in the order of the queue. The next ones follow as
 /// these start, so that neither a decision nor the checkpoints written at once grow with the cluster.
@@ -58,7 +59,8 @@ pub(crate) struct Preemption {
 /// Decides who should stop.
 pub(crate) fn preempt(view: View<'_>, reservations: &Reservations, pools: &mut Pools) -> Preemption {
     let index = &view.state.index;
-    let shrinking = index.elastic.keys().copied().find(|&priority| shrinkable(view, priority).next().is_some());
+    let shrinking =
+        index.elastic.keys().copied().find(|&priority| shrinkable(view, priority).next().is_some());
     let Some(floor) = floor(view, shrinking) else {
         return Preemption::default();
     };
@@ -70,7 +72,6 @@ pub(crate) fn preempt(view: View<'_>, reservations: &Reservations, pools: &mut P
         round.expect_all();
         asks.iter().for_each(|(&attempt, ask): (_, &Ask)| round.expect(attempt, ask.keeps));
         round.in_vain.append(&mut in_vain);
-        round.may_ask = true;
         round.go();
         in_vain.append(&mut round.in_vain);
         if round.asks.is_empty() {
@@ -100,9 +101,10 @@ pub(crate) fn awaited(
         return BTreeMap::new();
     };
     let mut round = Round::new(view, reservations, pools, floor);
+    round.waiting = Some(Waiting::new(&round.pass));
     round.expect_all();
     round.go();
-    round.awaited
+    round.waiting.map(|waiting| waiting.awaited).unwrap_or_default()
 }
 
 /// The lowest priority of a trial for which anybody may stop, if one is queued: attempts of a lower one do, and those of
@@ -120,45 +122,33 @@ struct Round<'a, 'p> {
     view: View<'a>,
     pass: Pass<'a, 'p>,
     floor: i32,
-    /// Whether others may be asked to stop, besides those that were.
-    may_ask: bool,
-    /// Attempts that will leave slots, also by worker and by project.
+    /// Who waits for whom, where that is the question: then nobody is asked to stop who was not.
+    waiting: Option<Waiting<'a>>,
+    /// Attempts that will leave slots.
     expected: BTreeSet<AttemptId>,
-    coming: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
-    sparing: BTreeMap<&'a str, BTreeSet<AttemptId>>,
-    /// Slots of a worker that are free by now.
-    free: BTreeMap<WorkerId, u32>,
-    /// Slots that projects use by now, with those of the trials that will start.
-    used: BTreeMap<&'a str, u32>,
     /// Trials that will start on the slots that come.
     placed: usize,
     searches: usize,
     /// Searches that found somebody.
     found: usize,
-    /// Whether a trial that does not fit would be kept whatever comes free.
+    /// Whether slots that come free would be kept for a trial that does not fit all the same.
     shut: bool,
     unfinished: bool,
     /// Trials for which a search found nothing, in this round or one before.
     in_vain: BTreeSet<TrialId>,
     asks: BTreeMap<AttemptId, Ask>,
-    awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
 }
 
 impl<'a, 'p> Round<'a, 'p> {
     fn new(view: View<'a>, reservations: &Reservations, pools: &'p mut Pools, floor: i32) -> Self {
         let pass = Pass::new(view, reservations, pools);
-        let (free, used) = (pass.board.free().collect(), pass.used.clone());
-        let (expected, coming, sparing, in_vain, asks, awaited) = Default::default();
+        let (expected, in_vain, asks) = Default::default();
         Self {
             view,
             pass,
             floor,
-            may_ask: false,
+            waiting: None,
             expected,
-            coming,
-            sparing,
-            free,
-            used,
             placed: 0,
             searches: 0,
             found: 0,
@@ -166,7 +156,6 @@ impl<'a, 'p> Round<'a, 'p> {
             unfinished: false,
             in_vain,
             asks,
-            awaited,
         }
     }
 
@@ -188,12 +177,16 @@ impl<'a, 'p> Round<'a, 'p> {
         let slots = running.placement.world_size().saturating_sub(keeps);
         if let Some(class) = self.view.state.index.class_of(trial).filter(|_| slots > 0) {
             self.pass.give_back(class, slots);
-            self.sparing.entry(class.project.as_str()).or_default().insert(attempt);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.sparing.entry(class.project.as_str()).or_default().insert(attempt);
+            }
         }
         for (worker, slots) in running.placement.beyond(keeps) {
             if self.view.in_service(worker) {
                 self.pass.board.add(worker, slots);
-                self.coming.entry(worker).or_default().insert(attempt);
+                if let Some(waiting) = &mut self.waiting {
+                    waiting.coming.entry(worker).or_default().insert(attempt);
+                }
             }
         }
         // What was found too short may not be any more.
@@ -209,7 +202,10 @@ impl<'a, 'p> Round<'a, 'p> {
             let (trial, class) = (candidate.rank.key.trial, candidate.class);
             if let Some(placement) = self.consider(trial, class) {
                 self.placed += 1;
-                self.note(trial, class, &placement);
+                if let Some(waiting) = &mut self.waiting {
+                    let quota = self.view.policy.project(&class.project).quota;
+                    waiting.note(trial, class, &placement, quota);
+                }
                 self.pass.give(trial, class, placement);
                 line.advance(&self.pass, candidate);
             }
@@ -265,7 +261,7 @@ impl<'a, 'p> Round<'a, 'p> {
 
     /// Attempts that should stop for a trial, and the ranks with which each goes on.
     fn search(&mut self, trial: TrialId, class: &Class, missing: Missing) -> Option<Vec<(AttemptId, u32)>> {
-        if !self.may_ask {
+        if self.waiting.is_some() {
             return None;
         }
         if self.found >= ASKING {
@@ -289,24 +285,6 @@ impl<'a, 'p> Round<'a, 'p> {
             self.in_vain.insert(trial);
         }
         found
-    }
-
-    fn note(&mut self, trial: TrialId, class: &'a Class, placement: &Placement) {
-        for share in placement.shares() {
-            let free = self.free.entry(share.worker).or_default();
-            if *free < share.ranks {
-                let coming = self.coming.get(&share.worker).into_iter().flatten();
-                self.awaited.entry(trial).or_default().extend(coming);
-            }
-            *free = free.saturating_sub(share.ranks);
-        }
-        let project = class.project.as_str();
-        let used = self.used.entry(project).or_default();
-        *used += placement.world_size();
-        if self.view.policy.project(project).quota.is_some_and(|quota| *used > quota) {
-            let sparing = self.sparing.get(project).into_iter().flatten();
-            self.awaited.entry(trial).or_default().extend(sparing);
-        }
     }
 
     /// Elastic attempts of its priority that go on with fewer ranks, and so leave what the trial lacks.
@@ -376,5 +354,43 @@ impl<'a, 'p> Round<'a, 'p> {
             }
         }
         choose_victims(candidates, missing)
+    }
+}
+
+/// Who waits for whom.
+struct Waiting<'a> {
+    /// Attempts that will leave slots on a worker, or of what a project may use.
+    coming: BTreeMap<WorkerId, BTreeSet<AttemptId>>,
+    sparing: BTreeMap<&'a str, BTreeSet<AttemptId>>,
+    /// Slots of a worker that are free by now.
+    free: BTreeMap<WorkerId, u32>,
+    /// Slots that projects use by now, with those of the trials that will start.
+    used: BTreeMap<&'a str, u32>,
+    awaited: BTreeMap<TrialId, BTreeSet<AttemptId>>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(pass: &Pass<'a, '_>) -> Self {
+        let (coming, sparing, awaited) = Default::default();
+        Self { coming, sparing, free: pass.board.free().collect(), used: pass.used.clone(), awaited }
+    }
+
+    /// A trial will start, with slots that are free by now or that somebody leaves.
+    fn note(&mut self, trial: TrialId, class: &'a Class, placement: &Placement, quota: Option<u32>) {
+        for share in placement.shares() {
+            let free = self.free.entry(share.worker).or_default();
+            if *free < share.ranks {
+                let coming = self.coming.get(&share.worker).into_iter().flatten();
+                self.awaited.entry(trial).or_default().extend(coming);
+            }
+            *free = free.saturating_sub(share.ranks);
+        }
+        let project = class.project.as_str();
+        let used = self.used.entry(project).or_default();
+        *used += placement.world_size();
+        if quota.is_some_and(|quota| *used > quota) {
+            let sparing = self.sparing.get(project).into_iter().flatten();
+            self.awaited.entry(trial).or_default().extend(sparing);
+        }
     }
 }

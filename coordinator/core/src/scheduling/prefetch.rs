@@ -70,7 +70,8 @@ fn first_in_line<'a>(
         let Some(usage) = may_run(view, class, pools) else {
             continue;
         };
-        let open = keys.iter().filter(|key| reservations.of(key.trial).is_none());
+        let rests = |trial| view.resting.contains_key(&trial);
+        let open = keys.iter().filter(|key| reservations.of(key.trial).is_none() && !rests(key.trial));
         for &key in open.take(LINE) {
             let rank = Rank { priority: class.priority, claim: Claim::Open, usage, key };
             let at = line.partition_point(|(other, _)| *other < rank);

@@ -80,7 +80,8 @@ impl Elastic {
 
     /// The least that it gives up for `missing` more, or the most that it can.
     fn cut_for(&self, missing: u32, of: fn(&Missing) -> u32) -> usize {
-        let wanted = self.gives(of).saturating_add(missing).min(self.cuts.last().map_or(0, |cut| of(&cut.gives)));
+        let wanted =
+            self.gives(of).saturating_add(missing).min(self.cuts.last().map_or(0, |cut| of(&cut.gives)));
         self.cuts.iter().position(|cut| of(&cut.gives) >= wanted).unwrap_or_default()
     }
 }
@@ -89,7 +90,8 @@ impl Elastic {
 pub(super) fn choose_cuts(mut attempts: Vec<Elastic>, missing: Missing) -> Option<Vec<(AttemptId, u32)>> {
     cover(&mut attempts, missing.quota, |gives| gives.quota)?;
     cover(&mut attempts, missing.slots, |gives| gives.slots)?;
-    let chosen = attempts.iter().filter_map(|elastic| Some((elastic.id, elastic.cuts.get(elastic.chosen?)?.keeps)));
+    let chosen =
+        attempts.iter().filter_map(|elastic| Some((elastic.id, elastic.cuts.get(elastic.chosen?)?.keeps)));
     Some(chosen.collect())
 }
 
