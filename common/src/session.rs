@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::result::{Checkpoint, MetricRow, TrialResult};
 use crate::spec::{RunPolicy, TrialSpec};
 use crate::{AttemptId, Digest, FailureCause, TrialKey, WorkerId};
@@ -40,7 +42,7 @@ pub struct AttemptReport {
 
 /// Which of two hellos of a worker is the later one, whichever arrives first: the network may hold one up until its sender is
 /// dead and another has taken its place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionOrder {
     /// Names the agent's start: each on the same data folder has a larger number. 0: it does not say.
     pub start: u64,

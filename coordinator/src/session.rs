@@ -105,7 +105,7 @@ impl WorkerSession for Service {
                         keeps_leases(to_status(&SessionEnd::Paused(chain(cause.as_ref()))))
                     }
                     DriverError::Store(_) | DriverError::Stopping => keeps_leases(to_status(&error)),
-                    DriverError::Rejected(_) | DriverError::Overtaken(_) => to_status(&error),
+                    DriverError::Rejected(_) => to_status(&error),
                 },
             )?;
         info!(%worker, ?session, "session opened");

@@ -17,6 +17,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use common::result::{Checkpoint, Scores, TrialResult};
+use common::session::SessionOrder;
 use common::spec::{Requirements, TrialSpec};
 use common::{AttemptId, Digest, WorkerId};
 use coordinator_core::{Cluster, Event, Input, Millis, Placement, Policy, ProjectPolicy, Traits};
@@ -62,7 +63,8 @@ impl World {
             let traits = Traits { labels, ..Traits::default() };
             let (name, host) = (String::new(), String::new());
             let worker = WorkerId(worker);
-            world.handle(Input::Hello { worker, name, host, slots, traits, attempts: Vec::new() });
+            let order = SessionOrder::default();
+            world.handle(Input::Hello { worker, order, name, host, slots, traits, attempts: Vec::new() });
         }
         world
     }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use common::plan::{Cell, DEFAULT_PROJECT, default_project};
 use common::result::Checkpoint;
+use common::session::SessionOrder;
 use common::spec::{RunPolicy, TrialSpec};
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, TrialKey, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,15 @@ pub enum Event {
         /// What its slots are like.
         #[serde(default, skip_serializing_if = "Traits::is_empty")]
         traits: Traits,
+        /// When.
+        at: Millis,
+    },
+    /// A worker opened a session that is later than all that it opened before. It outlives the worker's membership.
+    SessionOpened {
+        /// The worker.
+        worker: WorkerId,
+        /// Its place among the worker's sessions.
+        order: SessionOrder,
         /// When.
         at: Millis,
     },

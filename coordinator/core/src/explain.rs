@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::spec::Requirements;
-use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
 
 use crate::Refusal;
 
@@ -27,6 +27,15 @@ pub enum WaitReason {
     OutOfService(Vec<WorkerId>),
     /// There is nobody to run it.
     NoWorker,
+    /// It failed again and again in a way that no budget counts, and is not tried again for a while. It holds up nobody.
+    Resting {
+        /// How long it still waits.
+        time: Duration,
+        /// Such failures in a row.
+        failures: u32,
+        /// The last one.
+        cause: FailureCause,
+    },
     /// No worker has what it requires. It does not hold up others.
     NoMatch {
         /// What it requires.
@@ -145,6 +154,10 @@ impl fmt::Display for WaitReason {
                 list(f, workers)
             }
             Self::NoWorker => f.write_str("no worker is connected"),
+            Self::Resting { time, failures, cause } => {
+                let (s, do_not) = if *failures == 1 { ("", "does not") } else { ("s", "do not") };
+                write!(f, "waits {} after {failures} failure{s} that {do_not} count: {cause}", Time(*time))
+            }
             Self::NoMatch { requires } => write!(f, "no worker has what it requires: {requires}"),
             Self::TooWide { needs, offered, requires } if requires.is_empty() => {
                 write!(f, "needs {}, the cluster offers {offered}", Slots(*needs))

@@ -6,7 +6,7 @@
 
 use common::plan::Plan;
 use common::result::Checkpoint;
-use common::session::{AttemptEnd, AttemptReport};
+use common::session::{AttemptEnd, AttemptReport, SessionOrder};
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 
 use crate::Traits;
@@ -90,6 +90,8 @@ pub enum Input {
     Hello {
         /// The worker.
         worker: WorkerId,
+        /// Its place among the worker's hellos. One that a later one overtook is refused.
+        order: SessionOrder,
         /// Its name, for people.
         name: String,
         /// Host name or address at which its peers reach it.

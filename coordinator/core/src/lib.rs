@@ -34,7 +34,8 @@ pub use scheduling::{Refusal, Reservation, Start};
 pub use snapshot::{Head, Part, Snapshot};
 pub use standing::{Drain, Quarantine, QuarantineReason, Strike};
 pub use state::{
-    Attempt, Counts, Experiment, Failure, Few, Outcome, Phase, Shared, Spec, Trial, Worker, Yielding,
+    Attempt, Counts, Experiment, Failure, Few, Outcome, Phase, Setbacks, Shared, Spec, Trial, Worker,
+    Yielding,
 };
 pub use step::{Reject, Step};
 pub use time::Millis;

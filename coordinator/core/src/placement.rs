@@ -57,6 +57,21 @@ impl Placement {
     pub fn world_size(&self) -> u32 {
         self.0.iter().map(|share| share.ranks).sum()
     }
+
+    /// The first `ranks` of its ranks, where they are.
+    pub(crate) fn first(&self, ranks: u32) -> Self {
+        let kept = |share: &Share| (share.worker, ranks.saturating_sub(share.first_rank).min(share.ranks));
+        Self::new(self.0.iter().map(kept).filter(|&(_, kept)| kept > 0))
+    }
+
+    /// Slots of all its ranks but the first `ranks`.
+    pub(crate) fn beyond(&self, ranks: u32) -> impl Iterator<Item = (WorkerId, u32)> {
+        let gone = move |share: &Share| {
+            let kept = ranks.saturating_sub(share.first_rank).min(share.ranks);
+            (share.worker, share.ranks - kept)
+        };
+        self.0.iter().map(gone).filter(|&(_, gone)| gone > 0)
+    }
 }
 
 /// Labels that say which workers are near each other, the nearest first.

@@ -30,6 +30,11 @@ pub struct Policy {
     pub max_workers_lost: NonZeroU32,
     /// Time that an elastic trial runs with the ranks that it has before it is given more.
     pub resize_after: Duration,
+    /// Pause before a trial is tried again after a failure that no budget counts: after the first such failure in a row, on a
+    /// worker where it had failed before. It doubles with each further one.
+    pub retry_after: Duration,
+    /// The longest that this pause becomes.
+    pub retry_after_most: Duration,
     /// What each project may use. One that is not named here has weight 1 and no quota.
     pub projects: BTreeMap<String, ProjectPolicy>,
 }
@@ -54,6 +59,12 @@ impl Policy {
     pub fn project(&self, project: &str) -> ProjectPolicy {
         self.projects.get(project).copied().unwrap_or_default()
     }
+
+    /// How long a trial is not tried again after so many failures in a row that no budget counts.
+    pub fn pause(&self, failures: u32) -> Duration {
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.retry_after.saturating_mul(factor).min(self.retry_after_most)
+    }
 }
 
 impl Default for Policy {
@@ -67,6 +78,8 @@ impl Default for Policy {
             quarantine_after: NonZeroUsize::MIN.saturating_add(2),
             max_workers_lost: NonZeroU32::MIN.saturating_add(4),
             resize_after: Duration::from_secs(60),
+            retry_after: Duration::from_secs(1),
+            retry_after_most: Duration::from_secs(60),
             projects: BTreeMap::new(),
         }
     }

@@ -38,6 +38,7 @@ impl Step {
             | Event::WorkerJoined { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
+            | Event::SessionOpened { .. }
             | Event::AttemptStarted { .. }
             | Event::YieldRequested { .. }
             | Event::AttemptFailed { .. }
@@ -106,6 +107,9 @@ pub enum Reject {
     /// A message of a worker that is not, or no longer, a member. It must say hello again.
     #[error("worker {0} is not a member; it must open a new session")]
     UnknownWorker(WorkerId),
+    /// The network held a hello up until a later one of the same worker had come.
+    #[error("a later session of worker {0} came first")]
+    Overtaken(WorkerId),
     /// A message about an attempt that is not, or no longer, current on its sender.
     #[error("attempt {0} is not current")]
     StaleAttempt(AttemptId),

@@ -155,6 +155,7 @@ impl History {
             | Event::CheckpointPinned { .. }
             | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
+            | Event::SessionOpened { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::YieldRequested { .. }

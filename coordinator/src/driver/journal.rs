@@ -1,7 +1,7 @@
 //! One log line for each event that people follow, after it is durable.
 
 use coordinator_core::{Event, Outcome};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub(super) fn log(event: &Event) {
     match event {
@@ -26,6 +26,7 @@ pub(super) fn log(event: &Event) {
         Event::WorkerJoined { worker, name, host, slots, .. } => {
             info!(%worker, name, host, slots, "worker joined");
         }
+        Event::SessionOpened { worker, order, .. } => debug!(%worker, ?order, "session opened"),
         Event::WorkerLost { worker, .. } => warn!(%worker, "worker lost"),
         Event::WorkerLeft { worker, .. } => info!(%worker, "worker left"),
         Event::WorkerDrained { worker, reason, .. } => info!(%worker, reason, "worker drained"),

@@ -52,9 +52,6 @@ pub enum DriverError {
     /// The state could not be made durable. The coordinator stops.
     #[error("the coordinator cannot write its log, and stops")]
     Store(#[source] Arc<StoreError>),
-    /// The network held a hello up until a later one of the same worker had come.
-    #[error("a later session of worker {0} came first")]
-    Overtaken(WorkerId),
     /// The driver is gone.
     #[error("the coordinator is stopping: try again when it is back")]
     Stopping,
@@ -74,10 +71,11 @@ impl Kind for DriverError {
                 | Reject::NoSuchCheckpoint { .. }
                 | Reject::UnknownCheckpoint { .. } => ErrorKind::NotFound,
                 Reject::TrialEnded(_) | Reject::UnknownWorker(_) => ErrorKind::FailedPrecondition,
-                Reject::StaleAttempt(_) | Reject::StaleCheckpoint { .. } => ErrorKind::Aborted,
+                Reject::Overtaken(_) | Reject::StaleAttempt(_) | Reject::StaleCheckpoint { .. } => {
+                    ErrorKind::Aborted
+                }
             },
             Self::Paused(error) | Self::Store(error) => error.kind(),
-            Self::Overtaken(_) => ErrorKind::Aborted,
             Self::Stopping => ErrorKind::Unavailable,
         }
     }

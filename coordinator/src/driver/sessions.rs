@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use common::WorkerId;
-use common::session::{Blob, SessionOrder, ToWorker};
+use common::session::{Blob, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -70,29 +70,16 @@ struct Entry {
 pub struct Sessions {
     last: u64,
     open: BTreeMap<WorkerId, Entry>,
-    /// The latest hello of each worker that was ever here.
-    latest: BTreeMap<WorkerId, SessionOrder>,
 }
 
 impl Sessions {
-    /// Registers a session and ends an earlier one of the same worker. `None` if a later hello of this worker was here before.
-    pub(super) fn open(
-        &mut self,
-        worker: WorkerId,
-        order: SessionOrder,
-        peer: Peer,
-        outgoing: Outgoing,
-    ) -> Option<SessionId> {
-        let latest = self.latest.entry(worker).or_default();
-        if order.start > 0 && order < *latest {
-            return None;
-        }
-        *latest = order;
+    /// Registers a session and ends an earlier one of the same worker.
+    pub(super) fn open(&mut self, worker: WorkerId, peer: Peer, outgoing: Outgoing) -> SessionId {
         self.end(worker, SessionEnd::Superseded(worker));
         self.last += 1;
         let id = SessionId(self.last);
         self.open.insert(worker, Entry { id, outgoing, peer, welcomed: false });
-        Some(id)
+        id
     }
 
     pub(super) fn is_newest(&self, worker: WorkerId, session: SessionId) -> bool {

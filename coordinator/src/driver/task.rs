@@ -389,6 +389,7 @@ fn summary(events: &[Event]) -> Applied {
             | Event::CheckpointUnpinned { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
+            | Event::SessionOpened { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::AttemptStarted { .. }

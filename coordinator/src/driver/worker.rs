@@ -38,20 +38,20 @@ impl Driver {
             slot_memory_mib,
             prefetches,
         } = hello;
-        let peer = Peer { version, prefetches };
-        let Some(session) = self.live.sessions.open(worker, order, peer, outgoing) else {
-            debug!(%worker, ?order, "a hello is refused: a later one came first");
-            // Who asked is probably dead.
-            let _ = reply.send(Err(DriverError::Overtaken(worker)));
-            return;
-        };
         let device = (!device.is_empty()).then_some(device);
         let traits = Traits { labels, device, slot_memory_mib };
         // Before the effects of the hello, because the welcome is the first message of a session; but it names what is current
         // after it.
         let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
         let place = turn.deferred.len();
-        self.decide_or_note(Input::Hello { worker, name, host, slots, traits, attempts }, turn);
+        let hello = Input::Hello { worker, order, name, host, slots, traits, attempts };
+        if let Err(reject) = self.decide(hello, turn) {
+            debug!(%worker, ?order, %reject, "a hello is refused");
+            // Who asked is probably dead.
+            let _ = reply.send(Err(reject.into()));
+            return;
+        }
+        let session = self.live.sessions.open(worker, Peer { version, prefetches }, outgoing);
         let current = self.current_of(worker, named);
         turn.deferred.insert(place, Deferred::Welcome { worker, session, current, reply });
         turn.changed = true;

@@ -195,10 +195,13 @@ impl Cluster {
             return;
         };
         self.release(attempt, step);
+        let own = self.own_slots(attempt, &cause);
         self.emit(Event::AttemptFailed { trial, attempt, cause: cause.clone(), worker, at: now }, step);
+        self.may_go_on(trial, own);
         if let Some(worker) = worker {
             self.suspect(now, worker, step);
         }
+        self.rest(trial);
         let Some(record) = self.state.trials.get(&trial) else {
             return;
         };

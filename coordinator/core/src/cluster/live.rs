@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use common::session::AttemptEnd;
-use common::{AttemptId, FailureCause, WorkerId};
+use common::{AttemptId, FailureCause, TrialId, WorkerId};
 
 use super::prefetch::Told;
 use crate::Millis;
-use crate::scheduling::{Findings, Pools, Reservations};
+use crate::scheduling::{Findings, Pools, Reservations, Resuming};
 
 /// Whether a member can be told anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,15 @@ pub(super) struct Live {
     pub(super) now: Millis,
     /// Whether anything changed that matters to the queue since it was last looked at.
     pub(super) changed: bool,
-    /// When elastic trials are looked at again.
+    /// When the queue was looked at last.
+    pub(super) looked: Millis,
+    /// When elastic trials are looked at again, for growth and for what waits.
     pub(super) next_growth: Millis,
+    pub(super) next_shrink: Millis,
+    /// Queued trials that are not tried again before then.
+    pub(super) resting: BTreeMap<TrialId, Millis>,
+    /// Trials that go on at once: only within a step.
+    pub(super) resuming: Resuming,
     /// Members by what trials require. Empty after the members changed.
     pub(super) pools: Pools,
     /// Slots that are kept for trials that do not fit.
@@ -102,11 +109,11 @@ impl Live {
         self.gangs.remove(&attempt);
     }
 
-    /// When the next lease ends or the next verdict is due.
+    /// When the next lease ends, the next verdict is due, or the next trial has rested.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
         let leases = self.leases.values().map(|lease| lease.ends);
         let verdicts =
             self.gangs.values().filter_map(|gang| gang.verdict.as_ref()).map(|verdict| verdict.due);
-        leases.chain(verdicts).min()
+        leases.chain(verdicts).chain(self.resting.values().copied()).min()
     }
 }

@@ -11,6 +11,7 @@ mod live;
 mod pause;
 mod prefetch;
 mod resize;
+mod rest;
 mod retention;
 mod schedule;
 mod session;
@@ -67,6 +68,7 @@ impl Cluster {
         for &worker in cluster.state.workers.keys() {
             cluster.live.await_session(worker, lease_ends);
         }
+        cluster.rest_all();
         cluster
     }
 
@@ -102,7 +104,8 @@ impl Cluster {
             Input::Undrain { worker } => self.undrain(now, worker, step),
             Input::PinCheckpoint { trial, step: at } => self.pin(now, trial, at, step),
             Input::UnpinCheckpoint { trial, step: at } => self.unpin(now, trial, at, step),
-            Input::Hello { worker, name, host, slots, traits, attempts } => {
+            Input::Hello { worker, order, name, host, slots, traits, attempts } => {
+                self.say_hello(now, worker, order, step)?;
                 self.hello(now, worker, session::Offer { name, host, slots, traits }, attempts, step);
                 Ok(())
             }
@@ -166,9 +169,13 @@ impl Cluster {
             | Event::ExperimentCancelled { .. }
             | Event::AttemptStarted { .. }
             | Event::YieldRequested { .. }
-            | Event::AttemptFailed { .. }
-            | Event::TrialEnded { .. } => self.live.changed = true,
-            Event::CheckpointCommitted { .. }
+            | Event::AttemptFailed { .. } => self.live.changed = true,
+            Event::TrialEnded { trial, .. } => {
+                self.live.resting.remove(trial);
+                self.live.changed = true;
+            }
+            Event::SessionOpened { .. }
+            | Event::CheckpointCommitted { .. }
             | Event::CheckpointPinned { .. }
             | Event::CheckpointUnpinned { .. }
             | Event::CheckpointDropped { .. } => {}

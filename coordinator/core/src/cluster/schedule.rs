@@ -10,8 +10,8 @@ use common::{AttemptId, TrialId, WorkerId};
 
 use super::Cluster;
 use crate::scheduling::{
-    Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Preemption, Reservation, Start, View,
-    preempt,
+    Ask, Blocked, Claim, Decisions, Depth, Finding, Findings, Pass, Pools, Preemption, Reservation, Start,
+    View, awaited, preempt,
 };
 use crate::{Before, Effect, Event, Millis, Phase, Placement, Step, Trial, WaitReason, Worker, YieldReason};
 
@@ -23,7 +23,10 @@ impl Cluster {
     pub(super) fn schedule(&mut self, now: Millis, step: &mut Step) {
         self.live.findings.take();
         self.live.now = now;
+        self.wake(now);
+        self.mind_the_time(now);
         if std::mem::take(&mut self.live.changed) {
+            self.live.looked = now;
             let asked = self.place_and_ask(now, step);
             self.prefetch(&asked, step);
         }
@@ -33,13 +36,19 @@ impl Cluster {
     fn place_and_ask(&mut self, now: Millis, step: &mut Step) -> Vec<(AttemptId, TrialId)> {
         let mut all = Vec::new();
         self.place_queued(now, step);
+        // Whoever could not go on at once has its place in the queue.
+        self.live.resuming.clear();
         loop {
             let mut pools = std::mem::take(&mut self.live.pools);
-            let Preemption { asks, awaited: _, unfinished } = self.look_for_victims(&mut pools);
+            let Preemption { asks, unfinished } = self.look_for_victims(&mut pools);
             self.live.pools = pools;
             let asked = !asks.is_empty();
-            for (attempt, by) in asks {
-                self.ask_to_yield(now, attempt, YieldReason::Preempted { by }, step);
+            for (attempt, Ask { by, keeps }) in asks {
+                let reason = match keeps {
+                    0 => YieldReason::Preempted { by },
+                    to => YieldReason::Resized { to },
+                };
+                self.ask_to_yield(now, attempt, reason, step);
                 all.push((attempt, by));
             }
             if !asked {
@@ -65,7 +74,9 @@ impl Cluster {
             self.live.pools = pools;
             any |= !placed.is_empty();
             let before = std::mem::replace(&mut self.live.reservations, reservations);
+            let mut goes_on = false;
             for (trial, placement) in placed {
+                goes_on |= self.live.resuming.get(&trial) == Some(&placement);
                 self.start(now, trial, placement, step);
             }
             // A reservation has its part of a quota. One that had to go may have held up a trial looked at before.
@@ -74,7 +85,8 @@ impl Cluster {
                 self.policy.project(&class.project).quota
             };
             let gone = |trial| self.live.reservations.of(trial).is_none() && quota(trial).is_some();
-            if !before.iter().any(|(trial, _)| gone(trial)) {
+            // And while an attempt that one awaits goes on in another, what it holds may be lent.
+            if !goes_on && !before.iter().any(|(trial, _)| gone(trial)) {
                 break;
             }
         }
@@ -83,6 +95,7 @@ impl Cluster {
 
     fn start(&mut self, now: Millis, trial: TrialId, placement: Placement, step: &mut Step) {
         let attempt = self.state.next_attempt(0);
+        self.go_on(trial, attempt, &placement);
         let world_size = placement.world_size();
         let launch = |&share| Effect::Launch { attempt, trial, share, world_size };
         step.effects.extend(placement.shares().iter().map(launch));
@@ -95,14 +108,17 @@ impl Cluster {
         Pass::run(self.view(&connected), &self.live.reservations, pools, depth)
     }
 
-    /// Who should stop at a checkpoint for whom, and who waits for that already.
+    /// Who should stop at a checkpoint for whom, as it was when the queue was looked at last.
     pub(super) fn look_for_victims(&self, pools: &mut Pools) -> Preemption {
         let connected = |worker| self.live.is_connected(worker);
-        preempt(self.view(&connected), &self.live.reservations, pools)
+        let view = View { now: self.live.looked, ..self.view(&connected) };
+        preempt(view, &self.live.reservations, pools)
     }
 
     pub(super) fn view<'a>(&'a self, connected: &'a dyn Fn(WorkerId) -> bool) -> View<'a> {
-        View { state: &self.state, policy: &self.policy, connected, now: self.live.now }
+        let (state, policy, live) = (&self.state, &self.policy, &self.live);
+        let (resting, resuming) = (&live.resting, &live.resuming);
+        View { state, policy, connected, resting, resuming, now: live.now }
     }
 
     /// Slots that are kept for trials, as they become free, and when each of these can start.
@@ -138,11 +154,16 @@ impl Cluster {
         if connected().all(|&worker| self.state.is_barred(worker)) {
             return WaitReason::OutOfService(connected().copied().collect());
         }
+        if let Some(reason) = self.explain_rest(trial, record) {
+            return reason;
+        }
         // One look explains every trial, until the next input.
         let findings = self.live.findings.get_or_init(|| {
             let mut pools = self.live.pools.clone();
             let decisions = self.look(&mut pools, Depth::Explain);
-            Arc::new(Findings::new(decisions.findings, self.look_for_victims(&mut pools).awaited))
+            let connected = |worker| self.live.is_connected(worker);
+            let awaited = awaited(self.view(&connected), &self.live.reservations, &mut pools);
+            Arc::new(Findings::new(decisions.findings, awaited))
         });
         let class = self.state.index.class_of(trial);
         if let (Some(class), Some(attempts)) = (class, findings.awaited(trial)) {

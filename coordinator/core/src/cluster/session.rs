@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use common::session::{AttemptReport, AttemptState};
+use common::session::{AttemptReport, AttemptState, SessionOrder};
 use common::{AttemptId, FailureCause, WorkerId};
 
 use super::Cluster;
@@ -18,6 +18,28 @@ pub(super) struct Offer {
 }
 
 impl Cluster {
+    /// Refuses a hello that a later one of the same worker overtook, also over a restart of the coordinator.
+    pub(super) fn say_hello(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        order: SessionOrder,
+        step: &mut Step,
+    ) -> Result<(), Reject> {
+        // Agents of older builds do not say which of their hellos it is.
+        if order.start == 0 {
+            return Ok(());
+        }
+        let latest = self.state.sessions.get(&worker).copied().unwrap_or_default();
+        if order < latest {
+            return Err(Reject::Overtaken(worker));
+        }
+        if order > latest {
+            self.emit(Event::SessionOpened { worker, order, at: now }, step);
+        }
+        Ok(())
+    }
+
     pub(super) fn hello(
         &mut self,
         now: Millis,

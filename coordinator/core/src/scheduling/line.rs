@@ -78,16 +78,14 @@ impl<'a> Line<'a> {
         };
         let mut behind = queue.range((Bound::Excluded(candidate.rank.key), Bound::Unbounded));
         // Those with a reservation are in line by themselves; they may have started by now.
-        let open = |key: &&QueueKey| {
-            pass.reservations.of(key.trial).is_none() && !pass.redeemed.contains(&key.trial)
-        };
+        let open = |key: &&QueueKey| pass.is_in_line(key.trial) && !pass.redeemed.contains(&key.trial);
         if let Some(&key) = behind.find(open) {
             let rank = Rank { usage: pass.usage(candidate.class), key, ..candidate.rank };
             self.heap.push(Reverse(Candidate { rank, ..candidate }));
         }
     }
 
-    /// Takes in the next priority: the first of each class, and those that have reservations, because an older one of
+    /// Takes in the next priority: the first of each class, and those that have slots already, because an older one of
     /// their class may not fit.
     fn refill(&mut self, pass: &Pass<'a, '_>) -> Option<()> {
         let state = pass.view.state;
@@ -99,17 +97,19 @@ impl<'a> Line<'a> {
                 Some((project, usage)) if project == class.project.as_str() => usage,
                 _ => usage.insert((class.project.as_str(), pass.usage(class))).1,
             };
-            if let Some(&key) = keys.iter().find(|key| pass.reservations.of(key.trial).is_none()) {
+            if let Some(&key) = keys.iter().find(|key| pass.is_in_line(key.trial)) {
                 let rank = Rank { priority, claim: Claim::Open, usage, key };
                 candidates.push(Reverse(Candidate { rank, class, queue: Some(keys) }));
             }
         }
-        for (trial, _) in pass.reservations.iter() {
+        let resumed = pass.view.resuming.keys().map(|&trial| (trial, Claim::Resumed));
+        let reserved = pass.reservations.iter().map(|(trial, _)| (trial, Claim::Reserved));
+        for (trial, claim) in resumed.chain(reserved) {
             if let (Some(class), Some(record)) = (state.index.class_of(trial), state.trials.get(&trial))
                 && class.priority == priority
             {
                 let (usage, key) = (pass.usage(class), QueueKey::of(trial, record));
-                let rank = Rank { priority, claim: Claim::Reserved, usage, key };
+                let rank = Rank { priority, claim, usage, key };
                 candidates.push(Reverse(Candidate { rank, class, queue: None }));
             }
         }

@@ -12,13 +12,16 @@ mod preemption;
 mod prefetch;
 mod reservation;
 mod reserve;
+mod shrink;
+mod victims;
 
 pub(crate) use board::Pools;
 pub use finding::Refusal;
 pub(crate) use finding::{Blocked, Finding, Findings};
 pub(crate) use order::Claim;
-pub(crate) use pass::{Decisions, Depth, Pass, View};
-pub(crate) use preemption::{Preemption, preempt};
+pub(crate) use pass::{Decisions, Depth, Pass, Resuming, View};
+pub(crate) use preemption::{Ask, Preemption, awaited, preempt};
 pub(crate) use prefetch::next_up;
 pub(crate) use reservation::Reservations;
 pub use reservation::{Reservation, Start};
+pub(crate) use shrink::is_settled;

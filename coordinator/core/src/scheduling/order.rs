@@ -1,7 +1,7 @@
 //! Who goes first.
 //!
 //! 1. The higher priority.
-//! 2. The trial that slots are already kept for.
+//! 2. The trial that goes on at once where it was, with another number of ranks; then the one that slots are already kept for.
 //! 3. The project that uses the smaller share: slots in use by its weight.
 //! 4. The older submission; of one submission, evaluations before training; then the lower id.
 //!
@@ -41,9 +41,12 @@ impl PartialEq for Usage {
 
 impl Eq for Usage {}
 
-/// Whether slots are kept for a trial.
+/// Whether a trial has slots already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claim {
+    /// It stopped only to go on with another number of ranks.
+    Resumed,
+    /// Slots are kept for it.
     Reserved,
     Open,
 }

@@ -31,6 +31,10 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a State,
     pub(crate) policy: &'a Policy,
     pub(crate) connected: &'a dyn Fn(WorkerId) -> bool,
+    /// Trials that are not tried again yet.
+    pub(crate) resting: &'a BTreeMap<TrialId, Millis>,
+    /// Trials that go on at once where they were.
+    pub(crate) resuming: &'a Resuming,
     pub(crate) now: Millis,
 }
 
@@ -40,6 +44,9 @@ impl View<'_> {
         (self.connected)(worker) && !self.state.is_barred(worker)
     }
 }
+
+/// Queued trials whose attempts have just stopped to go on with another number of ranks, and the slots that stay theirs.
+pub(crate) type Resuming = BTreeMap<TrialId, Placement>;
 
 /// How far a pass looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +90,8 @@ pub(crate) struct Pass<'a, 'p> {
     /// Expected ends of the attempts that this pass starts, in order, with their places among those.
     pub(super) fresh: Vec<(End, usize)>,
     pub(super) depth: Depth,
+    /// Whether no trial rests or goes on: there may be thousands of classes to look at.
+    all_in_line: bool,
     /// Classes that were looked at for slots to be lent.
     pub(super) looks: usize,
     /// Slots that are kept for nobody, if counted since they last changed.
@@ -91,7 +100,7 @@ pub(crate) struct Pass<'a, 'p> {
     pub(super) short: Vec<(&'a Requirements, Reverse<i32>, u32)>,
     /// Requirements and widths for which no slots can be kept.
     pub(super) infeasible: Vec<(&'a Requirements, u32)>,
-    /// Trials with a reservation that were looked at.
+    /// Trials with slots of their own that were looked at.
     pub(super) seen: BTreeSet<TrialId>,
     /// Those of them that start.
     pub(super) redeemed: BTreeSet<TrialId>,
@@ -126,6 +135,7 @@ impl<'a, 'p> Pass<'a, 'p> {
             stopped: BTreeMap::new(),
             fresh: Vec::new(),
             depth: Depth::Explain,
+            all_in_line: view.resting.is_empty() && view.resuming.is_empty(),
             looks: 0,
             unheld: None,
             short: Vec::new(),
@@ -168,7 +178,7 @@ impl<'a, 'p> Pass<'a, 'p> {
                 return;
             }
             let (rank, class) = (candidate.rank, candidate.class);
-            if rank.claim == Claim::Reserved {
+            if rank.claim != Claim::Open {
                 self.seen.insert(rank.key.trial);
             }
             match self.consider(rank.key.trial, class) {
@@ -199,9 +209,16 @@ impl<'a, 'p> Pass<'a, 'p> {
         let all_hold = self.reservations.iter().all(|(holder, _)| {
             self.view.state.index.class_of(holder).is_some_and(|holder| holder.priority <= class.priority)
         });
-        // The slots of a reserved trial are its own.
-        let waits = self.reservations.iter().any(|(holder, _)| !self.seen.contains(&holder));
+        // The slots of a reserved trial are its own, and so are those of one that goes on.
+        let waits = self.reservations.iter().any(|(holder, _)| !self.seen.contains(&holder))
+            || self.view.resuming.keys().any(|trial| !self.seen.contains(trial));
         self.board.total() == 0 || (all_hold && !waits && !starts.into_iter().any(|(_, start)| lends(start)))
+    }
+
+    /// Whether a queued trial may start, and has its place by the order of its class alone.
+    pub(super) fn is_in_line(&self, trial: TrialId) -> bool {
+        let apart = |trial| self.view.resuming.contains_key(trial) || self.view.resting.contains_key(trial);
+        self.reservations.of(trial).is_none() && (self.all_in_line || !apart(&trial))
     }
 
     /// What the project of a class uses of its share.
@@ -234,7 +251,7 @@ impl<'a, 'p> Pass<'a, 'p> {
     }
 
     /// Slots that the project of `trial` may still use for it. Those reserved for others of it are as good as used.
-    fn headroom(&self, trial: TrialId, class: &Class) -> u32 {
+    pub(super) fn headroom(&self, trial: TrialId, class: &Class) -> u32 {
         let Some(quota) = self.view.policy.project(&class.project).quota else {
             return u32::MAX;
         };
@@ -251,6 +268,9 @@ impl<'a, 'p> Pass<'a, 'p> {
 
     /// Where a trial starts now, or why it does not.
     fn consider(&mut self, trial: TrialId, class: &'a Class) -> Result<Placement, Blocked> {
+        if let Some(own) = self.view.resuming.get(&trial).filter(|own| self.may_resume(trial, class, own)) {
+            return Ok(own.clone());
+        }
         let open = match self.fits(trial, class) {
             Ok(placement) => return Ok(placement),
             Err(Misfit::Barred(blocked)) => return Err(blocked),
@@ -264,6 +284,14 @@ impl<'a, 'p> Pass<'a, 'p> {
             self.reserve(trial, class);
         }
         Err(blocked)
+    }
+
+    /// Whether the slots that stay a trial's own are there, and nobody who goes first wants its project's quota. What is kept
+    /// for others there was never reckoned with.
+    fn may_resume(&self, trial: TrialId, class: &Class, own: &Placement) -> bool {
+        let free = own.shares().iter().all(|share| self.board.on(share.worker) >= share.ranks);
+        let stopped = self.stopped.contains_key(class.project.as_str());
+        free && !stopped && self.headroom(trial, class) >= own.world_size()
     }
 
     /// Where a trial starts on slots that are kept for nobody else.
@@ -293,7 +321,9 @@ impl<'a, 'p> Pass<'a, 'p> {
             }
             return Err(Misfit::Short { open });
         }
-        let ranks = self.widest(trial, class, open.min(headroom).min(class.slots));
+        // One that gave up slots does not take them back from whom it gave them up for.
+        let most = self.view.resuming.get(&trial).map_or(class.slots, Placement::world_size);
+        let ranks = self.widest(trial, class, open.min(headroom).min(most));
         self.place(trial, &spots, ranks).ok_or(Misfit::Short { open })
     }
 

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use common::{AttemptId, TrialId, WorkerId};
+use common::{TrialId, WorkerId};
 
 use super::board::Pools;
 use super::order::{Claim, Rank, Usage};
@@ -21,7 +21,7 @@ use super::pass::View;
 use super::reservation::Reservations;
 use crate::placement::{Spot, choose};
 use crate::state::{Class, QueueKey, State};
-use crate::{Placement, Trial, YieldReason};
+use crate::{Attempt, Placement, Trial};
 
 /// Trials of the queue that are looked at, besides those with reservations.
 const LINE: usize = 4;
@@ -70,7 +70,8 @@ fn first_in_line<'a>(
         let Some(usage) = may_run(view, class, pools) else {
             continue;
         };
-        let open = keys.iter().filter(|key| reservations.of(key.trial).is_none());
+        let rests = |trial| view.resting.contains_key(&trial);
+        let open = keys.iter().filter(|key| reservations.of(key.trial).is_none() && !rests(key.trial));
         for &key in open.take(LINE) {
             let rank = Rank { priority: class.priority, claim: Claim::Open, usage, key };
             let at = line.partition_point(|(other, _)| *other < rank);
@@ -113,10 +114,10 @@ fn line_up(
             if let Some(placement) = state.trials.get(&trial).and_then(avoid) {
                 break Some(placement);
             }
-            let Some(placement) = ends.next() else { break None };
-            for share in placement.shares() {
-                if view.in_service(share.worker) && reservations.on(share.worker).is_none() {
-                    *coming.entry(share.worker).or_default() += share.ranks;
+            let Some(running) = ends.next() else { break None };
+            for (worker, slots) in running.leaves() {
+                if view.in_service(worker) && reservations.on(worker).is_none() {
+                    *coming.entry(worker).or_default() += slots;
                 }
             }
         };
@@ -131,20 +132,9 @@ fn line_up(
     }
 }
 
-/// Placements of running attempts, the soonest to end first.
-fn ends(state: &State) -> impl Iterator<Item = &Placement> {
+/// Running attempts, the soonest to end first.
+fn ends(state: &State) -> impl Iterator<Item = &Attempt> {
     let running = state.index.undisturbed().map(|end| end.attempt);
     let ends = state.index.yielding.iter().copied().chain(running);
-    ends.filter_map(|attempt| leaves(state, attempt))
-}
-
-/// The slots that an attempt leaves to others. One that only changes its number of ranks goes on where it is.
-fn leaves(state: &State, attempt: AttemptId) -> Option<&Placement> {
-    let (_, running) = state.running(attempt)?;
-    match running.yielding.map(|asked| asked.reason) {
-        Some(YieldReason::Resized { .. }) => None,
-        Some(YieldReason::Preempted { .. } | YieldReason::Paused | YieldReason::Draining { .. }) | None => {
-            Some(&running.placement)
-        }
-    }
+    ends.filter_map(|attempt| Some(state.running(attempt)?.1))
 }

@@ -103,6 +103,15 @@ impl Reservations {
         self.by_trial.insert(trial, reservation);
     }
 
+    /// The trial of an attempt goes on in another one.
+    pub(crate) fn succeed(&mut self, attempt: AttemptId, by: AttemptId) {
+        for reservation in self.by_trial.values_mut() {
+            if reservation.awaits.remove(&attempt) {
+                reservation.awaits.insert(by);
+            }
+        }
+    }
+
     pub(crate) fn remove(&mut self, trial: TrialId) {
         for worker in self.by_trial.remove(&trial).into_iter().flat_map(|gone| gone.slots.into_keys()) {
             self.by_worker.remove(&worker);

@@ -90,20 +90,28 @@ impl<'a> Pass<'a, '_> {
         if end > start { Err(Refusal::TooLong { late: end.since(start) }) } else { Ok(()) }
     }
 
+    /// The reservation for what a class requires, of which there is one at most.
+    fn alike(&self, class: &Class) -> Option<TrialId> {
+        let of = |other| self.view.state.index.class_of(other);
+        let mut holders = self.reservations.iter().map(|(other, _)| other);
+        holders.find(|&other| of(other).is_some_and(|other| other.requires == class.requires))
+    }
+
+    /// Whether slots that come free are kept for a trial that does not fit, rather than given to those behind it.
+    pub(super) fn would_reserve(&self, trial: TrialId, class: &Class) -> bool {
+        if class.least < 2 || self.reservations.of(trial).is_some() {
+            return false;
+        }
+        match self.alike(class) {
+            Some(other) => !holds(self.view.state, other, trial, class),
+            None => self.reservations.iter().count() < RESERVATIONS,
+        }
+    }
+
     /// Keeps the slots on which a trial will start soonest, unless another one of its kind comes before it.
     pub(super) fn reserve(&mut self, trial: TrialId, class: &'a Class) {
-        if class.least < 2 || self.reservations.of(trial).is_some() {
+        if !self.would_reserve(trial, class) {
             return;
-        }
-        let state = self.view.state;
-        let alike = self.reservations.iter().find(|(other, _)| {
-            state.index.class_of(*other).is_some_and(|other| other.requires == class.requires)
-        });
-        let alike = alike.map(|(other, _)| other);
-        match alike {
-            Some(other) if holds(state, other, trial, class) => return,
-            None if self.reservations.iter().count() >= RESERVATIONS => return,
-            Some(_) | None => {}
         }
         let same =
             |&(requires, least): &(&Requirements, u32)| *requires == class.requires && least <= class.least;
@@ -114,25 +122,27 @@ impl<'a> Pass<'a, '_> {
             self.infeasible.push((&class.requires, class.least));
             return;
         };
-        if let Some(other) = alike {
+        if let Some(other) = self.alike(class) {
             self.release(other);
         }
         self.seen.insert(trial);
         self.set(trial, reservation);
     }
 
-    /// Attempts in the order of their expected ends, with those that this pass starts. First those that were asked to
-    /// make way.
-    fn ends(&self) -> impl Iterator<Item = (AttemptId, &Placement)> {
+    /// Attempts in the order of their expected ends, with those that this pass starts, and the number of their first ranks
+    /// that go on all the same. First those that were asked to make way.
+    fn ends(&self) -> impl Iterator<Item = (AttemptId, &Placement, u32)> {
         let state = self.view.state;
         let mut fresh = self.fresh.iter().peekable();
         let mut running = state.index.undisturbed().peekable();
-        let placement = |attempt| state.running(attempt).map(|(_, running)| (attempt, &running.placement));
+        let placement = |attempt| {
+            state.running(attempt).map(|(_, running)| (attempt, &running.placement, running.stays()))
+        };
         let rest = std::iter::from_fn(move || {
             let is_next = |&&(end, _): &&(End, usize)| running.peek().is_none_or(|running| end < **running);
             if let Some((end, at)) = fresh.next_if(is_next) {
                 let (_, placement) = self.decisions.placed.get(*at)?;
-                return Some((end.attempt, placement));
+                return Some((end.attempt, placement, 0));
             }
             running.next().and_then(|end| placement(end.attempt))
         });
@@ -157,14 +167,14 @@ impl<'a> Pass<'a, '_> {
             self.board.within(&pool).filter(|(worker, _)| usable(worker)).collect();
         let mut total = coming.values().sum::<u32>();
         let mut ends = Vec::new();
-        for (attempt, placement) in self.ends() {
+        for (attempt, placement, stays) in self.ends() {
             if total >= class.least {
                 break;
             }
-            for share in placement.shares().iter().filter(|share| usable(&share.worker)) {
-                *coming.entry(share.worker).or_default() += share.ranks;
-                total += share.ranks;
-                ends.push((attempt, share.worker, share.ranks));
+            for (worker, ranks) in placement.beyond(stays).filter(|(worker, _)| usable(worker)) {
+                *coming.entry(worker).or_default() += ranks;
+                total += ranks;
+                ends.push((attempt, worker, ranks));
             }
         }
         let spots = coming.iter().map(|(&worker, &slots)| Spot { worker, slots });

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use common::spec::RunPolicy;
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 
-use super::{Attempt, Experiment, Few, Outcome, Phase, Sources, Spec, State, Trial, Worker, Yielding};
+use super::{
+    Attempt, Experiment, Few, Outcome, Phase, Setbacks, Sources, Spec, State, Trial, Worker, Yielding,
+};
 use crate::{Drain, Event, Millis, Quarantine};
 
 impl State {
@@ -36,6 +38,7 @@ impl State {
                 let joined = Worker { name, host, slots: *slots, traits, joined: *at };
                 self.apply_worker_joined(*worker, joined);
             }
+            Event::SessionOpened { worker, order, at: _ } => drop(self.sessions.insert(*worker, *order)),
             Event::WorkerLost { worker, at: _ } | Event::WorkerLeft { worker, at: _ } => {
                 self.apply_worker_gone(*worker);
             }
@@ -93,6 +96,7 @@ impl State {
             failed_on: Few::default(),
             counted_failures: 0,
             workers_lost: 0,
+            setbacks: Setbacks::default(),
             paused: None,
             checkpoints: Few::default(),
             newest_damaged: false,
@@ -112,6 +116,7 @@ impl State {
             record.queued_by = experiment;
             record.counted_failures = 0;
             record.workers_lost = 0;
+            record.setbacks = Setbacks::default();
         }
         self.open(id);
     }
@@ -120,6 +125,7 @@ impl State {
         self.last_attempt = attempt.id.0;
         if let Some(record) = self.trials.get_mut(&id) {
             record.attempts += 1;
+            record.setbacks.last = None;
             let estimate = self.durations.estimate(record.workload(), attempt.placement.world_size());
             attempt.expected_end = estimate.map(|estimate| attempt.started + estimate.typical);
         }
@@ -142,6 +148,7 @@ impl State {
             record.wanted_by = wanted_by.into_iter().collect();
             record.counted_failures = 0;
             record.workers_lost = 0;
+            record.setbacks = Setbacks::default();
         }
         self.open(id);
         self.reconsider_dependents(id);
@@ -243,6 +250,7 @@ impl State {
             record.wanted_by.clear();
             record.paused = None;
             record.workers_lost = 0;
+            record.setbacks = Setbacks::default();
             // One that went on from a checkpoint took less than it takes.
             if let (Phase::Running(running), 1, true) = (&record.phase, record.attempts, outcome.is_success())
             {

@@ -3,7 +3,7 @@
 use common::result::Checkpoint;
 use common::{Digest, TrialId};
 
-use super::State;
+use super::{Setbacks, State};
 use crate::DropReason;
 
 impl State {
@@ -12,6 +12,7 @@ impl State {
             record.checkpoints.push(checkpoint.clone());
             record.newest_damaged = false;
             record.workers_lost = 0;
+            record.setbacks = Setbacks::default();
             self.index.add_blob(checkpoint.digest);
         }
         self.does_well(id);

@@ -122,6 +122,8 @@ pub(crate) struct Index {
     pub(crate) running: BTreeMap<AttemptId, TrialId>,
     /// Running train attempts by priority: these can write a checkpoint and make way.
     pub(crate) trains: BTreeMap<i32, BTreeSet<AttemptId>>,
+    /// Those of them that could go on with fewer ranks.
+    pub(crate) elastic: BTreeMap<i32, BTreeSet<AttemptId>>,
     pub(crate) ends: BTreeSet<End>,
     /// Running attempts that were asked to stop at a checkpoint.
     pub(crate) yielding: BTreeSet<AttemptId>,
@@ -173,6 +175,11 @@ impl Index {
         }
     }
 
+    /// Whether anything but `trial` is queued.
+    pub(crate) fn is_anything_queued_besides(&self, trial: TrialId) -> bool {
+        self.queue.values().flatten().take(2).any(|key| key.trial != trial)
+    }
+
     /// Running attempts that were not asked to stop, in the order of their expected ends.
     pub(crate) fn undisturbed(&self) -> impl Iterator<Item = &End> {
         self.ends.iter().filter(|end| !self.yielding.contains(&end.attempt))
@@ -214,6 +221,9 @@ impl Index {
                     self.trains.entry(standing.class.priority.0).or_default().insert(attempt.id);
                 }
                 let ranks = attempt.placement.world_size();
+                if ranks > standing.class.least {
+                    self.elastic.entry(standing.class.priority.0).or_default().insert(attempt.id);
+                }
                 match self.used.get_mut(&standing.class.project) {
                     Some(used) => *used += ranks,
                     None => drop(self.used.insert(standing.class.project.clone(), ranks)),
@@ -285,10 +295,12 @@ impl Index {
     }
 
     fn stop(&mut self, attempt: &Attempt, class: &Class) {
-        if let Some(trains) = self.trains.get_mut(&class.priority.0) {
-            trains.remove(&attempt.id);
-            if trains.is_empty() {
-                self.trains.remove(&class.priority.0);
+        for by_priority in [&mut self.trains, &mut self.elastic] {
+            if let Some(attempts) = by_priority.get_mut(&class.priority.0) {
+                attempts.remove(&attempt.id);
+                if attempts.is_empty() {
+                    by_priority.remove(&class.priority.0);
+                }
             }
         }
         if let Some(used) = self.used.get_mut(&class.project) {

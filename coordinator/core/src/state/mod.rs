@@ -16,6 +16,7 @@ mod standing;
 
 use std::collections::BTreeMap;
 
+use common::session::SessionOrder;
 use common::{AttemptId, ExperimentId, TrialId, WorkerId};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ pub use few::Few;
 pub(crate) use index::{Class, End, Index, QueueKey, Sources, artifacts, sponsor};
 pub use outcome::{Failure, Outcome};
 pub(crate) use pool::Pool;
-pub use record::{Attempt, Counts, Experiment, Phase, Trial, Worker, Yielding};
+pub use record::{Attempt, Counts, Experiment, Phase, Setbacks, Trial, Worker, Yielding};
 pub use shared::Shared;
 pub use spec::Spec;
 pub(crate) use standing::Doubt;
@@ -50,6 +51,9 @@ pub(crate) struct State {
     #[serde(default)]
     /// Workers on which attempts failed since a trial last succeeded there.
     pub(crate) doubts: BTreeMap<WorkerId, Doubt>,
+    /// The latest session of each worker that ever said which it is, member or not.
+    #[serde(default)]
+    pub(crate) sessions: BTreeMap<WorkerId, SessionOrder>,
     /// Newest ids that were given out. They are never given out again.
     pub(crate) last_experiment: u64,
     pub(crate) last_trial: u64,
@@ -81,6 +85,7 @@ impl State {
             drained: self.drained.clone(),
             quarantined: self.quarantined.clone(),
             doubts: self.doubts.clone(),
+            sessions: self.sessions.clone(),
             last_experiment: self.last_experiment,
             last_trial: self.last_trial,
             last_attempt: self.last_attempt,

@@ -75,6 +75,9 @@ pub struct Trial {
     /// Attempts in a row that lost a worker, since one of them left a checkpoint.
     #[serde(default)]
     pub workers_lost: u32,
+    /// Failures in a row that no budget counts.
+    #[serde(default, skip_serializing_if = "Setbacks::is_empty")]
+    pub setbacks: Setbacks,
     /// Since when it is paused by its name, if it is.
     #[serde(default)]
     pub paused: Option<Millis>,
@@ -90,6 +93,23 @@ pub struct Trial {
     /// Numbers of ranks that its training took, in order. A number that left no checkpoint is not among them.
     #[serde(default)]
     pub world_sizes: Few<u32>,
+}
+
+/// Failures in a row that no budget counts, since the trial left a checkpoint: each makes it wait longer before it is tried
+/// again. Not counted are preemptions, one on a worker where the trial had not failed before, and the first worker that is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Setbacks {
+    /// How many.
+    pub in_a_row: u32,
+    /// When the last one was, if the trial was not tried again since.
+    pub last: Option<Millis>,
+}
+
+impl Setbacks {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where a trial stands.
@@ -139,6 +159,22 @@ pub struct Yielding {
     pub reason: YieldReason,
     /// When it was asked for that reason.
     pub since: Millis,
+}
+
+impl Attempt {
+    /// Ranks that go on where they are once it has stopped: the first ones, of one that goes on with another number.
+    pub(crate) fn stays(&self) -> u32 {
+        match self.yielding.map(|asked| asked.reason) {
+            Some(YieldReason::Resized { to }) => to.min(self.placement.world_size()),
+            Some(YieldReason::Preempted { .. } | YieldReason::Paused | YieldReason::Draining { .. })
+            | None => 0,
+        }
+    }
+
+    /// Slots that others can have once it has stopped.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = (WorkerId, u32)> {
+        self.placement.beyond(self.stays())
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

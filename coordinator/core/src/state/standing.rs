@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Phase, State, Trial};
+use super::{Failure, Phase, Setbacks, State, Trial};
 use crate::standing::{loses_worker, may_blame_worker};
 use crate::{Drain, Millis, Quarantine, Strike};
 
@@ -77,11 +77,20 @@ impl State {
         if let Some(record) = self.trials.get_mut(&id) {
             record.failures.push(Failure { attempt, cause: cause.clone(), worker, at });
             record.counted_failures += u32::from(cause.counts());
+            let first_lost = *cause == FailureCause::WorkerLost && record.workers_lost == 0;
             record.workers_lost += u32::from(loses_worker(cause));
             if let (Phase::Running(running), false) = (&record.phase, *cause == FailureCause::Preempted) {
                 let gang = running.placement.shares().iter().map(|share| share.worker);
+                let mut again = false;
                 for other in gang.filter(|&other| worker.is_none_or(|worker| worker == other)) {
+                    again |= record.failed_on.contains(&other);
                     record.failed_on.include(other);
+                }
+                if cause.counts() {
+                    record.setbacks = Setbacks::default();
+                } else if again && !first_lost {
+                    let in_a_row = record.setbacks.in_a_row.saturating_add(1);
+                    record.setbacks = Setbacks { in_a_row, last: Some(at) };
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::plan::Plan;
-use common::session::AttemptEnd;
+use common::session::{AttemptEnd, SessionOrder};
 use common::spec::{Requirements, TrialSpec};
 use common::{AttemptId, FailureCause, TrialId, WorkerId};
 use coordinator_core::{Cluster, Event, Input, Millis, Policy, Step, Traits};
@@ -152,6 +152,7 @@ impl Arena {
 pub fn hello(worker: WorkerId, slots: u32, traits: Traits) -> Input {
     Input::Hello {
         worker,
+        order: SessionOrder::default(),
         name: worker.to_string(),
         host: worker.to_string(),
         slots,

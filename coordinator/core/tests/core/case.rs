@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::plan::Plan;
 use common::result::{Checkpoint, TrialResult};
-use common::session::{AttemptEnd, AttemptReport, AttemptState};
+use common::session::{AttemptEnd, AttemptReport, AttemptState, SessionOrder};
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, ExperimentId, TrialId, WorkerId};
 use coordinator_core::{Cluster, Effect, Event, Input, Millis, Policy, Reject, Snapshot, Step, Traits};
@@ -131,7 +131,8 @@ impl Case {
     ) -> Step {
         let attempts = attempts.into_iter().collect();
         let traits = Traits::default();
-        self.handle(Input::Hello { worker, name: name(worker), host: name(worker), slots, traits, attempts })
+        let (order, name, host) = (SessionOrder::default(), name(worker), name(worker));
+        self.handle(Input::Hello { worker, order, name, host, slots, traits, attempts })
     }
 
     pub fn heartbeat(&mut self, worker: WorkerId, attempts: impl IntoIterator<Item = AttemptReport>) -> Step {
@@ -222,6 +223,9 @@ fn outline_event(event: &Event) -> String {
         Event::CheckpointUnpinned { trial, step, .. } => format!("{trial} unpinned {step}"),
         Event::ExperimentCancelled { experiment, .. } => format!("{experiment} cancelled"),
         Event::WorkerJoined { worker, slots, .. } => format!("{worker} joined with {slots}"),
+        Event::SessionOpened { worker, order, .. } => {
+            format!("{worker} opened {}.{}", order.start, order.session)
+        }
         Event::WorkerLost { worker, .. } => format!("{worker} lost"),
         Event::WorkerLeft { worker, .. } => format!("{worker} left"),
         Event::AttemptStarted { trial, attempt, placement, .. } => {

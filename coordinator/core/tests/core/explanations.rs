@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use common::spec::Requirements;
-use common::{ExperimentId, TrialId, WorkerId};
-use coordinator_core::{Cluster, Input, Millis, Phase, ProjectPolicy, Traits, WaitReason};
+use common::spec::{Requirements, TrialSpec};
+use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use coordinator_core::{Cluster, Event, Input, Millis, Phase, ProjectPolicy, Traits, WaitReason};
 use rand::Rng;
 
 use crate::arena::{Arena, hello, labels};
+use crate::case::{self, Case, train};
 use crate::support::explained::standing;
-use crate::support::policy;
+use crate::support::{evaluate, network, policy};
 
 fn cuda() -> Traits {
     let labels = labels([("rack", "r1"), ("gpu", "h100")]);
@@ -119,6 +120,7 @@ fn kind(reason: &WaitReason) -> &'static str {
         WaitReason::Paused { .. } => "paused",
         WaitReason::OutOfService(_) => "out of service",
         WaitReason::NoWorker => "no worker",
+        WaitReason::Resting { .. } => "resting",
         WaitReason::NoMatch { .. } => "no match",
         WaitReason::TooWide { .. } => "too wide",
         WaitReason::OverQuota { .. } => "over quota",
@@ -156,6 +158,7 @@ fn take_obstacles_away(arena: &Arena, told: &mut BTreeMap<&'static str, usize>) 
             WaitReason::Quota { .. } => assert!(!runs(&larger, id), "{id} waits for its quota, and runs"),
             WaitReason::OutOfService(_)
             | WaitReason::NoWorker
+            | WaitReason::Resting { .. }
             | WaitReason::NoMatch { .. }
             | WaitReason::TooWide { .. } => {}
             WaitReason::Slots { .. } | WaitReason::Reserved { .. } | WaitReason::Yielding { .. } => {
@@ -181,4 +184,32 @@ fn take_obstacles_away(arena: &Arena, told: &mut BTreeMap<&'static str, usize>) 
             }
         }
     }
+}
+
+/// More trials wait for attempts to stop than are looked for in one look.
+#[test]
+fn a_trial_waits_for_nobody_who_was_not_asked() {
+    let mut case = Case::with_workers([1; 6]);
+    let networks = (1..=6).map(|seed| network(seed, 1)).collect::<Vec<_>>();
+    let trains = || networks.iter().cloned().map(TrialSpec::Train);
+    let _ = case.submit(trains());
+    for id in 1..=6 {
+        let _ = case.finish(WorkerId(id), AttemptId(id), &format!("network {id}"));
+    }
+    let _ = case.submit((11..=16).map(|seed| train(seed, 1)));
+    let evaluations = networks.iter().map(|network| evaluate([network.clone()]));
+    let step = case.submit_as("default", 1, trains().chain(evaluations));
+    let asked = step.events.iter().filter(|event| matches!(event, Event::YieldRequested { .. })).count();
+    let told = (13..=18).map(|trial| case.why(TrialId(trial))).collect::<Vec<_>>();
+    let waits =
+        told.iter().filter(|why| why.starts_with("needs 1 slot, which it has when at a checkpoint stop a"));
+    assert_eq!(waits.count(), asked, "{told:?}");
+    assert!(asked < 6 && told[asked..].iter().all(|why| why.starts_with("behind t1")), "{told:?}");
+    // They are asked for at the next look.
+    let _ = case.heartbeat(WorkerId(1), [case::runs(AttemptId(7), 1)]);
+    assert!(
+        case.why(TrialId(18)).starts_with("needs 1 slot, which it has when"),
+        "{}",
+        case.why(TrialId(18))
+    );
 }

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::session::SessionOrder;
 use common::{AttemptId, WorkerId};
 use coordinator_core::{Cluster, Counts, Effect, Input, Millis, Traits};
 
@@ -38,6 +39,7 @@ fn twenty_thousand_trials_are_no_burden() {
     for worker in (0..WORKERS).map(WorkerId) {
         let hello = Input::Hello {
             worker,
+            order: SessionOrder::default(),
             name: String::new(),
             host: String::new(),
             slots: 1,

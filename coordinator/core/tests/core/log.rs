@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use common::plan::Cell;
 use common::result::{Artifact, Scores, TrialResult};
+use common::session::SessionOrder;
 use common::spec::{Requirements, RunPolicy};
 use common::{Digest, FailureCause};
 use coordinator_core::{
@@ -19,6 +20,9 @@ const V1: &str = include_str!("../fixtures/events-v1.jsonl");
 
 /// What version 2 added.
 const V2: &str = include_str!("../fixtures/events-v2.jsonl");
+
+/// What version 3 added.
+const V3: &str = include_str!("../fixtures/events-v3.jsonl");
 
 const AT: Millis = Millis(1_763_000_000_123);
 
@@ -94,6 +98,12 @@ fn new_in_version_2() -> Vec<Event> {
         at: AT,
     }));
     events
+}
+
+/// What version 3 added.
+fn new_in_version_3() -> Vec<Event> {
+    let order = SessionOrder { start: 1_763_000_000_000_000, session: 3 };
+    vec![Event::SessionOpened { worker: W1, order, at: AT }]
 }
 
 /// What operators do, and what is done because of it.
@@ -186,15 +196,21 @@ fn every_event_of_version_2_decodes() {
 }
 
 #[test]
+fn every_event_of_version_3_decodes() {
+    let decoded: Vec<Event> = V3.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(decoded, new_in_version_3());
+}
+
+#[test]
 fn every_event_reads_back_as_it_was_written() {
-    for event in every_event().into_iter().chain(new_in_version_2()) {
+    for event in every_event().into_iter().chain(new_in_version_2()).chain(new_in_version_3()) {
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
     }
 }
 
 /// Fails when an event changes its form. Old lines must go on decoding then, and the new form needs its file:
-/// `EVENTS=tests/fixtures/events-v2.jsonl cargo test -p coordinator-core --test core events_are_written`.
+/// `EVENTS=tests/fixtures/events-v3.jsonl cargo test -p coordinator-core --test core events_are_written`.
 #[test]
 fn events_are_written_as_the_newest_version_says() {
     let text = |events: Vec<Event>| {
@@ -202,8 +218,11 @@ fn events_are_written_as_the_newest_version_says() {
         lines.collect::<String>()
     };
     match std::env::var_os("EVENTS") {
-        Some(path) => std::fs::write(path, text(new_in_version_2())).unwrap(),
-        None => assert_eq!((text(every_event()).as_str(), text(new_in_version_2()).as_str()), (V1, V2)),
+        Some(path) => std::fs::write(path, text(new_in_version_3())).unwrap(),
+        None => {
+            let written = [every_event(), new_in_version_2(), new_in_version_3()].map(text);
+            assert_eq!(written, [V1, V2, V3]);
+        }
     }
 }
 

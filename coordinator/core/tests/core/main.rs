@@ -21,6 +21,7 @@ mod lifecycle_lost;
 mod lifecycle_pause;
 mod lifecycle_pins;
 mod lifecycle_quarantine;
+mod lifecycle_rest;
 mod lifecycle_yield;
 mod log;
 mod membership;

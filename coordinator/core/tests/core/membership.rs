@@ -1,4 +1,5 @@
 use common::FailureCause;
+use common::session::SessionOrder;
 use coordinator_core::{Effect, Event, Input, Millis, Reject, Session, Share, Traits};
 
 use crate::case::*;
@@ -101,8 +102,15 @@ fn a_worker_that_changed_only_its_host_keeps_its_attempts() {
     let _ = case.submit([train(1, 1)]);
     let attempts = vec![runs(A1, 5)];
     let (name, host) = (name(W1), "10.0.0.7".to_owned());
-    let step =
-        case.handle(Input::Hello { worker: W1, name, host, slots: 1, traits: Traits::default(), attempts });
+    let step = case.handle(Input::Hello {
+        order: SessionOrder::default(),
+        worker: W1,
+        name,
+        host,
+        slots: 1,
+        traits: Traits::default(),
+        attempts,
+    });
     assert_eq!(outline(&step), ["w1 joined with 1"]);
     assert_eq!(case.cluster.worker(W1).unwrap().worker.host, "10.0.0.7");
     assert!(case.cluster.is_current(A1, W1));
@@ -159,4 +167,25 @@ fn nothing_new_is_placed_on_a_worker_whose_session_broke() {
         outline(&case.hello(W1, 1, [ended(A1, Err(FailureCause::Preempted))]))[1],
         "a2 of t1 started on w1:1"
     );
+}
+
+#[test]
+fn a_hello_that_a_later_one_overtook_is_refused_also_after_a_restart() {
+    let mut case = Case::new();
+    let hello = |start, session| {
+        let (order, name, host) = (SessionOrder { start, session }, name(W1), name(W1));
+        Input::Hello { worker: W1, order, name, host, slots: 1, traits: Traits::default(), attempts: vec![] }
+    };
+    assert_eq!(outline(&case.handle(hello(7, 2))), ["w1 opened 7.2", "w1 joined with 1"]);
+    assert_eq!(outline(&case.handle(hello(7, 2))), [""; 0], "the same one, that the network doubled");
+    let _ = case.handle(Input::WorkerLeft { worker: W1 });
+    for _ in 0..2 {
+        for (start, session) in [(6, 9), (7, 1)] {
+            assert_eq!(case.refuse(hello(start, session)), Reject::Overtaken(W1));
+        }
+        case.restart();
+    }
+    assert_eq!(outline(&case.handle(hello(8, 1))), ["w1 opened 8.1", "w1 joined with 1"]);
+    // Agents of older builds do not say which of their hellos it is.
+    assert_eq!(outline(&case.handle(hello(0, 0))), [""; 0]);
 }

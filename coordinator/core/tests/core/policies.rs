@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use common::session::SessionOrder;
 use common::spec::{Requirements, TrialSpec};
 use common::{FailureCause, TrialId, WorkerId};
 use coordinator_core::{Effect, Input, Policy, ProjectPolicy, Step, Traits};
@@ -39,7 +40,15 @@ fn asked(step: &Step) -> Vec<u64> {
 
 fn labelled(case: &mut Case, worker: u64, slots: u32, traits: Traits) -> Step {
     let (worker, name) = (WorkerId(worker), worker.to_string());
-    case.handle(Input::Hello { worker, host: name.clone(), name, slots, traits, attempts: Vec::new() })
+    case.handle(Input::Hello {
+        order: SessionOrder::default(),
+        worker,
+        host: name.clone(),
+        name,
+        slots,
+        traits,
+        attempts: Vec::new(),
+    })
 }
 
 fn in_rack(rack: &str) -> Traits {

@@ -1,6 +1,6 @@
 //! Who is told ahead of time what to fetch.
 
-use common::session::Blob;
+use common::session::{Blob, SessionOrder};
 use common::spec::{Requirements, TrialSpec};
 use common::{AttemptId, Digest, FailureCause, TrialId, WorkerId};
 use coordinator_core::{Effect, Input, Phase, Policy, ProjectPolicy, Step, Traits};
@@ -149,7 +149,15 @@ fn a_worker_is_told_only_of_what_it_may_run() {
         case.wait(1);
         let traits = Traits { labels: labels([("rack", rack)]), ..Traits::default() };
         let (name, host) = (name(worker), name(worker));
-        let _ = case.handle(Input::Hello { worker, name, host, slots: 1, traits, attempts: vec![] });
+        let _ = case.handle(Input::Hello {
+            order: SessionOrder::default(),
+            worker,
+            name,
+            host,
+            slots: 1,
+            traits,
+            attempts: vec![],
+        });
     }
     let _ = case.submit((1..5).map(|seed| train(seed, 1)));
     let _ = case.finish(W1, A1, "one");

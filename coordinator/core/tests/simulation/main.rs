@@ -8,7 +8,8 @@
 //! cancel, pause, resume, change priorities, drain, undrain, pin and unpin.
 //!
 //! Faults: connections that break, lose what is on its way, or hold it up; messages that are dropped for want of room, come
-//! twice, or come after the session they belong to, and hellos that come after their sender died; partitions in both directions or
+//! twice, or come after the session they belong to, and hellos that come after their sender died, or after the
+//! coordinator did; partitions in both directions or
 //! one; clocks that drift; crashes of agents, with and without their machine, and agents that are asked to stop; machines that
 //! stand still and go on, and agents that do alone; crashes of the coordinator before and after it persisted a step; a coordinator that stands still, or
 //! whose disk is slow; blobs that rot; trainers that die, hang, stop at a checkpoint late or never, or meet a loss that is not

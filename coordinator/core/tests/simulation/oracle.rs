@@ -1,5 +1,6 @@
 //! What must be true of the log, and of the answers, seen from outside: knows the rules, not the code.
 
+mod rest;
 mod standing;
 
 use std::cmp::Reverse;
@@ -8,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::result::{Checkpoint, Score};
 use common::spec::RunPolicy;
 use common::{AttemptId, Digest, ExperimentId, FailureCause, TrialId, WorkerId};
-use coordinator_core::{DropReason, Event, Outcome, Placement, Policy, QuarantineReason, YieldReason};
+use coordinator_core::{
+    DropReason, Event, Millis, Outcome, Placement, Policy, QuarantineReason, YieldReason,
+};
 
 use standing::Standing;
 
@@ -37,6 +40,11 @@ struct Story {
     scores: BTreeMap<u64, Score>,
     /// Attempts that lost a worker, since it was opened.
     lost: u32,
+    /// Failures in a row that no budget counts, on workers on which it had failed, and until when it rests after the last.
+    setbacks: u32,
+    lost_in_a_row: u32,
+    rests_until: u64,
+    failed_on: BTreeSet<WorkerId>,
     /// Experiments that wait for it.
     wanted_by: BTreeSet<ExperimentId>,
 }
@@ -54,6 +62,10 @@ impl Story {
             keeps_best: policy.keep_best.is_some(),
             scores: BTreeMap::new(),
             lost: 0,
+            setbacks: 0,
+            lost_in_a_row: 0,
+            rests_until: 0,
+            failed_on: BTreeSet::new(),
             wanted_by: BTreeSet::new(),
         }
     }
@@ -100,7 +112,7 @@ pub struct Oracle {
 pub struct Seen(BTreeMap<&'static str, u32>);
 
 impl Seen {
-    const ALL: [&'static str; 62] = [
+    const ALL: [&'static str; 67] = [
         "agent crashed",
         "agent frozen alone",
         "attempt failed: charged",
@@ -123,6 +135,7 @@ impl Seen {
         "gang of several workers",
         "hello held up",
         "hello overtaken",
+        "hello overtaken over a restart",
         "hung and named",
         "hung up",
         "incident",
@@ -142,8 +155,10 @@ impl Seen {
         "quarantined for failures",
         "remains",
         "reopened",
+        "rested",
         "resubmitted",
         "rank fenced itself",
+        "resumed at once",
         "rows kept from a full disk",
         "rows put on disk",
         "stalled",
@@ -163,6 +178,8 @@ impl Seen {
         "yield for a drain",
         "yield for a pause",
         "yield for another",
+        "yield to grow",
+        "yield to shrink",
     ];
 
     pub fn note(&mut self, what: &'static str) {
@@ -262,14 +279,17 @@ impl Oracle {
                 self.want_reopened(*trial);
                 self.note("reopened");
             }
-            Event::AttemptStarted { trial, attempt, placement, .. } => {
-                self.start(*trial, *attempt);
+            Event::AttemptStarted { trial, attempt, placement, at } => {
+                self.start(*trial, *attempt, *at);
                 self.may_start(*trial, placement);
                 if placement.shares().len() > 1 {
                     self.note("gang of several workers");
                 }
             }
-            Event::AttemptFailed { trial, attempt, cause, .. } => self.fail(now, *trial, *attempt, cause),
+            Event::AttemptFailed { trial, attempt, cause, worker, at } => {
+                self.note_setback(*trial, *attempt, cause, *worker, *at);
+                self.fail(now, *trial, *attempt, cause);
+            }
             Event::TrialEnded { trial, outcome, .. } => self.end(now, *trial, outcome),
             Event::CheckpointCommitted { trial, attempt, checkpoint, .. } => {
                 self.commit(*trial, *attempt, checkpoint);
@@ -295,6 +315,7 @@ impl Oracle {
             | Event::CheckpointPinned { .. }
             | Event::CheckpointUnpinned { .. }
             | Event::WorkerJoined { .. }
+            | Event::SessionOpened { .. }
             | Event::ExperimentPrioritized { .. }
             | Event::YieldRequested { .. } => {}
         }
@@ -306,6 +327,7 @@ impl Oracle {
         assert!(story.newest_step < Some(checkpoint.step), "{trial} went back to {checkpoint:?}");
         story.newest_step = Some(checkpoint.step);
         story.steps.insert(checkpoint.digest, checkpoint.step);
+        (story.setbacks, story.lost_in_a_row) = (0, 0);
         story.scores.extend(checkpoint.score.map(|score| (checkpoint.step, score)));
     }
 
@@ -348,6 +370,11 @@ impl Oracle {
             Event::YieldRequested { reason: YieldReason::Preempted { .. }, .. } => "yield for another",
             Event::YieldRequested { reason: YieldReason::Paused, .. } => "yield for a pause",
             Event::YieldRequested { reason: YieldReason::Draining { .. }, .. } => "yield for a drain",
+            Event::YieldRequested { attempt, reason: YieldReason::Resized { to }, .. } => {
+                let has = self.placement(*attempt).unwrap().world_size();
+                assert_ne!(*to, has, "{attempt} is to go on with what it has");
+                if *to < has { "yield to shrink" } else { "yield to grow" }
+            }
             Event::AttemptFailed { cause: FailureCause::Preempted, .. } => "preempted",
             Event::TrialSubmitted { .. }
             | Event::TrialResubmitted { .. }
@@ -355,10 +382,10 @@ impl Oracle {
             | Event::ExperimentSubmitted { .. }
             | Event::ExperimentCancelled { .. }
             | Event::WorkerJoined { .. }
+            | Event::SessionOpened { .. }
             | Event::WorkerLost { .. }
             | Event::WorkerLeft { .. }
             | Event::AttemptStarted { .. }
-            | Event::YieldRequested { reason: YieldReason::Resized { .. }, .. }
             | Event::AttemptFailed { .. }
             | Event::TrialEnded { .. }
             | Event::CheckpointCommitted { .. }
@@ -408,7 +435,8 @@ impl Oracle {
         story.failures = 0;
     }
 
-    fn start(&mut self, trial: TrialId, attempt: AttemptId) {
+    fn start(&mut self, trial: TrialId, attempt: AttemptId, at: Millis) {
+        self.has_rested(trial, at);
         assert!(self.attempts.insert(attempt, trial).is_none(), "{attempt} was given out twice");
         let story = &self.trials[&trial];
         assert_eq!(story.stand, Stand::Open, "{trial} started and was not queued");
@@ -457,6 +485,7 @@ impl Oracle {
             }
         }
         let story = self.trials.get_mut(&trial).unwrap();
+        (story.setbacks, story.lost_in_a_row, story.rests_until) = (0, 0, 0);
         story.stand = Stand::Ended;
         story.succeeded = outcome.is_success();
         story.wanted_by.clear();

@@ -85,6 +85,7 @@ impl World {
             Some(
                 WaitReason::Needs(_)
                 | WaitReason::NoWorker
+                | WaitReason::Resting { .. }
                 | WaitReason::Paused { .. }
                 | WaitReason::OutOfService(_)
                 | WaitReason::Quota { .. }

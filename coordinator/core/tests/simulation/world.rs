@@ -11,7 +11,6 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use common::result::{Checkpoint, MetricRow};
-use common::session::SessionOrder;
 use common::spec::TrialSpec;
 use common::{AttemptId, Digest, WorkerId};
 use coordinator_core::{Cluster, Event, Input, Millis, Outcome, Policy, ProjectPolicy, Session};
@@ -39,6 +38,8 @@ fn policy(rng: &mut SmallRng) -> Policy {
     let mut policy = Policy {
         stall: Some(Duration::from_millis(100)),
         resize_after: Duration::from_millis(10),
+        retry_after: Duration::from_millis(5),
+        retry_after_most: Duration::from_millis(40),
         // Shorter than trials run, so that those that do not stop in time are noticed.
         yield_limit: Duration::from_millis(40),
         ..support::policy()
@@ -66,8 +67,6 @@ pub struct World {
     network: Network,
     /// Newest session of each worker.
     sessions: BTreeMap<WorkerId, ConnId>,
-    /// The latest hello of each worker.
-    latest: BTreeMap<WorkerId, SessionOrder>,
     now: u64,
     /// Time for which the coordinator was there.
     up: u64,
@@ -106,7 +105,6 @@ impl World {
             policy,
             network: Network::default(),
             sessions: BTreeMap::new(),
-            latest: BTreeMap::new(),
             now: 0,
             up: 0,
             log: Vec::new(),
@@ -247,6 +245,7 @@ impl World {
             self.check_rows(event);
         }
         self.oracle.check_priorities(&self.cluster, events);
+        self.oracle.check_resized(&self.cluster, events);
         crate::support::explained::check_explanations(&self.cluster);
         for view in self.cluster.workers().filter(|view| view.session == Session::Connected) {
             let node = &self.nodes[&view.id];

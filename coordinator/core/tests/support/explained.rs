@@ -1,9 +1,10 @@
 //! Whether every waiting trial is told the truth, judged by the records alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use common::{TrialId, WorkerId};
-use coordinator_core::{Before, Cluster, Phase, Session, Trial, WaitReason, WorkerView};
+use common::{FailureCause, TrialId, WorkerId};
+use coordinator_core::{Before, Cluster, Failure, Phase, Session, Trial, WaitReason, WorkerView};
 
 /// What the records say about the queue.
 struct Queue<'a> {
@@ -93,6 +94,9 @@ impl Queue<'_> {
     }
 
     fn check(&self, id: TrialId, trial: &Trial, reason: &WaitReason) {
+        if let WaitReason::Resting { time, failures, cause } = reason {
+            return self.check_rest(id, trial, (*time, *failures), cause);
+        }
         if let Some(expected) = self.hopeless(trial) {
             assert_eq!(*reason, expected, "of {id}");
             return;
@@ -105,6 +109,7 @@ impl Queue<'_> {
         match reason {
             WaitReason::Needs(_)
             | WaitReason::NoWorker
+            | WaitReason::Resting { .. }
             | WaitReason::Paused { .. }
             | WaitReason::OutOfService(_)
             | WaitReason::NoMatch { .. }
@@ -145,6 +150,25 @@ impl Queue<'_> {
                 assert_eq!(self.goes_before(*ahead, other, id, trial), Some(before.clone()), "of {id}");
             }
         }
+    }
+
+    /// Who rests failed again and again, last for the cause that it is told, and not for longer than that calls for.
+    fn check_rest(
+        &self,
+        id: TrialId,
+        trial: &Trial,
+        (time, failures): (Duration, u32),
+        cause: &FailureCause,
+    ) {
+        let most = self.cluster.policy().pause(failures);
+        let free = |failure: &&Failure| !failure.cause.counts() && failure.cause != FailureCause::Preempted;
+        let last = trial.failures.last().unwrap();
+        assert!(free(&last) && last.cause == *cause, "{id} rests after {last:?}");
+        let all = trial.failures.iter().filter(free).count();
+        let failures = usize::try_from(failures).unwrap();
+        let again = failures < trial.failures.len();
+        assert!((1..=all).contains(&failures) && again, "{id} rests after its first");
+        assert!(time <= most && !time.is_zero(), "{id} rests for {time:?}, not for {most:?} at most");
     }
 
     /// Members in service that have what a trial requires, with their slots and the free ones of those.

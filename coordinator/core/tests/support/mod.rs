@@ -26,6 +26,9 @@ pub fn policy() -> Policy {
         quarantine_after: NonZeroUsize::MAX,
         max_workers_lost: NonZeroU32::MAX,
         resize_after: Duration::from_millis(300),
+        // Tests of pauses have their own limits.
+        retry_after: Duration::ZERO,
+        retry_after_most: Duration::ZERO,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What was answered survives; what was not performed is performed again (I2, I3).
 
+use common::session::SessionOrder;
 use coordinator_core::{Cluster, Effect, Traits};
 
 use super::super::*;
@@ -50,7 +51,15 @@ async fn an_effect_that_was_persisted_and_not_performed_is_made_good() {
     let mut core = Cluster::new(Policy { lease: LEASE, ..Policy::default() });
     let (worker, name, host) = (WorkerId(1), "node-1".to_owned(), "127.0.0.1".to_owned());
     let traits = Traits::default();
-    let hello = Input::Hello { worker, name, host, slots: 1, traits, attempts: Vec::new() };
+    let hello = Input::Hello {
+        worker,
+        order: SessionOrder::default(),
+        name,
+        host,
+        slots: 1,
+        traits,
+        attempts: Vec::new(),
+    };
     let joined = core.handle(Millis(1), hello).unwrap();
     let submit = Input::Submit { plan: plan(), grid: GRID.to_owned() };
     let submitted = core.handle(Millis(2), submit).unwrap();

@@ -46,7 +46,7 @@ async fn a_hello_that_the_network_held_up_takes_nothing_from_the_session_that_ca
     // Of an agent that is dead, and of a session that its agent gave up. Neither knows of the attempt.
     for held_up in [order(6, 9), order(7, 1)] {
         let error = coordinator.say_hello(1, held_up, &[]).await.err().unwrap();
-        assert!(matches!(error, DriverError::Overtaken(_)), "{error}");
+        assert_eq!(error.to_string(), "a later session of worker w1 came first");
     }
     coordinator.settle().await;
     assert!(is_running(&coordinator.trial(1).await));
@@ -54,6 +54,30 @@ async fn a_hello_that_the_network_held_up_takes_nothing_from_the_session_that_ca
     assert_eq!(ack(&mut worker).await, (attempt, 1), "its session stands");
     coordinator.say_hello(1, order(7, 3), &[attempt]).await.unwrap();
     coordinator.say_hello(1, order(8, 1), &[attempt]).await.unwrap();
+}
+
+/// The older hello waited in the network, and the coordinator that had heard the later one is dead.
+#[tokio::test]
+async fn a_hello_that_the_network_held_up_over_a_restart_of_the_coordinator_takes_nothing() {
+    let coordinator = Coordinator::start();
+    coordinator.submit().await;
+    let order = |start, session| SessionOrder { start, session };
+    let mut worker = coordinator.say_hello(1, order(7, 2), &[]).await.unwrap();
+    let attempt = worker.hear_launch().await.attempt;
+    let mut coordinator = Coordinator::start_in(coordinator.kill().await);
+    for held_up in [order(6, 9), order(7, 1)] {
+        let error = coordinator.say_hello(1, held_up, &[]).await.err().unwrap();
+        assert_eq!(error.to_string(), "a later session of worker w1 came first");
+    }
+    assert!(is_running(&coordinator.trial(1).await));
+    let mut worker = coordinator.say_hello(1, order(7, 3), &[attempt]).await.unwrap();
+    worker.rows(attempt, 1, 0.5).await;
+    assert_eq!(ack(&mut worker).await, (attempt, 1));
+    // Also one that a snapshot stands for, of a worker that is no member any more.
+    coordinator.driver.apply(Input::WorkerLeft { worker: worker.id }).await.unwrap();
+    coordinator = Coordinator::start_in(coordinator.kill().await);
+    assert!(coordinator.say_hello(1, order(7, 2), &[]).await.is_err());
+    coordinator.say_hello(1, order(8, 1), &[]).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{AttemptId, ExperimentId, TrialId, WorkerId};
+use common::{AttemptId, ExperimentId, FailureCause, TrialId, WorkerId};
 use coordinator_core::{
     Cluster, DropReason, Event, Phase, Placement, QuarantineReason, Session, WaitReason, YieldReason,
 };
@@ -83,6 +83,7 @@ impl Standing {
             | Event::TrialResubmitted { .. }
             | Event::TrialReopened { .. }
             | Event::AttemptFailed { .. }
+            | Event::SessionOpened { .. }
             | Event::CheckpointCommitted { .. }
             | Event::CheckpointDropped { .. } => {}
         }
@@ -124,6 +125,48 @@ impl Oracle {
         let insists = self.standing.yields.get(&attempt).is_none_or(|reason| reason.insists());
         let stopped = self.finished.get(&attempt).is_some_and(|shares| !shares.is_empty());
         assert!(insists || stopped, "{attempt} was stopped without a checkpoint");
+    }
+
+    /// An attempt that has stopped to go on with another number of ranks goes on at once; what had its slots instead is more
+    /// urgent.
+    pub fn check_resized(&mut self, cluster: &Cluster, events: &[Event]) {
+        for event in events {
+            let Event::AttemptFailed { trial, attempt, cause: FailureCause::Preempted, .. } = event else {
+                continue;
+            };
+            let Some(&YieldReason::Resized { to }) = self.standing.yields.get(attempt) else { continue };
+            let record = cluster.trial(*trial).unwrap();
+            if record.attempt().is_some() {
+                self.note("resumed at once");
+            }
+            let (priority, project) = standing(cluster, record);
+            let limited = self.policy.project(&project).quota.is_some();
+            if record.phase != Phase::Queued || limited {
+                continue;
+            }
+            // The first ranks stay where they are.
+            let shares = self.standing.placements[attempt].shares().iter();
+            let kept = shares.filter(|share| share.first_rank < to).map(|share| share.worker);
+            let kept = kept.collect::<BTreeSet<_>>();
+            let there = kept.iter().all(|worker| {
+                cluster.worker(*worker).is_some_and(|view| {
+                    let in_service = view.drain.is_none() && view.quarantine.is_none();
+                    in_service && view.session == Session::Connected
+                })
+            });
+            let taken = events.iter().filter_map(|event| {
+                let Event::AttemptStarted { trial, placement, .. } = event else { return None };
+                Some((trial, placement))
+            });
+            for (other, placement) in taken.filter(|_| there) {
+                let urgent = standing(cluster, cluster.trial(*other).unwrap()).0 > priority;
+                let elsewhere = placement.shares().iter().all(|share| !kept.contains(&share.worker));
+                assert!(
+                    urgent || elsewhere,
+                    "{other} has slots of {trial}, which was to go on with {to} ranks"
+                );
+            }
+        }
     }
 
     /// A worker's lease is over, and so is whatever had a share there.
@@ -234,7 +277,12 @@ fn kept(cluster: &Cluster, worker: WorkerId, than: TrialId, priority: i32) -> u3
 fn is_held_back(reason: Option<&WaitReason>) -> bool {
     match reason {
         // More urgent trials have the slots, or what is left of the project's quota.
-        Some(WaitReason::Held { .. } | WaitReason::Behind { .. } | WaitReason::Yielding { .. }) => true,
+        Some(
+            WaitReason::Held { .. }
+            | WaitReason::Behind { .. }
+            | WaitReason::Yielding { .. }
+            | WaitReason::Resting { .. },
+        ) => true,
         Some(
             WaitReason::Needs(_)
             | WaitReason::NoWorker

@@ -116,23 +116,23 @@ impl World {
     /// The welcome is the first message of a session, and names what is current after its hello.
     pub(super) fn open_session(&mut self, conn: ConnId, hello: Hello) {
         let Hello { worker, order, name, host, slots, labels, attempts, .. } = hello;
-        let latest = self.latest.entry(worker).or_default();
-        if order < *latest {
-            self.oracle.note("hello overtaken");
-            return self.send(Packet::Down(conn, Down::Closed));
-        }
-        *latest = order;
+        let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
+        let traits = Traits { labels, ..Traits::default() };
+        let effects = match self.decide(Input::Hello { worker, order, name, host, slots, traits, attempts }) {
+            Ok(effects) => effects,
+            Err(Fate::Refused(Reject::Overtaken(_))) => {
+                let late = self.network.conns[&conn].crashes != self.crashes;
+                self.oracle.note(if late { "hello overtaken over a restart" } else { "hello overtaken" });
+                return self.send(Packet::Down(conn, Down::Closed));
+            }
+            Err(_) => return,
+        };
         let accepted = self.network.conns.get_mut(&conn).unwrap();
         (accepted.crashes, accepted.accepted) = (self.crashes, true);
         if let Some(older) = self.sessions.insert(worker, conn) {
             self.send(Packet::Down(older, Down::Closed));
         }
         self.send(Packet::Down(conn, Down::Opened));
-        let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
-        let traits = Traits { labels, ..Traits::default() };
-        let Ok(effects) = self.decide(Input::Hello { worker, name, host, slots, traits, attempts }) else {
-            return;
-        };
         let timeouts = Timeouts::of(self.policy.lease);
         let (lease, heartbeat) = (timeouts.lease(), timeouts.heartbeat());
         let current = self.current_of(worker, named);

@@ -118,7 +118,6 @@ impl World {
         self.crashes += 1;
         self.down_until = Some(self.now + self.rng.random_range(1..100));
         self.sessions.clear();
-        self.latest.clear();
         self.fresh.clear();
         let links = self.nodes.values().filter_map(|node| node.link).collect::<Vec<_>>();
         for conn in links {

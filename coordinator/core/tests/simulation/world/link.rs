@@ -142,10 +142,7 @@ impl World {
             Up::Message(FromWorker::Hello(_)) if self.network.conns[&conn].accepted => {}
             Up::Message(FromWorker::Hello(hello)) => {
                 if self.nodes[&worker].link != Some(conn) {
-                    // What was on its way to a coordinator that died is known to nobody.
-                    if self.network.conns[&conn].crashes != self.crashes {
-                        return;
-                    }
+                    // It may have been on its way since before the coordinator died.
                     self.oracle.note("hello held up");
                 }
                 self.open_session(conn, *hello);
