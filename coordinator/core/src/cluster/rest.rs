@@ -9,12 +9,12 @@
 use common::TrialId;
 
 use super::Cluster;
-use crate::{Millis, Phase, Trial, WaitReason};
+use crate::{Millis, Trial, WaitReason};
 
 impl Cluster {
-    /// Until when a trial that could run is not tried again.
+    /// Until when a trial is not tried again. One that is paused rests meanwhile.
     fn rests_until(&self, record: &Trial) -> Option<Millis> {
-        let last = record.setbacks.last.filter(|_| record.phase == Phase::Queued)?;
+        let last = record.setbacks.last.filter(|_| record.is_pending())?;
         Some(last + self.policy.pause(record.setbacks.in_a_row))
     }
 

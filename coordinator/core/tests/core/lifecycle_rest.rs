@@ -156,3 +156,25 @@ fn a_restarted_coordinator_remembers_who_rests() {
     let _ = case.handle(Input::Tick);
     assert!(runs_now(&case));
 }
+
+#[test]
+fn a_pause_by_hand_does_not_end_it_whoever_forgets_it_meanwhile() {
+    for restarts in [false, true] {
+        let mut case = case(&[1]);
+        let _ = case.submit([train(1, 1)]);
+        for _ in 0..2 {
+            fail(&mut case, W1, full());
+        }
+        let _ = case.handle(Input::PauseTrial { trial: T1 });
+        case.wait(400);
+        if restarts {
+            case.restart();
+            let _ = case.hello(W1, 1, []);
+        }
+        let _ = case.handle(Input::ResumeTrial { trial: T1 });
+        assert!(case.why(T1).starts_with("waits 1 s after 1 failure"), "{}", case.why(T1));
+        case.wait(600);
+        let _ = case.handle(Input::Tick);
+        assert!(runs_now(&case));
+    }
+}

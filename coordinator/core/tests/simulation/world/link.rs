@@ -25,8 +25,15 @@ impl World {
             }
             return;
         }
-        // Now and then one takes long.
-        let most = if self.fault(0.05) { 20 } else { 5 };
+        // Now and then one takes long; what opens a connection longer than its sender waits, and than the coordinator may live.
+        let opens = matches!(packet, Packet::Up(_, Up::Message(FromWorker::Hello(_))));
+        let most = if opens && self.fault(0.03) {
+            200
+        } else if self.fault(0.05) {
+            20
+        } else {
+            5
+        };
         let at = self.now + self.rng.random_range(1..most) + slow;
         if repeats {
             self.network.send(at, packet.clone());
