@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use crate::attempt::Patterns;
+use crate::devices::{DeviceError, Inventory, Smi, Wanted};
 
 /// The commented defaults; the documentation of every key.
 pub const DEFAULT: &str = include_str!("../default.toml");
+
+/// How long the driver may take to list its GPUs. Without persistence mode it starts each of them first.
+const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// Settings of a worker. See [`DEFAULT`].
 #[derive(Clone, Debug, Deserialize)]
@@ -23,13 +28,24 @@ pub struct Config {
     /// Address at which ranks on other workers reach this one.
     pub host: String,
     /// Slots to offer.
-    pub slots: u32,
+    pub slots: Slots,
     /// Slots that share one device.
     pub slots_per_device: u32,
     /// What trials may ask for, and what says which workers are near each other.
     pub labels: BTreeMap<String, String>,
     /// Kind of device of the slots.
-    pub device: String,
+    pub device: DeviceKind,
+    /// GPUs to use, by number or UUID; all, if none is named.
+    pub devices: Vec<String>,
+    /// Folder of CUDA's half of libtorch; looked for when it is empty.
+    pub cuda_libtorch: PathBuf,
+    /// The driver's program.
+    pub nvidia_smi: PathBuf,
+    /// Time between two looks at the GPUs; 0 for none.
+    #[serde(with = "humantime_serde")]
+    pub gpu_check: Duration,
+    /// Memory of a GPU that processes of others may hold, in MiB; 0 for any.
+    pub foreign_gpu_memory_mib: u64,
     /// Memory that a rank on one slot may use, in MiB; 0 for no limit.
     pub slot_memory_mib: u64,
     /// Threads of one rank.
@@ -54,6 +70,52 @@ pub struct Config {
     pub cache_mib: u64,
     /// Disk for metric rows that wait for the coordinator, in MiB; 0 for none.
     pub spool_mib: u64,
+    /// What the worker offers, once the settings are validated.
+    #[serde(skip)]
+    pub inventory: Inventory,
+}
+
+/// How many slots a worker offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slots {
+    /// As many as fit on the GPUs; one on the processor.
+    Auto,
+    /// So many.
+    Count(u32),
+}
+
+impl Slots {
+    /// The number, if one was chosen.
+    pub fn count(self) -> Option<u32> {
+        match self {
+            Self::Auto => None,
+            Self::Count(count) => Some(count),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Slots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The environment and the command line have only text, a file may have a number.
+        let text = String::deserialize(deserializer)?;
+        match (text.as_str(), text.parse()) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(count)) => Ok(Self::Count(count)),
+            (_, Err(_)) => Err(D::Error::custom(format!("`{text}` is neither a number nor \"auto\""))),
+        }
+    }
+}
+
+/// Kind of device of a worker's slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// GPUs where there are some that can be used, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// GPUs, or nothing.
+    Cuda,
 }
 
 /// A line of a rank's log that says something about the worker.
@@ -99,6 +161,9 @@ pub enum InvalidConfig {
         /// Slots.
         slots: u32,
     },
+    /// The GPUs are not there, or not as the configuration says.
+    #[error("{}", proto::status::chain(.0))]
+    Devices(Box<DeviceError>),
     /// A pattern is not a regular expression.
     #[error("`log-patterns`: {0}")]
     LogPatterns(#[from] regex::Error),
@@ -128,18 +193,22 @@ impl Config {
     ///
     /// [`InvalidConfig`] names the key and the way out.
     pub fn validated(mut self) -> Result<Self, InvalidConfig> {
-        if !(1..=1024).contains(&self.slots) {
-            return Err(InvalidConfig::Slots(self.slots));
-        }
-        if !self.slots.is_multiple_of(self.slots_per_device) {
-            let (per_device, slots) = (self.slots_per_device, self.slots);
+        // Without a number there are as many as fill one device, or all of them.
+        let slots = self.slots.count().unwrap_or(self.slots_per_device);
+        if !slots.is_multiple_of(self.slots_per_device) {
+            let per_device = self.slots_per_device;
             return Err(InvalidConfig::SlotsPerDevice { per_device, slots });
         }
-        if let Some(warm) = self.warm_trainers.filter(|&warm| warm > self.slots * 2) {
-            return Err(InvalidConfig::WarmTrainers { warm, slots: self.slots });
+        if !(1..=1024).contains(&slots) {
+            return Err(InvalidConfig::Slots(slots));
         }
-        if self.spool_mib > 0 && self.spool_mib < u64::from(self.slots) {
-            return Err(InvalidConfig::Spool { spool_mib: self.spool_mib, slots: self.slots });
+        self.inventory = self.find_devices().map_err(|error| InvalidConfig::Devices(Box::new(error)))?;
+        let slots = self.inventory.slots();
+        if let Some(warm) = self.warm_trainers.filter(|&warm| warm > slots * 2) {
+            return Err(InvalidConfig::WarmTrainers { warm, slots });
+        }
+        if self.spool_mib > 0 && self.spool_mib < u64::from(slots) {
+            return Err(InvalidConfig::Spool { spool_mib: self.spool_mib, slots });
         }
         Patterns::new(&self.log_patterns)?;
         let Some(authority) = authority(&self.coordinator) else {
@@ -154,7 +223,7 @@ impl Config {
         if self.threads_per_slot == 0 {
             let cores =
                 std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-            self.threads_per_slot = (cores / self.slots).max(1);
+            self.threads_per_slot = (cores / slots).max(1);
         }
         if self.trainer.as_os_str().is_empty() {
             self.trainer = find_trainer()?;
@@ -168,6 +237,26 @@ impl Config {
                 .map_err(|source| InvalidConfig::Path { path: path.clone(), source })?;
         }
         Ok(self)
+    }
+
+    /// What the worker offers, of what there is. A label that the configuration sets holds.
+    fn find_devices(&mut self) -> Result<Inventory, DeviceError> {
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let host = host_name();
+        let wanted = Wanted {
+            kind: self.device,
+            slots: self.slots,
+            per_device: self.slots_per_device,
+            names: &self.devices,
+            visible: visible.as_deref(),
+            cuda: (!self.cuda_libtorch.as_os_str().is_empty()).then_some(&self.cuda_libtorch),
+            host: &host,
+        };
+        let inventory = Inventory::find(&Smi::new(&self.nvidia_smi, DISCOVERY), wanted)?;
+        for (label, value) in inventory.labels() {
+            self.labels.entry(label.clone()).or_insert_with(|| value.clone());
+        }
+        Ok(inventory)
     }
 }
 

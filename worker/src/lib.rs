@@ -13,6 +13,7 @@ mod blobs;
 mod cache;
 mod clock;
 mod config;
+pub mod devices;
 mod identity;
 mod leftovers;
 mod prefetch;
@@ -23,4 +24,4 @@ mod spool;
 mod warm;
 
 pub use agent::{AgentError, run};
-pub use config::{Config, DEFAULT, InvalidConfig, LogPattern};
+pub use config::{Config, DEFAULT, DeviceKind, InvalidConfig, LogPattern, Slots};
