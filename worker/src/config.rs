@@ -14,6 +14,9 @@ use crate::devices::{DeviceError, Inventory, Smi, Wanted};
 /// The commented defaults; the documentation of every key.
 pub const DEFAULT: &str = include_str!("../default.toml");
 
+/// More than any machine has.
+const MOST_SLOTS: u32 = 1024;
+
 /// How long the driver may take to list its GPUs. Without persistence mode it starts each of them first.
 const DISCOVERY: Duration = Duration::from_secs(60);
 
@@ -135,7 +138,7 @@ pub struct LogPattern {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// No slot, or more than any machine has.
-    #[error("`slots` is {0}; a worker offers between 1 and 1024")]
+    #[error("`slots` is {0}; a worker offers between 1 and {MOST_SLOTS}")]
     Slots(u32),
     /// No slot a device, or slots that do not fill whole devices.
     #[error("`slots-per-device` is {per_device}, which does not divide `slots` ({slots})")]
@@ -195,15 +198,18 @@ impl Config {
     pub fn validated(mut self) -> Result<Self, InvalidConfig> {
         // Without a number there are as many as fill one device, or all of them.
         let slots = self.slots.count().unwrap_or(self.slots_per_device);
-        if !slots.is_multiple_of(self.slots_per_device) {
+        if self.slots_per_device == 0 || !slots.is_multiple_of(self.slots_per_device) {
             let per_device = self.slots_per_device;
             return Err(InvalidConfig::SlotsPerDevice { per_device, slots });
         }
-        if !(1..=1024).contains(&slots) {
+        if !(1..=MOST_SLOTS).contains(&slots) {
             return Err(InvalidConfig::Slots(slots));
         }
         self.inventory = self.find_devices().map_err(|error| InvalidConfig::Devices(Box::new(error)))?;
         let slots = self.inventory.slots();
+        if slots > MOST_SLOTS {
+            return Err(InvalidConfig::Slots(slots));
+        }
         if let Some(warm) = self.warm_trainers.filter(|&warm| warm > slots * 2) {
             return Err(InvalidConfig::WarmTrainers { warm, slots });
         }
@@ -239,8 +245,12 @@ impl Config {
         Ok(self)
     }
 
-    /// What the worker offers, of what there is. A label that the configuration sets holds.
-    fn find_devices(&mut self) -> Result<Inventory, DeviceError> {
+    /// What the worker offers, of what there is. A label that the configuration sets holds. Blocks for as long as the driver may take.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`], when the configuration asks for what is not there.
+    pub fn find_devices(&mut self) -> Result<Inventory, DeviceError> {
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         let host = host_name();
         let wanted = Wanted {
@@ -282,7 +292,12 @@ fn host_name() -> String {
         .map_or_else(|_| "worker".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn find_trainer() -> Result<PathBuf, InvalidConfig> {
+/// The trainer beside this program, else on the `PATH`.
+///
+/// # Errors
+///
+/// When it is in neither place.
+pub fn find_trainer() -> Result<PathBuf, InvalidConfig> {
     let own = std::env::current_exe().map_err(InvalidConfig::OwnPath)?;
     let beside = own.parent().unwrap_or(Path::new(".")).join("credence-trainer");
     if beside.is_file() {
@@ -304,6 +319,46 @@ mod tests {
             assert_eq!(authority(url), None, "{url}");
         }
         assert_eq!(authority("https://host:7070/"), Some("host:7070"));
+    }
+
+    /// A configuration of a file's text and the command line.
+    fn load(file: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.toml");
+        std::fs::write(&path, file).unwrap();
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let env_prefix = "CREDENCE_TEST_OF_NO_VARIABLE";
+        let layers =
+            common::config::Layers { default: DEFAULT, file: Some(&path), env_prefix, overrides: &overrides };
+        common::config::load(layers).map_err(|error| proto::status::chain(&error))
+    }
+
+    #[test]
+    fn slots_and_devices_are_numbers_or_words_in_a_file_and_on_the_command_line() {
+        let default = load("", &[]).unwrap();
+        assert_eq!(
+            (default.slots, default.device, default.devices.len()),
+            (Slots::Auto, DeviceKind::Auto, 0)
+        );
+        let file = load("slots = 3\ndevice = \"cuda\"\ndevices = [0, \"GPU-5d5b\"]", &[]).unwrap();
+        assert_eq!((file.slots, file.device), (Slots::Count(3), DeviceKind::Cuda));
+        assert_eq!(file.devices, ["0", "GPU-5d5b"]);
+        let line = load("slots = 3", &[("slots", "auto"), ("device", "cpu")]).unwrap();
+        assert_eq!((line.slots, line.device), (Slots::Auto, DeviceKind::Cpu));
+        assert_eq!(load("", &[("slots", "8")]).unwrap().slots, Slots::Count(8));
+        let error = load("slots = \"many\"", &[]).unwrap_err();
+        assert!(error.contains("`many` is neither a number nor \"auto\""), "{error}");
+        assert!(load("", &[("device", "tpu")]).unwrap_err().contains("tpu"));
+    }
+
+    #[test]
+    fn slots_that_no_device_holds_are_refused_by_the_key_that_is_wrong() {
+        let refused =
+            |file: &str| load(file, &[("device", "cpu")]).unwrap().validated().unwrap_err().to_string();
+        assert!(refused("slots = 0").starts_with("`slots` is 0"));
+        assert!(refused("slots = 2000").starts_with("`slots` is 2000"));
+        assert!(refused("slots = 3\nslots-per-device = 2").starts_with("`slots-per-device` is 2"));
+        assert!(refused("slots-per-device = 0").starts_with("`slots-per-device` is 0"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod topology;
 
 pub use fault::Fault;
 pub use inventory::{DeviceError, Inventory, Seat, Wanted, devices, driver_version};
-pub use monitor::{Monitor, Sight};
+pub use monitor::{Monitor, Sight, look_once};
 pub use smi::{Smi, SmiError};
 
 /// A GPU, or a MIG instance of one.

@@ -16,7 +16,7 @@ use crate::config::{DeviceKind, Slots};
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The driver gives no answer.
-    #[error("`device` is \"cuda\", and the driver says nothing of GPUs")]
+    #[error("the driver does not say which GPUs there are")]
     Driver(#[from] SmiError),
     /// There is no GPU.
     #[error("`device` is \"cuda\", and there is no GPU that this worker may use")]
@@ -138,11 +138,14 @@ impl Inventory {
     ///
     /// [`DeviceError`], when the configuration asks for what is not there.
     pub fn find(smi: &Smi, wanted: Wanted<'_>) -> Result<Self, DeviceError> {
-        let processor = || Self::processor(wanted.slots.count().unwrap_or(1), wanted.per_device);
+        let processor =
+            || Self::processor(wanted.slots.count().unwrap_or(wanted.per_device), wanted.per_device);
         match (wanted.kind, Self::gpus(smi, wanted)) {
             (DeviceKind::Cpu, _) => Ok(processor()),
             (DeviceKind::Cuda, found) => found,
             (DeviceKind::Auto, Ok(found)) => Ok(found),
+            // There are GPUs, and somebody has to mend one: trials of the processor would hide that.
+            (DeviceKind::Auto, Err(DeviceError::Driver(error))) if error.says_lost() => Err(error.into()),
             (DeviceKind::Auto, Err(DeviceError::None | DeviceError::Driver(SmiError::Start { .. }))) => {
                 Ok(processor())
             }

@@ -72,6 +72,16 @@ impl Monitor {
     }
 }
 
+/// Looks once.
+///
+/// # Errors
+///
+/// What the driver said instead of an answer.
+pub fn look_once(smi: Smi, devices: Vec<Device>, most_foreign_mib: u64) -> Result<Vec<Fault>, SmiError> {
+    let watch = Watch { smi, devices, most_foreign_mib, silent: 0, last: Vec::new() };
+    watch.ask().map(|sight| sight.faults)
+}
+
 struct Watch {
     smi: Smi,
     devices: Vec<Device>,
@@ -84,23 +94,29 @@ struct Watch {
 
 impl Watch {
     fn look(&mut self) -> Sight {
-        let (figures, lost) = match self.figures() {
-            Ok(found) => found,
-            Err(error) => return self.say_nothing(&error),
-        };
-        self.silent = 0;
+        match self.ask() {
+            Ok(sight) => {
+                self.silent = 0;
+                self.last.clone_from(&sight.faults);
+                sight
+            }
+            Err(error) => self.say_nothing(&error),
+        }
+    }
+
+    fn ask(&self) -> Result<Sight, SmiError> {
+        let (figures, lost) = self.figures()?;
         let held = self.held();
         let mut faults = lost;
         for device in self.gpus() {
             faults.extend(figures.get(&device.gpu).map(|figures| figures.faults(device)).unwrap_or_default());
             faults.extend(self.foreign(device, &held));
         }
-        self.last.clone_from(&faults);
         let mut memory = BTreeMap::new();
         for Held { pid, mib, .. } in held {
             *memory.entry(pid).or_default() += mib;
         }
-        Sight { faults, memory }
+        Ok(Sight { faults, memory })
     }
 
     /// What is known holds until the driver says otherwise.

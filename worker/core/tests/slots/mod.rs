@@ -30,9 +30,8 @@ fn a_slot_is_given_on_when_its_processes_are_gone_and_not_before() {
 #[test]
 fn what_is_wrong_is_told_at_once_with_every_heartbeat_and_with_the_next_hello_until_it_is_mended() {
     let beats = |actions: Vec<Action>| {
-        let told = actions.into_iter().filter_map(|action| match action {
-            Action::Send(FromWorker::Heartbeat { faults, .. }) => Some(faults),
-            _ => None,
+        let told = actions.into_iter().filter_map(|action| {
+            if let Action::Send(FromWorker::Heartbeat { faults, .. }) = action { Some(faults) } else { None }
         });
         told.collect::<Vec<_>>()
     };
@@ -43,10 +42,9 @@ fn what_is_wrong_is_told_at_once_with_every_heartbeat_and_with_the_next_hello_un
     assert_eq!(beats(case.handle(Input::Timer)), [["GPU 3 is lost"]]);
     let mut actions = case.handle(Input::SessionLost(case.session()));
     let hello = loop {
-        let dial = actions.into_iter().find_map(|action| match action {
-            Action::Dial { faults, .. } => Some(faults),
-            _ => None,
-        });
+        let dial = actions
+            .into_iter()
+            .find_map(|action| if let Action::Dial { faults, .. } = action { Some(faults) } else { None });
         if let Some(faults) = dial {
             break faults;
         }

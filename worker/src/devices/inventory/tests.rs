@@ -109,6 +109,18 @@ fn without_a_gpu_slots_are_of_the_processor_unless_a_gpu_is_asked_for() {
 }
 
 #[test]
+fn a_gpu_that_is_lost_is_no_reason_to_take_the_processor_instead() {
+    let mut case = Case::new(2);
+    case.driver.lose("GPU-1");
+    assert!(case.find().unwrap_err().contains("GPU is lost"));
+    case.driver.mend();
+    case.driver.fail(9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver");
+    assert_eq!(case.find().unwrap().kind(), "cpu", "a machine that has the program and no GPU");
+    case.kind = DeviceKind::Cuda;
+    assert!(case.find().unwrap_err().contains("couldn't communicate"));
+}
+
+#[test]
 fn gpus_without_cuda_libraries_are_not_offered() {
     let mut case = Case::new(1);
     std::fs::remove_file(case.cuda.path().join("lib/libc10_cuda.so")).unwrap();
