@@ -1,8 +1,9 @@
 //! Trainers that are started before there is anything for them to do, so that a launch need not wait for libtorch.
 //!
-//! Each device has a pool of its own, because a process that sees one GPU can use no other. One task keeps a pool: it starts processes one at a time, replaces those that were taken and those that died, and
-//! takes back those whose trial came to its end, for the next one. What it hands out is alive and waits. An idle trainer
-//! holds no slot, only memory, and leaves when its agent does, because its standard input ends then.
+//! Each device has a pool of its own, because a process that sees one GPU can use no other. One task keeps a pool: it starts
+//! processes one at a time, replaces those that were taken and those that died, and takes back those whose trial came to its end,
+//! for the next one. What it hands out is alive and waits. An idle trainer holds no slot, only memory, and leaves when its agent
+//! does, because its standard input ends then.
 //!
 //! A trainer that waits for a GPU has touched none: what it holds is the machine's memory. After its trial it would hold some of
 //! the GPU's, which was offered to whoever comes next, so it serves one trial and ends.

@@ -41,7 +41,7 @@ const PRESENT: [&str; 11] = [
 /// An installation of PyTorch with CUDA that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaInstall {
-    /// Folder of `libtorch_cuda.so`.
+    /// Folder of `libtorch_cuda.so`, absolute: who is told of it may run elsewhere.
     pub lib: PathBuf,
     /// Its version, [`WANTED`].
     pub version: String,
@@ -99,6 +99,7 @@ pub fn find(
     let library_path: Vec<_> = library_path.iter().flat_map(std::env::split_paths).collect();
     let mut rejected = Vec::new();
     for place::Candidate { lib, origin } in place::candidates(explicit, &variable) {
+        let lib = std::path::absolute(&lib).unwrap_or(lib);
         match inspect(&lib, &library_path) {
             Ok(install) => return Ok(install),
             Err(flaw) => rejected.push(Rejected { lib, origin, flaw }),

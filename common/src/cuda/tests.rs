@@ -87,6 +87,15 @@ fn a_whole_installation_is_found_by_each_folder_that_a_user_may_name() {
 }
 
 #[test]
+fn a_folder_that_is_named_from_here_is_found_from_everywhere() {
+    let python = Python::new(WANTED);
+    let here = std::env::current_dir().unwrap();
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let found = find(Some(&up.join(python.prefix().strip_prefix("/").unwrap())), |_| None).unwrap();
+    assert!(found.lib.is_absolute() && found.lib.ends_with("site-packages/torch/lib"), "{found:?}");
+}
+
+#[test]
 fn what_is_named_is_preferred_and_then_the_active_environment() {
     let [named, variable, venv, conda] = [(); 4].map(|()| Python::new(WANTED));
     let all =

@@ -308,10 +308,11 @@ impl WorkerSession for Service {
 }
 
 /// The beginning of every script: one that is started with `--warm` runs itself for each launch that it is told of, until
-/// that fails.
+/// that fails. What was meant for the rank before, and not read, is passed over.
 const WARM: &str = r#"if [ "$1" = --warm ]; then
   echo '{"report":"ready"}'
   while read -r line; do
+    case $line in *\"command\":\"launch\"*) ;; *) continue ;; esac
     path=${line#*\"path\":\"}; log=${line#*\"log\":\"}
     WARM=$$ sh "$0" "${path%%\"*}" 2>>"${log%%\"*}" || exit 1
     echo '{"report":"ready"}'
