@@ -1,5 +1,6 @@
 //! The command line.
 
+mod doctor;
 mod operations;
 mod store;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use doctor::DoctorArguments;
 pub use operations::{
     DrainArguments, ExplainArguments, PinArguments, PriorityArguments, TargetArguments, UndrainArguments,
 };
@@ -105,6 +107,8 @@ pub enum Command {
     Store(StoreArguments),
     /// List, check and fetch data sets; needs no coordinator
     Data(DataArguments),
+    /// Say what a worker on this machine would find, and what to do about what is missing; needs no coordinator
+    Doctor(DoctorArguments),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -161,12 +165,15 @@ pub struct WorkerArguments {
     /// Folder that holds data sets in their official layout
     #[arg(long, value_name = "FOLDER")]
     pub datasets_dir: Option<PathBuf>,
-    /// Trials of one rank that may run at once
+    /// Trials of one rank that may run at once; `auto` for one a GPU
     #[arg(long, value_name = "N")]
-    pub slots: Option<u32>,
+    pub slots: Option<String>,
     /// Threads of one rank
     #[arg(long, value_name = "N")]
     pub threads_per_slot: Option<u32>,
+    /// Kind of device of the slots: `cpu`, `cuda` or `auto`
+    #[arg(long, value_name = "KIND")]
+    pub device: Option<String>,
     /// Name for people
     #[arg(long)]
     pub name: Option<String>,

@@ -62,6 +62,7 @@ async fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Artifacts(arguments) => commands::artifacts::run(&client, arguments).await,
         Command::Metrics(arguments) => commands::metrics::run(&client, arguments).await,
         Command::Store(arguments) => commands::store::run(arguments.command).await,
+        Command::Doctor(arguments) => commands::doctor::run(&client, arguments).await,
         Command::Data(arguments) => commands::data::run(arguments.command).await,
         Command::Workers(arguments) => commands::workers::run(&client, arguments).await,
     }

@@ -75,6 +75,8 @@ pub struct Hello {
     pub version: String,
     /// Whether it knows [`ToWorker::Prefetch`]. An older worker of the same [`PROTOCOL`] would end at a message that it does not know.
     pub prefetches: bool,
+    /// What is wrong with the worker, as in [`FromWorker::Heartbeat`].
+    pub faults: Vec<String>,
     /// Attempts alive, or ended and not yet released.
     pub attempts: Vec<AttemptReport>,
 }
@@ -103,6 +105,8 @@ pub enum FromWorker {
         sequence: u64,
         /// Attempts alive, or ended and not yet released.
         attempts: Vec<AttemptReport>,
+        /// What is wrong with the worker, as long as it lasts: it should be given nothing more. A sentence each.
+        faults: Vec<String>,
     },
     /// Rank 0 hosts the rendezvous store.
     RendezvousOpened {

@@ -150,6 +150,7 @@ impl From<Hello> for v1::Hello {
             device: hello.device,
             slot_memory_mib: hello.slot_memory_mib,
             prefetches: hello.prefetches,
+            faults: hello.faults,
         }
     }
 }
@@ -170,6 +171,7 @@ impl TryFrom<v1::Hello> for Hello {
             slot_memory_mib: wire.slot_memory_mib,
             version: wire.version,
             prefetches: wire.prefetches,
+            faults: wire.faults,
             attempts: wire.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
         })
     }
@@ -180,8 +182,9 @@ impl From<FromWorker> for v1::FromWorker {
         use v1::from_worker::Message as Wire;
         let message = match message {
             FromWorker::Hello(hello) => Wire::Hello((*hello).into()),
-            FromWorker::Heartbeat { sequence, attempts } => Wire::Heartbeat(v1::Heartbeat {
+            FromWorker::Heartbeat { sequence, attempts, faults } => Wire::Heartbeat(v1::Heartbeat {
                 sequence,
+                faults,
                 attempts: attempts.into_iter().map(report_to_wire).collect(),
             }),
             FromWorker::RendezvousOpened { attempt, address } => {
@@ -234,6 +237,7 @@ impl TryFrom<v1::FromWorker> for FromWorker {
             Wire::Hello(hello) => Self::Hello(Box::new(hello.try_into()?)),
             Wire::Heartbeat(heartbeat) => Self::Heartbeat {
                 sequence: heartbeat.sequence,
+                faults: heartbeat.faults,
                 attempts: heartbeat.attempts.into_iter().map(report_from_wire).collect::<Converted<_>>()?,
             },
             Wire::RendezvousOpened(opened) => {

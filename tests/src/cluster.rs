@@ -260,6 +260,9 @@ impl Cluster {
             name,
             "--slots",
             &slots,
+            // What is compared to the bit is computed on processors, also where there is a GPU.
+            "--device",
+            "cpu",
             "--threads-per-slot",
             "1",
             "--host",

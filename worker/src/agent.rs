@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::AttemptId;
 use common::session::{AttemptReport, FromWorker, Hello, Launch, LogPart, PROTOCOL, SessionOrder, ToWorker};
 use common::timeouts::Timeouts;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use worker_core::{
     Action, Agent, AttemptEvent, AttemptOrder, Input, LogRequest, SessionNumber, Settings, Spool, SpoolEvent,
@@ -23,12 +23,13 @@ use crate::blobs::Blobs;
 use crate::cache::Cache;
 use crate::clock;
 use crate::config::Config;
+use crate::devices::{Monitor, Sight, Smi};
 use crate::identity::{Identity, IdentityError};
 use crate::leftovers::{self, Remains};
 use crate::prefetch::Prefetcher;
 use crate::session::{self, Session, SessionLost};
 use crate::spool;
-use crate::warm::Pool;
+use crate::warm::Pools;
 
 /// Bytes of a log in one message.
 const LOG_CHUNK: usize = 64 * 1024;
@@ -55,6 +56,9 @@ pub enum AgentError {
         /// Why.
         source: tonic::transport::Error,
     },
+    /// The system starts no thread.
+    #[error("cannot start a thread that looks at the GPUs")]
+    Thread(#[source] io::Error),
     /// The coordinator does not want this worker.
     #[error(transparent)]
     Refused(SessionLost),
@@ -76,12 +80,22 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (events, inbox) = mpsc::channel(1024);
     // Of each attempt at most one answer is awaited.
     let (spooled, answers) = mpsc::unbounded_channel();
-    let trainers = Pool::start(&config);
+    let trainers = Pools::start(&config);
+    let (looks, sights) = mpsc::unbounded_channel();
+    let _monitor = watch_gpus(&config, looks)?;
+    let (known, gpus) = watch::channel(Arc::default());
     let timeouts = Timeouts::default();
     let spool = Spool::of(config.spool_mib << 20);
-    let settings = Settings { slots: config.slots, reconnect_limit: config.reconnect_limit, timeouts, spool };
-    let context = Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, events, config });
-    tracing::info!(worker = %identity.worker, name = context.config.name, slots = context.config.slots, "ready");
+    let slots = config.inventory.slots();
+    let (slots_per_device, reconnect_limit) = (config.slots_per_device, config.reconnect_limit);
+    let settings = Settings { slots, slots_per_device, reconnect_limit, timeouts, spool };
+    let context =
+        Arc::new(Context { blobs: Blobs::new(channel.clone(), cache), trainers, gpus, events, config });
+    let (name, device) = (&context.config.name, context.config.inventory.kind());
+    tracing::info!(worker = %identity.worker, name, slots, device, "ready");
+    for gpu in context.config.inventory.devices() {
+        tracing::info!(%gpu, name = gpu.name, memory_mib = gpu.memory_mib, bus = gpu.bus, "offers a GPU");
+    }
     let mut shell = Shell {
         context,
         channel,
@@ -91,13 +105,33 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         link: Link::None,
         session: SessionNumber::default(),
         spooled,
+        known,
+        seen: None,
     };
     for found in remains {
         shell.salvage(found);
     }
-    let outcome = shell.serve(inbox, answers, shutdown).await;
+    let outcome = shell.serve(Inboxes { attempts: inbox, spool: answers, gpus: sights }, shutdown).await;
     shell.context.trainers.end().await;
     outcome
+}
+
+/// Starts to look at the GPUs, if there are any.
+fn watch_gpus(config: &Config, looks: mpsc::UnboundedSender<Sight>) -> Result<Option<Monitor>, AgentError> {
+    let devices = config.inventory.devices();
+    if devices.is_empty() || config.gpu_check.is_zero() {
+        return Ok(None);
+    }
+    let smi = Smi::new(&config.nvidia_smi, config.gpu_check / 2);
+    let (interval, most_foreign) = (config.gpu_check, config.foreign_gpu_memory_mib);
+    Monitor::start(smi, devices.to_vec(), interval, most_foreign, looks).map(Some).map_err(AgentError::Thread)
+}
+
+/// What is heard beside the link.
+struct Inboxes {
+    attempts: mpsc::Receiver<(AttemptId, AttemptEvent)>,
+    spool: mpsc::UnboundedReceiver<(AttemptId, SpoolEvent)>,
+    gpus: mpsc::UnboundedReceiver<Sight>,
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<Session, SessionLost>> + Send>>;
@@ -133,6 +167,10 @@ struct Shell {
     link: Link,
     session: SessionNumber,
     spooled: mpsc::UnboundedSender<(AttemptId, SpoolEvent)>,
+    /// What attempts know of the GPUs.
+    known: watch::Sender<Arc<Sight>>,
+    /// What they are about to know.
+    seen: Option<Arc<Sight>>,
 }
 
 impl Shell {
@@ -160,8 +198,7 @@ impl Shell {
 
     async fn serve(
         &mut self,
-        mut inbox: mpsc::Receiver<(AttemptId, AttemptEvent)>,
-        mut answers: mpsc::UnboundedReceiver<(AttemptId, SpoolEvent)>,
+        mut inboxes: Inboxes,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), AgentError> {
         tokio::pin!(shutdown);
@@ -174,19 +211,36 @@ impl Shell {
                     tracing::info!("stopping");
                     Input::Shutdown
                 }
-                Some((attempt, event)) = inbox.recv() => Input::Attempt(attempt, event),
-                Some((attempt, event)) = answers.recv() => Input::Spool(attempt, event),
+                Some((attempt, event)) = inboxes.attempts.recv() => Input::Attempt(attempt, event),
+                Some((attempt, event)) = inboxes.spool.recv() => Input::Spool(attempt, event),
+                Some(sight) = inboxes.gpus.recv() => self.see(sight),
                 step = next(&mut self.link) => self.connect(step)?,
                 () = tokio::time::sleep(due) => Input::Timer,
             };
             if let Input::Attempt(attempt, AttemptEvent::Ended(_)) = &input {
                 self.orders.remove(attempt);
             }
-            if self.perform_all(input) == Going::Away {
+            let going = self.perform_all(input);
+            // First the coordinator hears of it, then the attempts: one that ends over it must not be placed here again.
+            if let Some(sight) = self.seen.take() {
+                self.known.send_replace(sight);
+            }
+            if going == Going::Away {
                 self.part().await;
                 return Ok(());
             }
         }
+    }
+
+    /// What the agent must know of the GPUs.
+    fn see(&mut self, sight: Sight) -> Input {
+        let faults: Vec<String> = sight.faults.iter().map(|fault| fault.message.clone()).collect();
+        let known = self.known.borrow().faults == sight.faults;
+        if !known {
+            tracing::warn!(?faults, "the state of the GPUs has changed");
+        }
+        self.seen = Some(Arc::new(sight));
+        Input::Faults(faults)
     }
 
     /// What the agent must know of the link.
@@ -236,9 +290,10 @@ impl Shell {
 
     fn perform(&mut self, action: Action) -> Going {
         match action {
-            Action::Dial { session, attempts } => {
+            Action::Dial { session, attempts, faults } => {
                 self.session = session;
-                let dial = Session::open(self.channel.clone(), self.hello(session, attempts));
+                let hello = Hello { faults, ..self.hello(session, attempts) };
+                let dial = Session::open(self.channel.clone(), hello);
                 self.link = Link::Dialling(Box::pin(dial));
             }
             Action::HangUp(_) => {
@@ -273,7 +328,8 @@ impl Shell {
     }
 
     fn start(&self, launch: Launch) -> mpsc::UnboundedSender<AttemptOrder> {
-        attempt::spawn(self.context.clone(), launch, self.agent.lease().timeouts())
+        let slots = self.agent.slots_of(launch.attempt);
+        attempt::spawn(self.context.clone(), launch, &slots, self.agent.lease().timeouts())
     }
 
     fn order(&self, attempt: AttemptId, order: AttemptOrder) {
@@ -306,18 +362,21 @@ impl Shell {
 
     fn hello(&self, session: SessionNumber, attempts: Vec<AttemptReport>) -> Hello {
         let config = &self.context.config;
+        // Of the processor's memory, where that is what slots are made of.
+        let own = (config.slot_memory_mib > 0).then_some(config.slot_memory_mib);
         Hello {
             protocol: PROTOCOL,
             worker: self.identity.worker,
             order: SessionOrder { start: self.identity.start, session: session.0 },
             name: config.name.clone(),
             host: config.host.clone(),
-            slots: config.slots,
+            slots: config.inventory.slots(),
             labels: config.labels.clone(),
-            device: config.device.clone(),
-            slot_memory_mib: (config.slot_memory_mib > 0).then_some(config.slot_memory_mib),
+            device: config.inventory.kind().to_owned(),
+            slot_memory_mib: config.inventory.slot_memory_mib().or(own),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             prefetches: true,
+            faults: Vec::new(),
             attempts,
         }
     }

@@ -3,6 +3,7 @@
 //! A gang dies together: when one rank fails, the others on this worker are ended at once. Those on other
 //! workers are ended by the coordinator.
 
+mod devices;
 mod gang;
 mod judge;
 mod launch;
@@ -21,13 +22,14 @@ use common::session::{AttemptEnd, Launch};
 use common::timeouts::Timeouts;
 use common::{AttemptId, Digest, FailureCause};
 use proto::status::chain;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::config::Config;
+use crate::devices::{Seat, Sight};
 use crate::process::RankEvent;
-use crate::warm::Pool;
+use crate::warm::Pools;
 
 use gang::Gang;
 use launch::start_ranks;
@@ -45,7 +47,9 @@ pub struct Context {
     /// The blob store.
     pub blobs: Blobs,
     /// Trainers that wait for a launch.
-    pub trainers: Pool,
+    pub trainers: Pools,
+    /// What is known of the GPUs.
+    pub gpus: watch::Receiver<Arc<Sight>>,
     /// Where attempts tell of themselves.
     pub events: mpsc::Sender<(AttemptId, AttemptEvent)>,
 }
@@ -72,16 +76,19 @@ pub fn work_dir(folder: &Path, rank: u32) -> PathBuf {
     folder.join(format!("rank-{rank}"))
 }
 
-/// Runs one attempt to its end in a task of its own. Orders go through the sender.
+/// Runs one attempt to its end in a task of its own, a rank on each of `slots`. Orders go through the sender.
 pub fn spawn(
     context: Arc<Context>,
     launch: Launch,
+    slots: &[u32],
     timeouts: Timeouts,
 ) -> mpsc::UnboundedSender<AttemptOrder> {
     // An order that got lost would not be repeated: one to stand still must not be dropped because others wait.
     let (orders, inbox) = mpsc::unbounded_channel();
     let span = tracing::info_span!("attempt", attempt = %launch.attempt, trial = %launch.key.0.short());
-    tokio::spawn(async move { Attempt { context, launch, timeouts }.run(inbox).await }.instrument(span));
+    let seats = slots.iter().map(|&slot| context.config.inventory.seat(slot)).collect();
+    let attempt = Attempt { context, launch, seats, timeouts };
+    tokio::spawn(async move { attempt.run(inbox).await }.instrument(span));
     orders
 }
 
@@ -89,6 +96,8 @@ struct Attempt {
     context: Arc<Context>,
     launch: Launch,
     timeouts: Timeouts,
+    /// Where its ranks on this worker run, in their order.
+    seats: Vec<Seat>,
 }
 
 impl Attempt {
@@ -184,7 +193,8 @@ impl Attempt {
         orders: &mut mpsc::UnboundedReceiver<AttemptOrder>,
     ) -> AttemptEnd {
         let (events, mut inbox) = mpsc::channel::<RankEvent>(256);
-        let ranks = match start_ranks(&self.context, &self.launch, &files, before.lease, events).await {
+        let started = start_ranks(&self.context, &self.launch, &self.seats, &files, before.lease, events);
+        let ranks = match started.await {
             Ok(ranks) => ranks,
             Err(error) => {
                 self.tell(AttemptEvent::ProcessesGone).await;

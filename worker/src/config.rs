@@ -6,11 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 use crate::attempt::Patterns;
+use crate::devices::{DeviceError, Inventory, Smi, Wanted};
 
 /// The commented defaults; the documentation of every key.
 pub const DEFAULT: &str = include_str!("../default.toml");
+
+/// More than any machine has.
+const MOST_SLOTS: u32 = 1024;
+
+/// How long the driver may take to list its GPUs. Without persistence mode it starts each of them first.
+const DISCOVERY: Duration = Duration::from_secs(60);
 
 /// Settings of a worker. See [`DEFAULT`].
 #[derive(Clone, Debug, Deserialize)]
@@ -23,13 +31,24 @@ pub struct Config {
     /// Address at which ranks on other workers reach this one.
     pub host: String,
     /// Slots to offer.
-    pub slots: u32,
+    pub slots: Slots,
     /// Slots that share one device.
     pub slots_per_device: u32,
     /// What trials may ask for, and what says which workers are near each other.
     pub labels: BTreeMap<String, String>,
     /// Kind of device of the slots.
-    pub device: String,
+    pub device: DeviceKind,
+    /// GPUs to use, by number or UUID; all, if none is named.
+    pub devices: Vec<String>,
+    /// Folder of CUDA's half of libtorch; looked for when it is empty.
+    pub cuda_libtorch: PathBuf,
+    /// The driver's program.
+    pub nvidia_smi: PathBuf,
+    /// Time between two looks at the GPUs; 0 for none.
+    #[serde(with = "humantime_serde")]
+    pub gpu_check: Duration,
+    /// Memory of a GPU that processes of others may hold, in MiB; 0 for any.
+    pub foreign_gpu_memory_mib: u64,
     /// Memory that a rank on one slot may use, in MiB; 0 for no limit.
     pub slot_memory_mib: u64,
     /// Threads of one rank.
@@ -54,6 +73,52 @@ pub struct Config {
     pub cache_mib: u64,
     /// Disk for metric rows that wait for the coordinator, in MiB; 0 for none.
     pub spool_mib: u64,
+    /// What the worker offers, once the settings are validated.
+    #[serde(skip)]
+    pub inventory: Inventory,
+}
+
+/// How many slots a worker offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slots {
+    /// As many as fit on the GPUs; one on the processor.
+    Auto,
+    /// So many.
+    Count(u32),
+}
+
+impl Slots {
+    /// The number, if one was chosen.
+    pub fn count(self) -> Option<u32> {
+        match self {
+            Self::Auto => None,
+            Self::Count(count) => Some(count),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Slots {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The environment and the command line have only text, a file may have a number.
+        let text = String::deserialize(deserializer)?;
+        match (text.as_str(), text.parse()) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(count)) => Ok(Self::Count(count)),
+            (_, Err(_)) => Err(D::Error::custom(format!("`{text}` is neither a number nor \"auto\""))),
+        }
+    }
+}
+
+/// Kind of device of a worker's slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// GPUs where there are some that can be used, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// GPUs, or nothing.
+    Cuda,
 }
 
 /// A line of a rank's log that says something about the worker.
@@ -73,7 +138,7 @@ pub struct LogPattern {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// No slot, or more than any machine has.
-    #[error("`slots` is {0}; a worker offers between 1 and 1024")]
+    #[error("`slots` is {0}; a worker offers between 1 and {MOST_SLOTS}")]
     Slots(u32),
     /// No slot a device, or slots that do not fill whole devices.
     #[error("`slots-per-device` is {per_device}, which does not divide `slots` ({slots})")]
@@ -99,6 +164,9 @@ pub enum InvalidConfig {
         /// Slots.
         slots: u32,
     },
+    /// The GPUs are not there, or not as the configuration says.
+    #[error("{}", proto::status::chain(.0))]
+    Devices(Box<DeviceError>),
     /// A pattern is not a regular expression.
     #[error("`log-patterns`: {0}")]
     LogPatterns(#[from] regex::Error),
@@ -128,18 +196,25 @@ impl Config {
     ///
     /// [`InvalidConfig`] names the key and the way out.
     pub fn validated(mut self) -> Result<Self, InvalidConfig> {
-        if !(1..=1024).contains(&self.slots) {
-            return Err(InvalidConfig::Slots(self.slots));
-        }
-        if !self.slots.is_multiple_of(self.slots_per_device) {
-            let (per_device, slots) = (self.slots_per_device, self.slots);
+        // Without a number there are as many as fill one device, or all of them.
+        let slots = self.slots.count().unwrap_or(self.slots_per_device);
+        if self.slots_per_device == 0 || !slots.is_multiple_of(self.slots_per_device) {
+            let per_device = self.slots_per_device;
             return Err(InvalidConfig::SlotsPerDevice { per_device, slots });
         }
-        if let Some(warm) = self.warm_trainers.filter(|&warm| warm > self.slots * 2) {
-            return Err(InvalidConfig::WarmTrainers { warm, slots: self.slots });
+        if !(1..=MOST_SLOTS).contains(&slots) {
+            return Err(InvalidConfig::Slots(slots));
         }
-        if self.spool_mib > 0 && self.spool_mib < u64::from(self.slots) {
-            return Err(InvalidConfig::Spool { spool_mib: self.spool_mib, slots: self.slots });
+        self.inventory = self.find_devices().map_err(|error| InvalidConfig::Devices(Box::new(error)))?;
+        let slots = self.inventory.slots();
+        if slots > MOST_SLOTS {
+            return Err(InvalidConfig::Slots(slots));
+        }
+        if let Some(warm) = self.warm_trainers.filter(|&warm| warm > slots * 2) {
+            return Err(InvalidConfig::WarmTrainers { warm, slots });
+        }
+        if self.spool_mib > 0 && self.spool_mib < u64::from(slots) {
+            return Err(InvalidConfig::Spool { spool_mib: self.spool_mib, slots });
         }
         Patterns::new(&self.log_patterns)?;
         let Some(authority) = authority(&self.coordinator) else {
@@ -154,7 +229,7 @@ impl Config {
         if self.threads_per_slot == 0 {
             let cores =
                 std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
-            self.threads_per_slot = (cores / self.slots).max(1);
+            self.threads_per_slot = (cores / slots).max(1);
         }
         if self.trainer.as_os_str().is_empty() {
             self.trainer = find_trainer()?;
@@ -168,6 +243,30 @@ impl Config {
                 .map_err(|source| InvalidConfig::Path { path: path.clone(), source })?;
         }
         Ok(self)
+    }
+
+    /// What the worker offers, of what there is. A label that the configuration sets holds. Blocks for as long as the driver may take.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`], when the configuration asks for what is not there.
+    pub fn find_devices(&mut self) -> Result<Inventory, DeviceError> {
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let host = host_name();
+        let wanted = Wanted {
+            kind: self.device,
+            slots: self.slots,
+            per_device: self.slots_per_device,
+            names: &self.devices,
+            visible: visible.as_deref(),
+            cuda: (!self.cuda_libtorch.as_os_str().is_empty()).then_some(&self.cuda_libtorch),
+            host: &host,
+        };
+        let inventory = Inventory::find(&Smi::new(&self.nvidia_smi, DISCOVERY), wanted)?;
+        for (label, value) in inventory.labels() {
+            self.labels.entry(label.clone()).or_insert_with(|| value.clone());
+        }
+        Ok(inventory)
     }
 }
 
@@ -193,7 +292,12 @@ fn host_name() -> String {
         .map_or_else(|_| "worker".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn find_trainer() -> Result<PathBuf, InvalidConfig> {
+/// The trainer beside this program, else on the `PATH`.
+///
+/// # Errors
+///
+/// When it is in neither place.
+pub fn find_trainer() -> Result<PathBuf, InvalidConfig> {
     let own = std::env::current_exe().map_err(InvalidConfig::OwnPath)?;
     let beside = own.parent().unwrap_or(Path::new(".")).join("credence-trainer");
     if beside.is_file() {
@@ -215,6 +319,46 @@ mod tests {
             assert_eq!(authority(url), None, "{url}");
         }
         assert_eq!(authority("https://host:7070/"), Some("host:7070"));
+    }
+
+    /// A configuration of a file's text and the command line.
+    fn load(file: &str, overrides: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker.toml");
+        std::fs::write(&path, file).unwrap();
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let env_prefix = "CREDENCE_TEST_OF_NO_VARIABLE";
+        let layers =
+            common::config::Layers { default: DEFAULT, file: Some(&path), env_prefix, overrides: &overrides };
+        common::config::load(layers).map_err(|error| proto::status::chain(&error))
+    }
+
+    #[test]
+    fn slots_and_devices_are_numbers_or_words_in_a_file_and_on_the_command_line() {
+        let default = load("", &[]).unwrap();
+        assert_eq!(
+            (default.slots, default.device, default.devices.len()),
+            (Slots::Auto, DeviceKind::Auto, 0)
+        );
+        let file = load("slots = 3\ndevice = \"cuda\"\ndevices = [0, \"GPU-5d5b\"]", &[]).unwrap();
+        assert_eq!((file.slots, file.device), (Slots::Count(3), DeviceKind::Cuda));
+        assert_eq!(file.devices, ["0", "GPU-5d5b"]);
+        let line = load("slots = 3", &[("slots", "auto"), ("device", "cpu")]).unwrap();
+        assert_eq!((line.slots, line.device), (Slots::Auto, DeviceKind::Cpu));
+        assert_eq!(load("", &[("slots", "8")]).unwrap().slots, Slots::Count(8));
+        let error = load("slots = \"many\"", &[]).unwrap_err();
+        assert!(error.contains("`many` is neither a number nor \"auto\""), "{error}");
+        assert!(load("", &[("device", "tpu")]).unwrap_err().contains("tpu"));
+    }
+
+    #[test]
+    fn slots_that_no_device_holds_are_refused_by_the_key_that_is_wrong() {
+        let refused =
+            |file: &str| load(file, &[("device", "cpu")]).unwrap().validated().unwrap_err().to_string();
+        assert!(refused("slots = 0").starts_with("`slots` is 0"));
+        assert!(refused("slots = 2000").starts_with("`slots` is 2000"));
+        assert!(refused("slots = 3\nslots-per-device = 2").starts_with("`slots-per-device` is 2"));
+        assert!(refused("slots-per-device = 0").starts_with("`slots-per-device` is 0"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod blobs;
 mod cache;
 mod clock;
 mod config;
+pub mod devices;
+mod disk;
 mod identity;
 mod leftovers;
 mod prefetch;
@@ -23,4 +25,5 @@ mod spool;
 mod warm;
 
 pub use agent::{AgentError, run};
-pub use config::{Config, DEFAULT, InvalidConfig, LogPattern};
+pub use config::{Config, DEFAULT, DeviceKind, InvalidConfig, LogPattern, Slots, find_trainer};
+pub use disk::free_mib;

@@ -7,6 +7,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
@@ -88,6 +89,8 @@ pub struct RankProgram<'a> {
     pub threads: u32,
     /// When it stands still by itself unless it hears more, as the launch file says.
     pub lease: Option<Duration>,
+    /// Environment beside the agent's own.
+    pub environment: &'a [(&'static str, OsString)],
 }
 
 /// A trainer's process and both pipes.
@@ -187,7 +190,8 @@ pub fn start(
         .arg(program.launch_file)
         .env("RANK", program.rank.to_string())
         .env("LOCAL_RANK", program.local_rank.to_string())
-        .env("WORLD_SIZE", program.world_size.to_string());
+        .env("WORLD_SIZE", program.world_size.to_string())
+        .envs(program.environment.iter().map(|(name, value)| (name, value)));
     let process = Process::spawn(command, program.threads, log)?;
     Ok(run(process, program.rank, program.lease, grace, events, None))
 }
@@ -205,7 +209,7 @@ pub async fn give(
         return None;
     }
     let (process, home) = idle.leave();
-    Some(run(process, program.rank, program.lease, grace, events, Some(home)))
+    Some(run(process, program.rank, program.lease, grace, events, home))
 }
 
 /// Where a process goes that did what it was asked and can do more.
@@ -234,8 +238,14 @@ fn run(
                     // What stood still has ended, so there is nothing that must.
                     signal(pid, Signal::SIGCONT);
                 }
-                if let Some(home) = home.filter(|_| !outbox.is_torn()) {
-                    home(Process { child, pid, stdin, lines });
+                let mut process = Process { child, pid, stdin, lines };
+                match home.filter(|_| !outbox.is_torn()) {
+                    Some(home) => home(process),
+                    // It did what it was asked; but what it holds it holds until it is gone.
+                    None => {
+                        signal(pid, Signal::SIGKILL);
+                        process.kill().await;
+                    }
                 }
                 Ok(ExitStatus::default())
             }

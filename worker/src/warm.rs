@@ -1,10 +1,15 @@
 //! Trainers that are started before there is anything for them to do, so that a launch need not wait for libtorch.
 //!
-//! One task keeps the pool: it starts processes one at a time, replaces those that were taken and those that died, and
-//! takes back those whose trial came to its end, for the next one. What it hands out is alive and waits. An idle trainer
-//! holds no slot, only memory, and leaves when its agent does, because its standard input ends then.
+//! Each device has a pool of its own, because a process that sees one GPU can use no other. One task keeps a pool: it starts
+//! processes one at a time, replaces those that were taken and those that died, and takes back those whose trial came to its end,
+//! for the next one. What it hands out is alive and waits. An idle trainer holds no slot, only memory, and leaves when its agent
+//! does, because its standard input ends then.
+//!
+//! A trainer that waits for a GPU has touched none: what it holds is the machine's memory. After its trial it would hold some of
+//! the GPU's, which was offered to whoever comes next, so it serves one trial and ends.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -45,24 +50,35 @@ pub struct Idle {
     pub process: Process,
     trials: u32,
     build: Option<Build>,
+    serves: Serves,
     /// Weak, so that the pool ends with its last user.
     pool: mpsc::WeakUnboundedSender<Request>,
 }
 
 impl Idle {
-    /// The process, and where it goes when it is done.
-    pub fn leave(self) -> (Process, Home) {
-        let Self { process, trials, build, pool } = self;
+    /// The process, and where it goes when it is done, unless it ends then.
+    pub fn leave(self) -> (Process, Option<Home>) {
+        let Self { process, trials, build, serves, pool } = self;
+        if serves == Serves::OneTrial {
+            return (process, None);
+        }
         let home = move |process| {
             let home = pool.clone();
-            let idle = Self { process, trials: trials + 1, build, pool };
+            let idle = Self { process, trials: trials + 1, build, serves, pool };
             // Without a pool the process ends, as it should.
             if let Some(pool) = home.upgrade() {
                 drop(pool.send(Request::Return(Box::new(idle))));
             }
         };
-        (process, Box::new(home))
+        (process, Some(Box::new(home)))
     }
+}
+
+/// How much a process does before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serves {
+    OneTrial,
+    ManyTrials,
 }
 
 /// What tells one build of the trainer from another that took its place on the disk.
@@ -91,22 +107,53 @@ enum Request {
     End(oneshot::Sender<()>),
 }
 
-/// Trainers that wait for a launch. They end when the last clone is dropped.
+/// Trainers that wait for a launch, on each device. They end when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub struct Pools {
+    pools: Vec<Pool>,
+}
+
+impl Pools {
+    /// Starts to fill pools of the size that the configuration says, in all.
+    pub fn start(config: &Config) -> Self {
+        let inventory = &config.inventory;
+        let (size, places) = (config.warm_trainers.unwrap_or(inventory.slots()) as usize, inventory.places());
+        let of_place = |place| size / places + usize::from(place < size % places);
+        Self { pools: (0..places).map(|place| Pool::start(config, place, of_place(place))).collect() }
+    }
+
+    /// A trainer that waits at a device, or is about to. `None` when there is none, and one must be started for the purpose.
+    pub async fn take(&self, place: usize) -> Option<Idle> {
+        self.pools.get(place)?.take().await
+    }
+
+    /// Ends every trainer that waits, and returns when they are gone: none outlives its agent, not even for a moment.
+    pub async fn end(&self) {
+        for pool in &self.pools {
+            pool.end().await;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
     requests: Option<mpsc::UnboundedSender<Request>>,
 }
 
 impl Pool {
-    /// Starts to fill a pool of the size that the configuration says.
-    pub fn start(config: &Config) -> Self {
-        let size = config.warm_trainers.unwrap_or(config.slots) as usize;
+    fn start(config: &Config, place: usize, size: usize) -> Self {
         if size == 0 {
             return Self { requests: None };
         }
         let (requests, inbox) = mpsc::unbounded_channel();
+        let serves = match config.inventory.devices() {
+            [] => Serves::ManyTrials,
+            _ => Serves::OneTrial,
+        };
         let keeper = Keeper {
             size,
+            serves,
+            environment: config.inventory.environment(place),
             trainer: config.trainer.clone(),
             threads: config.threads_per_slot,
             folder: leftovers::warm_folder(&config.data_dir),
@@ -122,15 +169,13 @@ impl Pool {
         Self { requests: Some(requests) }
     }
 
-    /// A trainer that waits, or is about to. `None` when there is none, and one must be started for the purpose.
-    pub async fn take(&self) -> Option<Idle> {
+    async fn take(&self) -> Option<Idle> {
         let (answer, idle) = oneshot::channel();
         self.requests.as_ref()?.send(Request::Take(answer)).ok()?;
         idle.await.ok()?
     }
 
-    /// Ends every trainer that waits, and returns when they are gone: none outlives its agent, not even for a moment.
-    pub async fn end(&self) {
+    async fn end(&self) {
         let (answer, ended) = oneshot::channel();
         let asked =
             self.requests.as_ref().is_some_and(|requests| requests.send(Request::End(answer)).is_ok());
@@ -145,6 +190,8 @@ type Starting = Pin<Box<dyn Future<Output = io::Result<Idle>> + Send>>;
 
 struct Keeper {
     size: usize,
+    serves: Serves,
+    environment: Vec<(&'static str, OsString)>,
     trainer: PathBuf,
     threads: u32,
     folder: PathBuf,
@@ -197,10 +244,11 @@ impl Keeper {
     fn begin(&mut self) {
         let pool = self.requests.clone();
         let (trainer, threads, folder) = (self.trainer.clone(), self.threads, self.folder.clone());
+        let (environment, serves) = (self.environment.clone(), self.serves);
         self.starting = Some(Box::pin(async move {
             let build = Build::of(&trainer);
             let mut command = tokio::process::Command::new(&trainer);
-            command.arg("--warm").arg(folder.parent().unwrap_or(&folder));
+            command.arg("--warm").arg(folder.parent().unwrap_or(&folder)).envs(environment);
             let log = File::options().create(true).append(true).open(folder.join("log"))?;
             let mut process = Process::spawn(command, threads, log)?;
             leftovers::record_warm(&folder, process.pid())?;
@@ -208,7 +256,7 @@ impl Keeper {
                 leftovers::forget_warm(&folder, process.pid());
                 return Err(io::Error::other("it ended before it was ready"));
             }
-            Ok(Idle { process, trials: 0, build, pool })
+            Ok(Idle { process, trials: 0, build, serves, pool })
         }));
     }
 

@@ -167,6 +167,8 @@ impl Demo {
     fn worker(&self, name: &str, url: &str) -> Command {
         let mut command = self.credence();
         command.args(["worker", "--coordinator", url, "--name", name, "--slots", "1"]);
+        // Two workers on one machine would take the same GPU.
+        command.args(["--device", "cpu"]);
         // The workers share this machine, and each would take all of its cores.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / WORKERS.len()).max(1);

@@ -3,7 +3,7 @@
 mod check;
 mod download;
 mod fetch;
-mod source;
+pub(super) mod source;
 mod unpack;
 
 use std::process::ExitCode;

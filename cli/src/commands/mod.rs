@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod coordinator;
 pub mod curves;
 pub mod data;
+pub mod doctor;
 pub mod drain;
 pub mod explain;
 pub mod list;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use common::config::{self, Layers};
+use proto::status::chain;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{ClientArguments, WorkerArguments};
@@ -20,7 +21,8 @@ pub async fn run(client: &ClientArguments, arguments: WorkerArguments) -> Result
     flag(&mut flags, "coordinator", client.given().as_ref());
     flag(&mut flags, "name", arguments.name.as_ref());
     flag(&mut flags, "host", arguments.host.as_ref());
-    flag(&mut flags, "slots", arguments.slots);
+    flag(&mut flags, "slots", arguments.slots.as_ref());
+    flag(&mut flags, "device", arguments.device.as_ref());
     flag(&mut flags, "threads-per-slot", arguments.threads_per_slot);
     flag(&mut flags, "data-dir", arguments.data_dir.as_ref().map(|path| path.display()));
     flag(&mut flags, "datasets-dir", arguments.datasets_dir.as_ref().map(|path| path.display()));
@@ -31,7 +33,7 @@ pub async fn run(client: &ClientArguments, arguments: WorkerArguments) -> Result
         env_prefix: "CREDENCE_WORKER",
         overrides: &flags,
     };
-    let config: worker::Config = config::load(layers).map_err(|error| Failure::Usage(error.to_string()))?;
+    let config: worker::Config = config::load(layers).map_err(|error| Failure::Usage(chain(&error)))?;
     let config = config.validated().map_err(|error| Failure::Usage(error.to_string()))?;
     worker::run(config, shutdown_signal()).await.context("the worker stopped")?;
     Ok(ExitCode::SUCCESS)

@@ -175,6 +175,14 @@ pub enum Input {
         /// Whether the worker is to be given nothing more.
         quarantine: bool,
     },
+    /// A worker says that it is broken and should be given nothing more. It need not be a member yet: what is said with a hello is
+    /// heard before anything is placed there.
+    Unhealthy {
+        /// The worker.
+        worker: WorkerId,
+        /// What is wrong.
+        message: String,
+    },
     /// [`crate::Cluster::next_deadline`] has come.
     Tick,
 }

@@ -47,6 +47,11 @@ pub enum QuarantineReason {
         /// The line.
         line: String,
     },
+    /// The worker says that it is broken.
+    Unhealthy {
+        /// What it says.
+        message: String,
+    },
 }
 
 /// A failure that may be the fault of the worker on which it happened.
@@ -91,6 +96,7 @@ impl fmt::Display for QuarantineReason {
             Self::Incident { attempt, rank, pattern, line } => {
                 write!(f, "the log of rank {rank} of {attempt} matches `{pattern}`: {line}")
             }
+            Self::Unhealthy { message } => f.write_str(message),
         }
     }
 }

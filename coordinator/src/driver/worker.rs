@@ -37,6 +37,7 @@ impl Driver {
             device,
             slot_memory_mib,
             prefetches,
+            faults,
         } = hello;
         let device = (!device.is_empty()).then_some(device);
         let traits = Traits { labels, device, slot_memory_mib };
@@ -44,6 +45,10 @@ impl Driver {
         // after it.
         let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
         let place = turn.deferred.len();
+        // First, so that nothing is placed on a worker that is broken.
+        if !self.cluster.is_overtaken(worker, order) {
+            self.hear_faults(worker, faults, turn);
+        }
         let hello = Input::Hello { worker, order, name, host, slots, traits, attempts };
         if let Err(reject) = self.decide(hello, turn) {
             debug!(%worker, ?order, %reject, "a hello is refused");
@@ -63,7 +68,8 @@ impl Driver {
                 self.live.sessions.end(worker, SessionEnd::SecondHello);
                 self.decide_or_note(Input::Disconnected { worker }, turn);
             }
-            FromWorker::Heartbeat { sequence, attempts } => {
+            FromWorker::Heartbeat { sequence, attempts, faults } => {
+                self.hear_faults(worker, faults, turn);
                 let named = attempts.iter().map(|report| report.attempt).collect();
                 if self.decide_as_member(worker, Input::Heartbeat { worker, attempts }, turn) {
                     let current = self.current_of(worker, named);
@@ -108,6 +114,13 @@ impl Driver {
                 self.live.sessions.end(worker, SessionEnd::Goodbye);
                 self.decide_or_note(Input::WorkerLeft { worker }, turn);
             }
+        }
+    }
+
+    /// What a worker says is wrong with it, as long as it lasts.
+    fn hear_faults(&mut self, worker: WorkerId, faults: Vec<String>, turn: &mut Turn) {
+        if !faults.is_empty() {
+            self.decide_or_note(Input::Unhealthy { worker, message: faults.join("; ") }, turn);
         }
     }
 

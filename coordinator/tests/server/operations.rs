@@ -107,6 +107,30 @@ async fn an_incident_that_blames_the_worker_puts_it_in_quarantine() {
 }
 
 #[tokio::test]
+async fn a_worker_that_says_it_is_broken_is_given_nothing_with_its_hello_or_after_a_heartbeat() {
+    let server = Server::start().await;
+    server.submit(GRID).await.unwrap();
+    let faults = |which: &str| vec![format!("GPU {which} is lost")];
+    // First: nothing is placed there, though it comes when all is queued.
+    let said = Hello { faults: faults("3"), ..hello(1, 1, &[]) };
+    let mut broken = Worker::open(&server, FromWorker::Hello(Box::new(said))).await.unwrap();
+    assert!(matches!(broken.hear().await.unwrap(), ToWorker::Welcome { .. }));
+    let mut worker = Worker::connect(&server, 2, 1).await;
+    let attempt = worker.hear_launch().await.attempt;
+    let attempts = hello(2, 1, &[attempt]).attempts;
+    worker.say(FromWorker::Heartbeat { sequence: 1, attempts, faults: faults("5") }).await;
+    assert!(matches!(worker.hear().await.unwrap(), ToWorker::HeartbeatAck { .. }));
+    let cause = FailureCause::Unhealthy { message: "GPU 5 is lost".to_owned() };
+    worker.say(FromWorker::AttemptEnded { attempt, end: Err(cause) }).await;
+    // The trial waits for somebody else.
+    Worker::connect(&server, 3, 1).await.hear_launch().await;
+    let listed = server.client().list_workers(v1::ListWorkersRequest {}).await.unwrap().into_inner();
+    let held: Vec<&str> = listed.workers.iter().map(|worker| worker.held.as_str()).collect();
+    assert_eq!(held, ["in quarantine: GPU 3 is lost", "in quarantine: GPU 5 is lost", ""]);
+    drop(broken);
+}
+
+#[tokio::test]
 async fn a_higher_priority_goes_first_and_a_label_decides_where() {
     let server = Server::start().await;
     server.submit(GRID).await.unwrap();

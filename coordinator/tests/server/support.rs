@@ -184,6 +184,7 @@ pub fn hello(id: u64, slots: u32, attempts: &[AttemptId]) -> Hello {
         device: "cpu".to_owned(),
         slot_memory_mib: None,
         prefetches: false,
+        faults: Vec::new(),
         version: "0.0.0".to_owned(),
         attempts: attempts.iter().map(|&attempt| AttemptReport { attempt, state: running.clone() }).collect(),
     }

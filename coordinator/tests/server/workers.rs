@@ -21,10 +21,13 @@ async fn another_protocol_is_refused_and_both_versions_are_named() {
 #[tokio::test]
 async fn a_session_that_does_not_begin_with_a_hello_is_refused() {
     let server = Server::start().await;
-    let status = Worker::open(&server, FromWorker::Heartbeat { sequence: 1, attempts: Vec::new() })
-        .await
-        .err()
-        .unwrap();
+    let status = Worker::open(
+        &server,
+        FromWorker::Heartbeat { sequence: 1, attempts: Vec::new(), faults: Vec::new() },
+    )
+    .await
+    .err()
+    .unwrap();
     assert_refused(&status, Code::InvalidArgument, &["hello"]);
 }
 

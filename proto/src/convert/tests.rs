@@ -57,6 +57,7 @@ fn a_hello_survives_the_wire() {
         device: "cuda".to_owned(),
         slot_memory_mib: Some(4096),
         prefetches: true,
+        faults: vec!["GPU 3 is lost".to_owned()],
         version: "0.1.0".to_owned(),
         attempts: vec![
             report(1, AttemptState::Running { rendezvous: None, step: 3 }),

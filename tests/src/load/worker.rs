@@ -145,7 +145,7 @@ impl FakeWorker {
 
     fn heartbeat(&mut self) -> v1::Heartbeat {
         self.beats += 1;
-        v1::Heartbeat { sequence: self.beats, attempts: self.reports() }
+        v1::Heartbeat { sequence: self.beats, attempts: self.reports(), faults: Vec::new() }
     }
 
     fn reports(&self) -> Vec<v1::AttemptReport> {

@@ -7,7 +7,9 @@ use common::session::{AttemptEnd, FromWorker, Launch, ToWorker};
 use common::timeouts::Timeouts;
 use common::{AttemptId, FailureCause};
 
-use crate::{Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber, Spool};
+use crate::{
+    Action, AttemptEvent, AttemptOrder, Input, Lease, Ledger, LogRequest, SessionNumber, Slots, Spool,
+};
 
 /// Pause before the first try to dial again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -17,6 +19,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub struct Settings {
     /// Slots on which launches may run.
     pub slots: u32,
+    /// Slots that share one device.
+    pub slots_per_device: u32,
     /// Longest pause before another dial, if that is shorter than what the lease asks for.
     pub reconnect_limit: Duration,
     /// How patiently a coordinator is dialled that has not said yet how long its leases are.
@@ -58,6 +62,7 @@ struct Up {
 pub struct Agent {
     settings: Settings,
     ledger: Ledger,
+    slots: Slots,
     lease: Lease,
     link: Link,
     session: SessionNumber,
@@ -68,6 +73,8 @@ pub struct Agent {
     waiting: VecDeque<Launch>,
     /// Attempts that must not compute until the coordinator says that they are current.
     suspended: BTreeSet<AttemptId>,
+    /// What is wrong with the worker, as a session is told again and again while it lasts.
+    faults: Vec<String>,
     stopping: bool,
 }
 
@@ -79,6 +86,7 @@ impl Agent {
         let spool = Spool { bytes: of_slot, ..settings.spool };
         Self {
             heartbeat: lease.timeouts().heartbeat(),
+            slots: Slots::new(settings.slots, settings.slots_per_device),
             settings,
             ledger: Ledger::default().with_spool(spool),
             lease,
@@ -87,6 +95,7 @@ impl Agent {
             sequence: 0,
             waiting: VecDeque::new(),
             suspended: BTreeSet::new(),
+            faults: Vec::new(),
             stopping: false,
         }
     }
@@ -118,6 +127,7 @@ impl Agent {
             Input::Attempt(attempt, event) => self.hear(now, attempt, event, &mut actions),
             Input::Spool(attempt, event) => self.ledger.spooled(attempt, event),
             Input::Remains(attempt) => self.ledger.admit_remains(attempt),
+            Input::Faults(faults) => self.found(now, faults),
             Input::Timer => {}
             Input::Shutdown => self.shut_down(&mut actions),
         }
@@ -155,6 +165,11 @@ impl Agent {
             }
             Link::Down { .. } | Link::Dialling { .. } => Vec::new(),
         }
+    }
+
+    /// Slots of an attempt that was started and whose processes may be alive, one for each of its ranks here, in their order.
+    pub fn slots_of(&self, attempt: AttemptId) -> Vec<u32> {
+        self.slots.of(attempt)
     }
 
     /// Memory that metric rows take, about.
@@ -219,6 +234,16 @@ impl Agent {
         }
     }
 
+    /// What is new must be told before what comes of it: trials that fail over it should not be placed here again.
+    fn found(&mut self, now: Duration, faults: Vec<String>) {
+        if let (Link::Up(up), true) =
+            (&mut self.link, faults.iter().any(|fault| !self.faults.contains(fault)))
+        {
+            up.next_beat = now;
+        }
+        self.faults = faults;
+    }
+
     fn opened(&mut self, now: Duration, session: SessionNumber) {
         if let (Link::Dialling { since, .. }, true) = (&self.link, session == self.session) {
             let (hello, next_beat) = (*since, now + self.heartbeat);
@@ -262,14 +287,15 @@ impl Agent {
                 self.session = SessionNumber(self.session.0 + 1);
                 self.link = Link::Dialling { since: now, pause };
                 let attempts = self.ledger.begin_session();
-                actions.push(Action::Dial { session: self.session, attempts });
+                actions.push(Action::Dial { session: self.session, attempts, faults: self.faults.clone() });
             }
             Link::Up(up) if up.next_beat <= now => {
                 self.sequence += 1;
                 up.next_beat = now + self.heartbeat;
                 up.beats.insert(self.sequence, now);
-                let attempts = self.ledger.reports();
-                actions.push(Action::Send(FromWorker::Heartbeat { sequence: self.sequence, attempts }));
+                let (sequence, attempts, faults) =
+                    (self.sequence, self.ledger.reports(), self.faults.clone());
+                actions.push(Action::Send(FromWorker::Heartbeat { sequence, attempts, faults }));
             }
             Link::Down { .. } | Link::Dialling { .. } | Link::Up(_) => {}
         }
@@ -393,11 +419,12 @@ impl Agent {
     /// nobody.
     fn start_waiting(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Some(until) = self.lease.fences_trainers().filter(|_| self.lease.stands(now)) else { return };
+        // Free is what no process holds any more, whatever else is still to be done for its owner.
+        self.slots.keep(&self.ledger.alive());
         let confirmed = |launch: &Launch| !self.suspended.contains(&launch.attempt);
         while let Some(index) = self.waiting.iter().position(confirmed) {
-            let claimed: u32 = self.waiting.iter().map(|launch| launch.ranks).sum();
-            let running = self.ledger.slots_used() - claimed;
-            if running + self.waiting[index].ranks > self.settings.slots {
+            let Launch { attempt, ranks, .. } = self.waiting[index];
+            if !self.slots.take(attempt, ranks) {
                 return;
             }
             if let Some(launch) = self.waiting.remove(index) {

@@ -11,6 +11,7 @@ mod lease;
 mod ledger;
 mod notes;
 mod rows;
+mod slots;
 mod tally;
 mod words;
 
@@ -18,6 +19,7 @@ pub use agent::{Agent, Settings};
 pub use lease::Lease;
 pub use ledger::Ledger;
 pub use rows::Spool;
+pub use slots::Slots;
 pub use words::{
     Action, AttemptEvent, AttemptOrder, Input, LogRequest, Note, RowReport, SessionNumber, SpoolEvent,
     SpoolOrder,

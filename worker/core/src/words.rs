@@ -30,6 +30,8 @@ pub enum Input {
     Remains(AttemptId),
     /// The disk did what [`Action::Spool`] asked for.
     Spool(AttemptId, SpoolEvent),
+    /// All that is wrong with the worker now: sentences for an operator, who should mend it before it is given more.
+    Faults(Vec<String>),
     /// [`crate::Agent::next_deadline`] has come.
     Timer,
     /// The worker is to stop.
@@ -45,12 +47,14 @@ pub enum Action {
         session: SessionNumber,
         /// What its hello says of attempts.
         attempts: Vec<AttemptReport>,
+        /// What its hello says is wrong with the worker.
+        faults: Vec<String>,
     },
     /// Close the session, or give up opening it.
     HangUp(SessionNumber),
     /// Send a message on the newest session. It may be dropped.
     Send(FromWorker),
-    /// Start an attempt.
+    /// Start an attempt on [its slots](crate::Agent::slots_of).
     Start(Box<Launch>),
     /// Tell an attempt that was started.
     Order(AttemptId, AttemptOrder),

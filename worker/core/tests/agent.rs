@@ -1,5 +1,6 @@
 //! The agent's decisions, one at a time.
 
+mod slots;
 mod support;
 
 use std::collections::VecDeque;

@@ -15,6 +15,7 @@ use common::timeouts::ranks::{LAST_WORDS, LOOK, TESTIMONY};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
+use super::devices::{Finding, Gpus};
 use super::judge::{Judge, Spread, Verdict};
 use super::observe::{Memory, Seen};
 use super::outcome::Outcomes;
@@ -43,6 +44,7 @@ pub struct Gang<'a> {
     /// What each rank last said, in the order of `ranks`.
     beacons: Vec<Option<Beacon>>,
     warned_of_memory: bool,
+    gpus: Gpus,
 }
 
 impl<'a> Gang<'a> {
@@ -70,6 +72,7 @@ impl<'a> Gang<'a> {
             suspended: false,
             beacons,
             warned_of_memory: false,
+            gpus: Gpus::new(attempt),
         }
     }
 
@@ -113,6 +116,7 @@ impl<'a> Gang<'a> {
             }
         }
         self.watcher.last_look().await;
+        self.gpus.last_look();
         self.tell_incidents().await;
         self.outcomes
     }
@@ -216,6 +220,7 @@ impl<'a> Gang<'a> {
             return;
         }
         self.measure_memory(&sight.ranks).await;
+        self.look_at_gpus().await;
         let sightings: Vec<_> = sight.ranks.iter().map(|seen| seen.sighting).collect();
         // When the agent itself was held up, nothing is known of the time between.
         let elapsed = self.judged.map_or(Duration::ZERO, |before| sight.at - before);
@@ -279,6 +284,21 @@ impl<'a> Gang<'a> {
                 self.warned_of_memory = true;
                 let message = format!("rank {rank} uses {used_mib} of the {limit_mib} MiB that its slot has");
                 self.attempt.tell(AttemptEvent::Note(Note::Warning(message))).await;
+            }
+        }
+    }
+
+    async fn look_at_gpus(&mut self) {
+        let processes = self.ranks.iter().map(|(rank, started)| (*rank, started.pid));
+        for finding in self.gpus.look(processes) {
+            match finding {
+                Finding::Broken(message) => {
+                    self.condemn(FailureCause::Unhealthy { message: message.clone() }, message).await;
+                    return;
+                }
+                Finding::Large(message) => {
+                    self.attempt.tell(AttemptEvent::Note(Note::Warning(message))).await
+                }
             }
         }
     }

@@ -11,11 +11,12 @@ use common::session::Launch;
 use tokio::sync::mpsc;
 
 use super::{Context, Files, log_file, work_dir};
+use crate::devices::Seat;
 use crate::leftovers;
 use crate::process::{self, RankEvent, RankProgram, Started};
 
-/// Starts every rank of the attempt on this worker, in a trainer that waits for it where there is one. Until `lease` they
-/// compute without hearing more. If one cannot be started, those before it are stopped when the senders of their orders are
+/// Starts every rank of the attempt on this worker, each on its seat, in a trainer that waits there if there is one. Until `lease`
+/// they compute without hearing more. If one cannot be started, those before it are stopped when the senders of their orders are
 /// dropped.
 ///
 /// # Errors
@@ -24,16 +25,23 @@ use crate::process::{self, RankEvent, RankProgram, Started};
 pub async fn start_ranks(
     context: &Arc<Context>,
     launch: &Launch,
+    seats: &[Seat],
     files: &Files,
     lease: Option<Duration>,
     events: mpsc::Sender<RankEvent>,
 ) -> io::Result<Vec<(u32, Started)>> {
     let folder = context.folder(launch.attempt);
     let mut ranks = Vec::new();
-    for local_rank in 0..launch.ranks {
+    if seats.len() != launch.ranks as usize {
+        return Err(io::Error::other(format!("{} slots for {} ranks", seats.len(), launch.ranks)));
+    }
+    for (local_rank, seat) in (0..launch.ranks).zip(seats) {
         let rank = launch.first_rank + local_rank;
-        let launch_file = write_launch(context, launch, files, lease, &folder, rank)?;
+        let place =
+            Place { seat, shared: seats.iter().filter(|other| other.place == seat.place).count() > 1 };
+        let launch_file = write_launch(context, launch, &place, files, lease, &folder, rank)?;
         let config = &context.config;
+        let environment = config.inventory.environment(seat.place);
         let program = || RankProgram {
             trainer: &config.trainer,
             launch_file: &launch_file,
@@ -43,8 +51,9 @@ pub async fn start_ranks(
             world_size: launch.world_size,
             threads: config.threads_per_slot,
             lease,
+            environment: &environment,
         };
-        let warm = match context.trainers.take().await {
+        let warm = match context.trainers.take(seat.place).await {
             Some(idle) => process::give(program(), idle, config.grace, events.clone()).await,
             None => None,
         };
@@ -54,16 +63,26 @@ pub async fn start_ranks(
             None => process::start(program(), config.grace, events.clone())
                 .map_err(|e| at(&config.trainer, &e))?,
         };
-        tracing::info!(rank, pid = started.pid, warm = is_warm, label = launch.label, "started a trainer");
+        let device = seat.device.as_ref().map(tracing::field::display);
+        let (pid, slot) = (started.pid, seat.slot);
+        tracing::info!(rank, pid, slot, device, warm = is_warm, label = launch.label, "started a trainer");
         leftovers::record(&folder, rank, started.pid).map_err(|e| at(&folder, &e))?;
         ranks.push((rank, started));
     }
     Ok(ranks)
 }
 
+/// Where a rank runs.
+struct Place<'a> {
+    seat: &'a Seat,
+    /// With another rank of its attempt.
+    shared: bool,
+}
+
 fn write_launch(
     context: &Context,
     launch: &Launch,
+    place: &Place<'_>,
     files: &Files,
     lease: Option<Duration>,
     folder: &Path,
@@ -87,6 +106,9 @@ fn write_launch(
             .map(|(&(trial, _), path)| report::NetworkFile { trial, path: path.clone() })
             .collect(),
         lease_until_ns: lease.map(process::nanoseconds),
+        device: place.seat.kind(),
+        device_memory_fraction: place.seat.fraction,
+        shares_device: place.seat.device.is_some() && place.shared,
     };
     let path = folder.join(format!("rank-{rank}.json"));
     fs::write(&path, serde_json::to_vec_pretty(&content)?).map_err(|e| at(&path, &e))?;

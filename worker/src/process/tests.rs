@@ -26,6 +26,7 @@ fn start_script(
         world_size: 1,
         threads: 1,
         lease: None,
+        environment: &[],
     };
     let started = start(program, grace, events).unwrap();
     (started.orders, inbox)

@@ -154,7 +154,7 @@ impl Fake {
         let message = self.open.as_mut().unwrap().inbound.message();
         let message = tokio::time::timeout(PATIENCE, message).await.expect("a message in time");
         let message = message.unwrap().expect("an open session").try_into().unwrap();
-        if let (FromWorker::Heartbeat { sequence, attempts }, true) = (&message, self.answers) {
+        if let (FromWorker::Heartbeat { sequence, attempts, .. }, true) = (&message, self.answers) {
             self.tell(ToWorker::HeartbeatAck { sequence: *sequence, current: self.current(attempts) }).await;
         }
         message
@@ -308,10 +308,11 @@ impl WorkerSession for Service {
 }
 
 /// The beginning of every script: one that is started with `--warm` runs itself for each launch that it is told of, until
-/// that fails.
+/// that fails. What was meant for the rank before, and not read, is passed over.
 const WARM: &str = r#"if [ "$1" = --warm ]; then
   echo '{"report":"ready"}'
   while read -r line; do
+    case $line in *\"command\":\"launch\"*) ;; *) continue ;; esac
     path=${line#*\"path\":\"}; log=${line#*\"log\":\"}
     WARM=$$ sh "$0" "${path%%\"*}" 2>>"${log%%\"*}" || exit 1
     echo '{"report":"ready"}'
@@ -345,10 +346,16 @@ impl Node {
             coordinator: fake.url.clone(),
             name: "node".to_owned(),
             host: "127.0.0.1".to_owned(),
-            slots,
+            slots: worker::Slots::Count(slots),
             slots_per_device: 1,
             labels: std::collections::BTreeMap::new(),
-            device: "cpu".to_owned(),
+            device: worker::DeviceKind::Cpu,
+            devices: Vec::new(),
+            cuda_libtorch: PathBuf::new(),
+            nvidia_smi: PathBuf::from("nvidia-smi"),
+            gpu_check: Duration::from_millis(200),
+            foreign_gpu_memory_mib: 1024,
+            inventory: worker::devices::Inventory::default(),
             slot_memory_mib: 0,
             warm_trainers: Some(0),
             log_patterns: Vec::new(),

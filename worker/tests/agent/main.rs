@@ -3,6 +3,7 @@
 
 mod fake;
 mod fence;
+mod gpus;
 #[path = "../../core/tests/support/launch.rs"]
 mod launch;
 mod prefetch;

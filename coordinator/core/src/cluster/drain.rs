@@ -77,6 +77,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// A worker knows that it is broken. What runs there runs on: its agent ends what cannot.
+    pub(super) fn unhealthy(&mut self, now: Millis, worker: WorkerId, message: String, step: &mut Step) {
+        if !self.state.quarantined.contains_key(&worker) {
+            let reason = QuarantineReason::Unhealthy { message };
+            self.emit(Event::WorkerQuarantined { worker, reason, at: now }, step);
+        }
+    }
+
     /// Quarantines a worker that is the likeliest explanation for the failures there.
     pub(super) fn suspect(&mut self, now: Millis, worker: WorkerId, step: &mut Step) {
         let Some(doubt) = self.state.doubts.get(&worker).filter(|doubt| doubt.others_do_well) else {

@@ -132,6 +132,10 @@ impl Cluster {
                 let line = drain::Line { rank, pattern, line };
                 self.incident(now, worker, attempt, quarantine, line, step)
             }
+            Input::Unhealthy { worker, message } => {
+                self.unhealthy(now, worker, message, step);
+                Ok(())
+            }
             Input::Tick => {
                 self.tick(now, step);
                 Ok(())

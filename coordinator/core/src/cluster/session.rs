@@ -18,6 +18,12 @@ pub(super) struct Offer {
 }
 
 impl Cluster {
+    /// Whether a later hello of the worker came before this one: what it says is out of date.
+    pub fn is_overtaken(&self, worker: WorkerId, order: SessionOrder) -> bool {
+        // Agents of older builds do not say which of their hellos it is.
+        order.start > 0 && self.state.sessions.get(&worker).is_some_and(|&latest| order < latest)
+    }
+
     /// Refuses a hello that a later one of the same worker overtook, also over a restart of the coordinator.
     pub(super) fn say_hello(
         &mut self,
@@ -26,15 +32,11 @@ impl Cluster {
         order: SessionOrder,
         step: &mut Step,
     ) -> Result<(), Reject> {
-        // Agents of older builds do not say which of their hellos it is.
-        if order.start == 0 {
-            return Ok(());
-        }
-        let latest = self.state.sessions.get(&worker).copied().unwrap_or_default();
-        if order < latest {
+        if self.is_overtaken(worker, order) {
             return Err(Reject::Overtaken(worker));
         }
-        if order > latest {
+        let latest = self.state.sessions.get(&worker).copied().unwrap_or_default();
+        if order.start > 0 && order > latest {
             self.emit(Event::SessionOpened { worker, order, at: now }, step);
         }
         Ok(())

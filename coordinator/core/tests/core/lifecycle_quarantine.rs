@@ -213,6 +213,34 @@ fn a_line_that_names_broken_hardware_quarantines_even_the_last_worker() {
 }
 
 #[test]
+fn a_worker_that_says_it_is_broken_is_given_nothing_more_and_what_runs_there_runs_on() {
+    let mut case = Case::with_workers([1]);
+    let _ = case.submit_plan(plan_with(0, [train(1, 1), train(2, 1)]));
+    let said = || Input::Unhealthy { worker: W1, message: "GPU 3 is lost".to_owned() };
+    assert_eq!(outline(&case.handle(said())), ["w1 quarantined"]);
+    assert!(case.cluster.trial(T1).unwrap().attempt().is_some());
+    assert_eq!(outline(&case.handle(said())), [""; 0], "it is said again with every heartbeat");
+    assert_eq!(
+        case.cluster.worker(W1).unwrap().quarantine.unwrap().to_string(),
+        "in quarantine: GPU 3 is lost"
+    );
+    let _ = case.end(W1, A1, Ok(None));
+    assert!(case.cluster.trial(T2).unwrap().attempt().is_none());
+    // An operator lifts it, and it is not mended.
+    let _ = case.handle(Input::Undrain { worker: W1 });
+    assert_eq!(outline(&case.handle(said())), ["w1 quarantined"]);
+}
+
+#[test]
+fn what_is_said_before_a_hello_keeps_trials_away_from_the_first_moment() {
+    let mut case = Case::with_workers([]);
+    let _ = case.submit_plan(plan_with(0, [train(1, 1)]));
+    let _ = case.handle(Input::Unhealthy { worker: W1, message: "GPU 3 is lost".to_owned() });
+    let _ = case.hello(W1, 1, []);
+    assert!(case.cluster.trial(T1).unwrap().attempt().is_none());
+}
+
+#[test]
 fn a_line_may_blame_the_worker_without_a_quarantine() {
     let mut case = Case::with_workers([1]);
     let _ = case.submit_plan(plan_with(0, [train(1, 1), evaluate([network(1, 1)])]));

@@ -97,6 +97,8 @@ fn new_in_version_2() -> Vec<Event> {
         cause,
         at: AT,
     }));
+    let reason = QuarantineReason::Unhealthy { message: "GPU 3 is lost".to_owned() };
+    events.push(Event::WorkerQuarantined { worker: W1, reason, at: AT });
     events
 }
 

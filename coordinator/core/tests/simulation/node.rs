@@ -286,5 +286,11 @@ fn agent(slots: u32) -> Agent {
     let timeouts = Timeouts::of(Duration::from_millis(100));
     // So that rows of a few steps fill a page.
     let spool = Spool { bytes: 1 << 20, page: 250 };
-    Agent::new(Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts, spool })
+    Agent::new(Settings {
+        slots,
+        slots_per_device: 1,
+        reconnect_limit: Duration::from_secs(5),
+        timeouts,
+        spool,
+    })
 }

@@ -361,6 +361,9 @@ impl Oracle {
             Event::WorkerQuarantined { reason: QuarantineReason::Incident { .. }, .. } => {
                 "quarantined for an incident"
             }
+            Event::WorkerQuarantined { reason: QuarantineReason::Unhealthy { .. }, .. } => {
+                "quarantined for what it said of itself"
+            }
             Event::WorkerQuarantined { reason: QuarantineReason::Failures { .. }, .. } => {
                 "quarantined for failures"
             }

@@ -143,7 +143,7 @@ impl Worker {
 
     pub(super) async fn heartbeat(&self, attempts: &[AttemptId]) {
         let attempts = attempts.iter().map(|&attempt| running(attempt)).collect();
-        self.say(FromWorker::Heartbeat { sequence: 1, attempts }).await;
+        self.say(FromWorker::Heartbeat { sequence: 1, attempts, faults: Vec::new() }).await;
     }
 
     pub(super) async fn succeed(&self, attempt: AttemptId, accuracy: f64) {
@@ -201,6 +201,7 @@ pub(super) fn hello_of(id: u64, order: SessionOrder, attempts: &[AttemptId]) -> 
         slot_memory_mib: None,
         version: "0.0.0".to_owned(),
         prefetches: false,
+        faults: Vec::new(),
         attempts: attempts.iter().map(|&attempt| running(attempt)).collect(),
     }
 }

@@ -28,7 +28,8 @@ impl Case {
     /// One that may keep so many bytes of rows on the disk.
     fn with_spool(slots: u32, bytes: u64) -> Self {
         let (timeouts, spool) = (Timeouts::default(), Spool::of(bytes));
-        let settings = Settings { slots, reconnect_limit: Duration::from_secs(5), timeouts, spool };
+        let (reconnect_limit, slots_per_device) = (Duration::from_secs(5), 1);
+        let settings = Settings { slots, slots_per_device, reconnect_limit, timeouts, spool };
         Self { agent: Agent::new(settings), now: Duration::ZERO, session: SessionNumber::default() }
     }
 

@@ -92,7 +92,7 @@ impl Standing {
     /// Failures take a worker out of service only if they are of several trials, and enough others stay.
     fn blame(&self, worker: WorkerId, reason: &QuarantineReason) {
         match reason {
-            QuarantineReason::Incident { .. } => {}
+            QuarantineReason::Incident { .. } | QuarantineReason::Unhealthy { .. } => {}
             QuarantineReason::Failures { strikes } => {
                 let trials = strikes.iter().map(|strike| strike.trial).collect::<BTreeSet<_>>();
                 assert!(trials.len() > 1, "{worker} is quarantined for {strikes:?}");

@@ -115,9 +115,12 @@ impl World {
 
     /// The welcome is the first message of a session, and names what is current after its hello.
     pub(super) fn open_session(&mut self, conn: ConnId, hello: Hello) {
-        let Hello { worker, order, name, host, slots, labels, attempts, .. } = hello;
+        let Hello { worker, order, name, host, slots, labels, attempts, faults, .. } = hello;
         let named: Vec<AttemptId> = attempts.iter().map(|report| report.attempt).collect();
         let traits = Traits { labels, ..Traits::default() };
+        if !self.cluster.is_overtaken(worker, order) {
+            self.hear_faults(worker, &faults);
+        }
         let effects = match self.decide(Input::Hello { worker, order, name, host, slots, traits, attempts }) {
             Ok(effects) => effects,
             Err(Fate::Refused(Reject::Overtaken(_))) => {
@@ -141,6 +144,13 @@ impl World {
         self.perform_all(effects);
     }
 
+    /// What a worker says is wrong with it.
+    fn hear_faults(&mut self, worker: WorkerId, faults: &[String]) {
+        if !faults.is_empty() {
+            self.handle(Input::Unhealthy { worker, message: faults.join("; ") });
+        }
+    }
+
     fn current_of(&self, worker: WorkerId, mut attempts: Vec<AttemptId>) -> Vec<AttemptId> {
         attempts.retain(|&attempt| self.cluster.is_current(attempt, worker));
         attempts
@@ -149,7 +159,8 @@ impl World {
     /// Puts what a worker says into the core's words, as the driver does.
     pub(super) fn hear(&mut self, worker: WorkerId, message: FromWorker, newest: bool) {
         match message {
-            FromWorker::Heartbeat { sequence, attempts } => {
+            FromWorker::Heartbeat { sequence, attempts, faults } => {
+                self.hear_faults(worker, &faults);
                 let named = attempts.iter().map(|report| report.attempt).collect();
                 let fate = self.handle(Input::Heartbeat { worker, attempts });
                 if fate == Fate::Done {

@@ -108,7 +108,13 @@ impl World {
         }
     }
 
-    fn dial(&mut self, id: WorkerId, session: SessionNumber, attempts: Vec<AttemptReport>) {
+    fn dial(
+        &mut self,
+        id: WorkerId,
+        session: SessionNumber,
+        attempts: Vec<AttemptReport>,
+        faults: Vec<String>,
+    ) {
         let conn = self.network.dial(id, session, self.crashes);
         let node = self.node(id);
         (node.link, node.open) = (Some(conn), false);
@@ -123,6 +129,7 @@ impl World {
             device: String::new(),
             slot_memory_mib: None,
             prefetches: true,
+            faults,
             version: String::new(),
             attempts,
         };
@@ -131,7 +138,7 @@ impl World {
 
     fn act(&mut self, id: WorkerId, action: Action) {
         match action {
-            Action::Dial { session, attempts } => self.dial(id, session, attempts),
+            Action::Dial { session, attempts, faults } => self.dial(id, session, attempts, faults),
             Action::HangUp(_) => {
                 let node = self.node(id);
                 node.open = false;
