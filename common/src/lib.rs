@@ -6,6 +6,7 @@
 pub mod beacon;
 pub mod cause;
 pub mod config;
+pub mod cuda;
 pub mod digest;
 #[cfg(test)]
 mod golden;

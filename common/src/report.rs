@@ -41,6 +41,27 @@ pub struct Launch {
     /// by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_until_ns: Option<u64>,
+    /// Where the rank's tensors live.
+    #[serde(default)]
+    pub device: Device,
+    /// Share of the device's memory that the rank may take, above 0 and at most 1. `None`: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_memory_fraction: Option<f64>,
+    /// Whether another rank of the attempt has the same device, as can be where several slots share one.
+    #[serde(default)]
+    pub shares_device: bool,
+}
+
+/// Kind of device of a rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    #[serde(rename = "cpu")]
+    Cpu,
+    /// The only GPU that the process sees: its `CUDA_VISIBLE_DEVICES` names no other.
+    #[serde(rename = "cuda:0")]
+    Cuda,
 }
 
 /// Final checkpoint of a train trial.
@@ -167,4 +188,15 @@ pub mod exit {
     pub const USAGE: i32 = 2;
     /// The agent went away.
     pub const AGENT_LOST: i32 = 3;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_of_a_rank_is_written_as_in_pytorch() {
+        assert_eq!(serde_json::to_string(&Device::Cuda).unwrap(), r#""cuda:0""#);
+        assert_eq!(serde_json::to_string(&Device::default()).unwrap(), r#""cpu""#);
+    }
 }

@@ -87,6 +87,9 @@ fn write_launch(
             .map(|(&(trial, _), path)| report::NetworkFile { trial, path: path.clone() })
             .collect(),
         lease_until_ns: lease.map(process::nanoseconds),
+        device: report::Device::Cpu,
+        device_memory_fraction: None,
+        shares_device: false,
     };
     let path = folder.join(format!("rank-{rank}.json"));
     fs::write(&path, serde_json::to_vec_pretty(&content)?).map_err(|e| at(&path, &e))?;

@@ -97,6 +97,9 @@ pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
         restore: Vec::new(),
         networks: Vec::new(),
         lease_until_ns: None,
+        device: common::report::Device::Cpu,
+        device_memory_fraction: None,
+        shares_device: false,
     }
 }
 
