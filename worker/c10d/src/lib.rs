@@ -26,11 +26,16 @@
 //! # }
 //! ```
 
+pub mod cuda;
+mod dynamic;
 mod error;
 mod ffi;
+mod fused;
 mod group;
+mod nccl;
 mod process;
 mod reducer;
+mod settings;
 mod store;
 mod sys;
 
@@ -38,7 +43,11 @@ mod sys;
 use torch_sys as _;
 
 pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
+pub use cuda::CudaError;
+pub use fused::{FusedSgd, fused_sgd};
 pub use group::{GlooOptions, Network, ProcessGroup, ReduceOp};
-pub use process::exit_now;
+pub use nccl::{NcclError, NcclOptions, nccl_library_name, nccl_version};
+pub use process::{exit_now, prepare_environment};
 pub use reducer::{Reducer, ReducerOptions};
+pub use settings::{Autocast, Half, Settings, channels_last};
 pub use store::Store;
