@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::TrialKey;
 use common::plan::{Cell, Plan, PlannedTrial, default_project};
 use common::spec::{
-    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Predictor, Recipe, RunPolicy, Schedule,
+    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Precision, Predictor, Recipe, RunPolicy, Schedule,
     TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use coordinator_core::Policy;
@@ -54,6 +54,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
             weight_decay: 5e-4,
             clip_norm: None,
             reset_momentum_each_epoch: false,
+            precision: Precision::Fp32,
             augmentation: Vec::new(),
         },
         pretrained: None,

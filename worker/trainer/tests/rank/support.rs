@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::report::{Command as AgentCommand, Launch, NetworkFile, Report};
 use common::result::MetricRow;
 use common::spec::{
-    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Recipe,
+    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Precision, Recipe,
     RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, FailureCause};
@@ -46,6 +46,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             weight_decay: 5e-4,
             clip_norm: Some(1.0),
             reset_momentum_each_epoch: false,
+            precision: Precision::Fp32,
             augmentation: vec![common::spec::Augmentation::Crop { padding: 1 }],
         },
         pretrained: None,
