@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod fetch;
 mod mutants;
+mod nccl;
 mod prerequisites;
 mod process;
 mod setup;
@@ -34,7 +35,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Provide libtorch in `.libtorch/` of the checkout, unless LIBTORCH names another one
-    Setup,
+    Setup {
+        /// Also compile `libcredence_nccl.so`, which ranks on GPUs reach each other by; needs no GPU and no CUDA
+        #[arg(long)]
+        cuda: bool,
+    },
     /// Run a coordinator and two workers on this machine, from examples/quickstart.toml to its table
     Demo {
         /// Go on with the demo/ folder of the last time instead of starting anew
@@ -81,7 +86,8 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = workspace()?;
     match task {
-        Task::Setup => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Setup { cuda: false } => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Setup { cuda: true } => nccl::provide(&workspace).map(|_| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
         Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),

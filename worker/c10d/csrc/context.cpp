@@ -8,6 +8,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
 #include <torch/version.h>
@@ -105,6 +106,12 @@ void c10d_autocast_leave(c10d_device_type device, c10d_autocast before) {
     at::autocast::clear_cache();
   }
   set_autocast(device_type(device), before);
+}
+
+c10d_status c10d_cuda_limit_memory(double share, char *err, size_t err_len) {
+  return guard(err, err_len, [&] {
+    c10::CachingAllocator::setAllocatorSettings("per_process_memory_fraction:" + std::to_string(share));
+  });
 }
 
 c10d_status c10d_cuda_memory(int32_t device, c10d_memory *out, char *err, size_t err_len) {

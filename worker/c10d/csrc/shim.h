@@ -115,6 +115,8 @@ typedef struct {
   int64_t total;           // bytes of the device
 } c10d_memory;
 c10d_status c10d_cuda_memory(int32_t device, c10d_memory *out, char *err, size_t err_len);
+// Share of each GPU's memory that this process may take; before `c10d_cuda_init`.
+c10d_status c10d_cuda_limit_memory(double share, char *err, size_t err_len);
 c10d_status c10d_cuda_forget_peak(int32_t device, char *err, size_t err_len);
 
 // Moves the elements of a tensor of four axes so that those of a pixel lie together; its shape stays. Other tensors

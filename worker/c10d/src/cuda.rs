@@ -180,6 +180,17 @@ pub fn memory(device: usize) -> Result<Memory, ErrorKind> {
     })
 }
 
+/// Limits what this process may take of each GPU's memory to this share, above 0 and at most 1: more is out of memory. Takes
+/// effect with [`initialise`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Other`] for what is no share.
+pub fn limit_memory(share: f64) -> Result<(), ErrorKind> {
+    // SAFETY: the error pointers are valid for writes.
+    ffi::call(Duration::ZERO, |err, err_len| unsafe { sys::c10d_cuda_limit_memory(share, err, err_len) })
+}
+
 /// Makes the peaks of [`memory`] those from now on: a process may run several trials.
 ///
 /// # Errors

@@ -32,7 +32,8 @@ unsafe impl Sync for Library {}
 ///
 /// The loader's words, which name the file that is missing or wrong.
 pub fn open(path: &Path) -> Result<Library, String> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "the path holds a zero byte".to_owned())?;
+    let name =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| "the path holds a zero byte".to_owned())?;
     // SAFETY: the path is a C string that outlives the call. The initialisers of the library run; that is what the
     // callers, who name the library, want.
     let handle = unsafe { dlopen(name.as_ptr(), RTLD_NOW | RTLD_GLOBAL) };

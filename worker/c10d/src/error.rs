@@ -158,7 +158,9 @@ pub enum TensorFault {
     #[error("it is undefined")]
     Undefined,
     /// No backend of the group reaches its device.
-    #[error("it is on {device:?}, which the group's backends do not reach: Gloo sends from the CPU, NCCL from the rank's own GPU")]
+    #[error(
+        "it is on {device:?}, which the group's backends do not reach: Gloo sends from the CPU, NCCL from the rank's own GPU"
+    )]
     Device {
         /// Where it is.
         device: Device,

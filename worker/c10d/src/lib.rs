@@ -42,8 +42,8 @@ mod sys;
 // Links the libraries that the shim needs; none of its items is named.
 use torch_sys as _;
 
-pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
 pub use cuda::CudaError;
+pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
 pub use fused::{FusedSgd, fused_sgd};
 pub use group::{GlooOptions, Network, ProcessGroup, ReduceOp};
 pub use nccl::{NcclError, NcclOptions, nccl_library_name, nccl_version};

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_void};
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::time::Duration;
 
 use crate::error::ErrorKind;
@@ -33,6 +33,9 @@ pub struct NcclOptions {
     pub device: usize,
     /// Whether collectives go before other work that waits for the GPU.
     pub high_priority: bool,
+    /// Name of the machine that this rank is to NCCL, where it is not to be the real one: NCCL refuses two ranks that share a
+    /// GPU of one machine. Traffic between different machines takes the network.
+    pub host_id: Option<String>,
 }
 
 /// Why NCCL is not there.
@@ -108,6 +111,7 @@ impl NcclLibrary {
         nccl: &NcclOptions,
     ) -> Result<(), ErrorKind> {
         let prefix = ffi::c_string(options.prefix)?;
+        let host_id = nccl.host_id.as_deref().map(ffi::c_string).transpose()?;
         let options_of_c = sys::NcclOptions {
             prefix: prefix.as_ptr(),
             rank: as_int(options.rank.index()),
@@ -115,10 +119,11 @@ impl NcclLibrary {
             timeout_ms: ffi::milliseconds(options.timeout)?,
             device: i32::try_from(nccl.device).unwrap_or(i32::MAX),
             high_priority: u8::from(nccl.high_priority),
+            host_id: host_id.as_ref().map_or(ptr::null(), |text| text.as_ptr()),
         };
         let store = options.store.handle.as_ptr();
         ffi::call(options.timeout, |err, err_len| {
-            // SAFETY: group, store, options and the string in them outlive the call, and the error pointers are
+            // SAFETY: group, store, options and the strings in them outlive the call, and the error pointers are
             // valid for writes. The library was made for the same objects behind the handles.
             unsafe { (self.attach)(group.as_ptr(), store, &raw const options_of_c, err, err_len) }
         })

@@ -79,6 +79,7 @@ pub struct NcclOptions {
     pub timeout_ms: i64,
     pub device: i32,
     pub high_priority: u8,
+    pub host_id: *const c_char,
 }
 
 /// Functions of `libcredence_nccl.so`, which is loaded where it is needed.
@@ -89,13 +90,8 @@ pub mod nccl {
     pub type Abi = unsafe extern "C" fn() -> i32;
     pub type TorchVersion = unsafe extern "C" fn() -> *const c_char;
     pub type Version = unsafe extern "C" fn(*mut i32, *mut c_char, usize) -> Status;
-    pub type Attach = unsafe extern "C" fn(
-        *mut Group,
-        *const Store,
-        *const NcclOptions,
-        *mut c_char,
-        usize,
-    ) -> Status;
+    pub type Attach =
+        unsafe extern "C" fn(*mut Group, *const Store, *const NcclOptions, *mut c_char, usize) -> Status;
 }
 
 unsafe extern "C" {
@@ -184,6 +180,7 @@ unsafe extern "C" {
     pub fn c10d_autocast_enter(device: DeviceType, precision: Autocast) -> Autocast;
     pub fn c10d_autocast_leave(device: DeviceType, before: Autocast);
     pub fn c10d_cuda_memory(device: i32, out: *mut Memory, err: *mut c_char, err_len: usize) -> Status;
+    pub fn c10d_cuda_limit_memory(share: f64, err: *mut c_char, err_len: usize) -> Status;
     pub fn c10d_cuda_forget_peak(device: i32, err: *mut c_char, err_len: usize) -> Status;
     pub fn c10d_channels_last(tensor: Tensor, err: *mut c_char, err_len: usize) -> Status;
     pub fn c10d_fused_sgd(

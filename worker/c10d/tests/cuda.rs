@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use c10d::{CudaError, ErrorKind, GlooOptions, NcclError, NcclOptions, Network, ProcessGroup, Rank, Store, cuda};
+use c10d::{
+    CudaError, ErrorKind, GlooOptions, NcclError, NcclOptions, Network, ProcessGroup, Rank, Store, cuda,
+};
 use tch::{Device, Kind, Tensor};
 
 /// Folder `torch/lib` of a PyTorch for CUDA, to run the tests that need one.
@@ -76,7 +78,11 @@ fn another_version_of_pytorch_or_of_cuda_is_refused_before_anything_is_loaded() 
 fn a_file_that_is_no_library_is_named_with_the_loaders_words() {
     let (_root, folder) = installation("2.11.0+cu130");
     for name in ["libc10_cuda.so", "libtorch_cuda.so"] {
-        fs::write(folder.join(name), "no library at all, but long enough for the header of one of ELF's files").unwrap();
+        fs::write(
+            folder.join(name),
+            "no library at all, but long enough for the header of one of ELF's files",
+        )
+        .unwrap();
     }
     let error = cuda::load(&folder).unwrap_err();
     let CudaError::Refused { library, message } = &error else { panic!("{error}") };
@@ -90,7 +96,11 @@ fn a_library_that_an_installation_lacks_is_named() {
     library(&folder.join("libc10_cuda.so"), "int c10_cuda_stub;", &[]);
     let needed = root.path().join("libcudnn_stub.so.9");
     library(&needed, "int cudnn_stub;", &["-Wl,-soname,libcudnn_stub.so.9"]);
-    library(&folder.join("libtorch_cuda.so"), "extern int cudnn_stub; int *x = &cudnn_stub;", &[needed.to_str().unwrap()]);
+    library(
+        &folder.join("libtorch_cuda.so"),
+        "extern int cudnn_stub; int *x = &cudnn_stub;",
+        &[needed.to_str().unwrap()],
+    );
     fs::remove_file(&needed).unwrap();
     let error = cuda::load(&folder).unwrap_err();
     let CudaError::Refused { library, message } = &error else { panic!("{error}") };
@@ -120,7 +130,8 @@ fn alone(test: &str) {
         panic!("{INSTALLED} names no folder `torch/lib` of a PyTorch 2.11.0 for CUDA 13.0");
     }
     let own = std::env::current_exe().unwrap();
-    let status = Command::new(own).args(["--exact", test, "--include-ignored"]).env("CREDENCE_ALONE", "1").status();
+    let status =
+        Command::new(own).args(["--exact", test, "--include-ignored"]).env("CREDENCE_ALONE", "1").status();
     assert!(status.unwrap().success());
 }
 
@@ -141,12 +152,17 @@ fn an_installed_pytorch_brings_kernels_for_cuda() {
     assert!(!cuda::is_loaded());
     cuda::load(&installed()).unwrap();
     assert!(cuda::is_loaded());
+    cuda::limit_memory(0.5).unwrap();
+    assert!(cuda::limit_memory(2.0).unwrap_err().to_string().contains("per_process_memory_fraction"));
     // Once is enough.
     cuda::load(Path::new("/no/such/folder")).unwrap();
     // The CPU half is still the one that this program was linked with, and works.
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let mut cpu: Vec<&str> =
-        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.ends_with("/libtorch_cpu.so")).collect();
+    let mut cpu: Vec<&str> = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| path.ends_with("/libtorch_cpu.so"))
+        .collect();
     cpu.dedup();
     assert_eq!(cpu.len(), 1, "{cpu:?}");
     let sum = (Tensor::from_slice(&[1.0_f32, 2.0]) + 1.0).sum(Kind::Float);
@@ -156,7 +172,8 @@ fn an_installed_pytorch_brings_kernels_for_cuda() {
             let error = cuda::initialise().unwrap_err().to_string();
             assert!(error.contains("no GPU can be used"), "{error}");
             eprintln!("{error}");
-            let refused = Tensor::from_slice(&[1.0_f32]).f_to_device(Device::Cuda(0)).unwrap_err().to_string();
+            let refused =
+                Tensor::from_slice(&[1.0_f32]).f_to_device(Device::Cuda(0)).unwrap_err().to_string();
             assert!(refused.contains("NVIDIA driver") || refused.contains("No CUDA GPUs"), "{refused}");
         }
         count => {
@@ -181,7 +198,10 @@ fn an_installed_pytorch_without_cudnn_is_refused_by_that_name() {
     }
     let error = cuda::load(&folder).unwrap_err().to_string();
     eprintln!("{error}");
-    assert!(error.contains("libtorch_cuda.so") && error.contains("cannot open shared object file"), "{error}");
+    assert!(
+        error.contains("libtorch_cuda.so") && error.contains("cannot open shared object file"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -213,7 +233,7 @@ fn nccl_is_loaded_with_an_installed_pytorch() {
         let store = Store::host(rank, "127.0.0.1:0".parse().unwrap(), timeout).unwrap();
         let network = Network::Host("127.0.0.1".to_owned());
         let gloo = GlooOptions { store: &store, prefix: "a1", rank, timeout, network };
-        let nccl = NcclOptions { library, device: 0, high_priority: true };
+        let nccl = NcclOptions { library, device: 0, high_priority: true, host_id: None };
         let error = ProcessGroup::nccl(&gloo, &nccl).err().unwrap().to_string();
         eprintln!("{error}");
         assert!(error.contains("no GPUs found"), "{error}");

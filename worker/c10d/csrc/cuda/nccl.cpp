@@ -3,6 +3,7 @@
 #include "../guard.hpp"
 
 #include <chrono>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,10 @@ c10d_status credence_nccl_version(int32_t *out, char *err, size_t err_len) {
 c10d_status credence_nccl_attach(c10d_group *group, const c10d_store *store, const credence_nccl_options *options,
                                  char *err, size_t err_len) {
   return guard(err, err_len, [&] {
+    if (options->host_id != nullptr) {
+      // NCCL reads it when it makes a communicator. The threads that run by now do not read the environment.
+      setenv("NCCL_HOSTID", options->host_id, /*overwrite=*/1);
+    }
     const std::chrono::milliseconds timeout(options->timeout_ms);
     auto nccl = c10d::ProcessGroupNCCL::Options::create(options->high_priority != 0);
     nccl->timeout = timeout;

@@ -22,6 +22,7 @@ typedef struct {
   int64_t timeout_ms;
   int32_t device;          // of this rank, among those that the process sees
   uint8_t high_priority;   // of the stream of collectives
+  const char *host_id;     // null, or NCCL_HOSTID: ranks with different ones are on different machines to NCCL
 } credence_nccl_options;
 // Gives `group` a second backend, for CUDA tensors, and makes its communicator. A collective: returns when all ranks
 // have come.

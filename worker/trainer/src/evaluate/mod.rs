@@ -51,9 +51,10 @@ const LOT_BYTES: usize = 1 << 30;
 /// # Errors
 ///
 /// [`TrainerError`] when the specification, the data or a network's checkpoint stops it.
-pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), TrainerError> {
+pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent, device: Device) -> Result<(), TrainerError> {
     let first = check(launch, spec)?;
-    let mut evaluation = Evaluation::new(launch, spec, first)?;
+    device::configure(launch, device, None)?;
+    let mut evaluation = Evaluation::new(launch, spec, first, device)?;
     let unshifted = evaluation.unshifted_sets()?;
     let shift = Shift::open(launch, spec, &first.data)?;
     let total = evaluation.passes(&unshifted, shift.as_ref());
@@ -88,6 +89,7 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
         ("train_seconds".to_owned(), costs.train_seconds),
         ("evaluate_seconds".to_owned(), seconds.as_secs_f64()),
     ]);
+    metrics.extend(device::peak_bytes(device).map(|bytes| ("peak_device_bytes".to_owned(), bytes as f64)));
     tracing::info!(seconds = seconds.as_secs_f64(), "evaluation done");
     agent.reporter.send(&Report::Done { metrics });
     Ok(())
@@ -119,8 +121,12 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(launch: &'a Launch, spec: &'a EvaluateSpec, first: &'a TrainSpec) -> Result<Self, TrainerError> {
-        let device = device::of_rank();
+    fn new(
+        launch: &'a Launch,
+        spec: &'a EvaluateSpec,
+        first: &'a TrainSpec,
+        device: Device,
+    ) -> Result<Self, TrainerError> {
         let load = || TrainingImages::load(first, spec.seed, &launch.data_dir, device);
         Ok(Self {
             launch,

@@ -13,10 +13,13 @@
 mod agreement;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_amp;
 mod latent;
 mod meter;
 mod objective;
 mod restore;
+mod scaler;
 mod schedule;
 mod scorer;
 mod sgd;
@@ -31,7 +34,7 @@ use c10d::{Reducer, ReducerOptions};
 use common::TrialKey;
 use common::beacon::Phase;
 use common::report::{Launch, Report};
-use common::spec::{NUMERICS, Task, TrainSpec};
+use common::spec::{NUMERICS, Precision, Task, TrainMethod, TrainSpec};
 use datasets::{Batcher, Sharding};
 use tch::Device;
 
@@ -55,7 +58,9 @@ use agreement::Agreement;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
+use scaler::GradScaler;
 use scorer::Scorer;
+use sgd::Kernel;
 use step::{Parts, Stepper};
 use tracker::Tracker;
 
@@ -65,10 +70,10 @@ use tracker::Tracker;
 /// # Errors
 ///
 /// [`TrainerError`] when the specification, the data, another rank or the arithmetic stops it.
-pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent) -> Result<(), TrainerError> {
-    let prepared = Prepared::new(launch, spec)?;
+pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent, device: Device) -> Result<(), TrainerError> {
+    let prepared = Prepared::new(launch, spec, device)?;
     // Only now: a rank that cannot take part says so before the others wait for it.
-    let group = Group::join(launch, agent)?;
+    let group = Group::join(launch, agent, device)?;
     let mut training = Training::start(launch, spec, agent, prepared, group)?;
     match training.run()? {
         Reached::End => training.finish(),
@@ -87,7 +92,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(launch: &Launch, spec: &TrainSpec) -> Result<Self, TrainerError> {
+    fn new(launch: &Launch, spec: &TrainSpec, device: Device) -> Result<Self, TrainerError> {
         if spec.numerics != NUMERICS {
             return Err(TrainerError::Numerics { found: spec.numerics, expected: NUMERICS });
         }
@@ -100,13 +105,21 @@ impl Prepared {
         if spec.recipe.epochs == 0 {
             return Err(TrainerError::Zero { what: "the number of epochs" });
         }
-        let device = device::of_rank();
+        let precision = spec.recipe.precision;
+        if precision == Precision::Fp16 && reads_gradients(&spec.method) {
+            return Err(TrainerError::ReadsGradients);
+        }
+        device::configure(launch, device, Some(precision))?;
         let [global_batch, world_size, rank] =
             [spec.recipe.batch_size, launch.world_size, launch.rank].map(|count| count as usize);
         let sharding = Sharding::new(global_batch, world_size, rank)?;
         let classes = i64::from(spec.data.outputs());
         let input = data::input_shape(&spec.data);
         let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
+        let network = network.training_in(device::half(precision));
+        if launch.policy.channels_last {
+            network.lay_out_channels_last()?;
+        }
         network.check_batch(sharding.local_batch() as i64)?;
         // The others get the tensors of rank 0, whether those come from here or from a checkpoint.
         if let Some(pretrained) = spec.pretrained.as_ref().filter(|_| launch.rank == 0) {
@@ -123,6 +136,26 @@ impl Prepared {
         let held_out = scoring.map(|scoring| HeldOut::load(spec, scoring, &launch.data_dir, device));
         let held_out = held_out.transpose()?.flatten();
         Ok(Self { device, batcher, course, network, tracker, held_out })
+    }
+}
+
+/// Whether a method looks at gradients between backward and the optimizer, where those of half precision are scaled, or
+/// computes some within the loss, where they are not.
+fn reads_gradients(method: &TrainMethod) -> bool {
+    match method {
+        TrainMethod::Tradi(_) | TrainMethod::Duq(_) => true,
+        TrainMethod::Deterministic
+        | TrainMethod::Dropout(_)
+        | TrainMethod::BatchEnsemble(_)
+        | TrainMethod::LpBnn(_)
+        | TrainMethod::RankOne(_)
+        | TrainMethod::Mimo(_)
+        | TrainMethod::Packed(_)
+        | TrainMethod::Masksembles(_)
+        | TrainMethod::Evidential(_)
+        | TrainMethod::Sngp(_)
+        | TrainMethod::Swag(_)
+        | TrainMethod::Snapshots(_) => false,
     }
 }
 
@@ -145,6 +178,7 @@ enum Reached {
 struct Training<'a> {
     launch: &'a Launch,
     agent: &'a Agent,
+    device: Device,
     key: TrialKey,
     course: Course,
     group: Group,
@@ -178,9 +212,17 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainerError> {
         let Prepared { device, batcher, course, network, tracker, held_out } = prepared;
         let key = launch.spec.key();
-        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
+        let scaler = (spec.recipe.precision == Precision::Fp16).then(|| GradScaler::new(device));
+        let kernel = if device.is_cuda() || scaler.is_some() { Kernel::Fused } else { Kernel::Each };
+        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec)).computed_by(kernel);
         optimizer.materialise_gradients();
-        let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
+        let state = State {
+            network: &network,
+            optimizer: &mut optimizer,
+            tracker: &tracker,
+            scaler: scaler.as_ref(),
+            device,
+        };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
         let Start { step: done, train_seconds, final_loss } = start;
         let weights = optimizer.weights();
@@ -195,13 +237,14 @@ impl<'a> Training<'a> {
             "training starts"
         );
         let batches = Prefetch::start(batcher.clone(), course, done);
-        let parts = Parts { network, optimizer, tracker, reducer };
+        let parts = Parts { network, optimizer, tracker, reducer, scaler, device };
         let stepper = Stepper::new(parts, spec, course, batcher.shape(), launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {
             launch,
             agent,
+            device,
             key,
             course,
             group,
@@ -211,7 +254,7 @@ impl<'a> Training<'a> {
             progress: Progress::new(agent.reporter.clone(), course.total_steps, done),
             collapse: CollapseWatch::default(),
             saver,
-            scorer: held_out.map(|images| Scorer::new(images, Rc::clone(&agent.beacon))),
+            scorer: held_out.map(|images| Scorer::new(images, Rc::clone(&agent.beacon), device)),
             done,
             restored: done,
             agreement: Agreement::new(done),
@@ -245,6 +288,7 @@ impl<'a> Training<'a> {
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;
             self.done += 1;
+            self.group.check()?;
             self.after_step()?;
         }
         Ok(Reached::End)
@@ -313,12 +357,15 @@ impl<'a> Training<'a> {
             epoch: self.done / self.course.steps_per_epoch,
             step_in_epoch: self.done % self.course.steps_per_epoch,
             train_seconds: self.train_seconds(),
-            computed_on: restore::computed_on(self.launch),
+            computed_on: restore::computed_on(self.launch, self.device),
             final_loss: self.final_loss,
         };
         let network = self.stepper.network().named_tensors();
         let tracked = self.stepper.tracker().named_tensors();
-        Ok(Snapshot::take(header, &network, self.stepper.optimizer(), &tracked)?.scored(score))
+        let scaler = self.stepper.scaler().map(GradScaler::named_tensors).unwrap_or_default();
+        let snapshot = Snapshot::take(header, &network, self.stepper.optimizer(), &tracked, &scaler)?;
+        self.group.check()?;
+        Ok(snapshot.scored(score))
     }
 
     fn score(&mut self) -> Option<f64> {
@@ -349,7 +396,7 @@ impl<'a> Training<'a> {
     fn finish(mut self) -> Result<(), TrainerError> {
         self.agent.beacon.enter(Phase::Finishing, self.done);
         self.stepper.check_finite()?;
-        device::synchronize(device::of_rank());
+        device::synchronize(self.device);
         let seconds = self.train_seconds();
         let tensors = self.stepper.learned_tensors();
         self.group.check_equal(&tensors)?;
@@ -359,7 +406,9 @@ impl<'a> Training<'a> {
             let (beacon, done) = (&self.agent.beacon, self.done);
             saver.finish(&last, || beacon.enter(Phase::Finishing, done))?;
             let parameters = self.stepper.network().parameter_count();
-            self.meter.done(self.done, parameters, seconds, self.final_loss);
+            let peak = device::peak_bytes(self.device).map(|bytes| ("peak_device_bytes", bytes as f64));
+            let loss = self.final_loss.map(|loss| ("loss", loss));
+            self.meter.done(self.done, parameters, seconds, loss.into_iter().chain(peak));
         }
         tracing::info!(seconds, "training done");
         Ok(())

@@ -3,6 +3,7 @@
 //! libtorch's own optimizer is not used: tch neither saves nor loads its momentum buffers, and a
 //! resumed run without them is another run.
 
+use c10d::FusedSgd;
 use common::spec::{TrainMethod, TrainSpec};
 use tch::{Kind, Tensor};
 
@@ -24,6 +25,17 @@ pub struct Sgd {
     slots: Vec<Slot>,
     momentum: f64,
     nesterov: bool,
+    kernel: Kernel,
+}
+
+/// How an update is computed. The results differ in last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Parameter by parameter.
+    Each,
+    /// All parameters of equal constants at once, in libtorch's fused kernel: on a GPU the launches of the many small
+    /// kernels would take longer than they do.
+    Fused,
 }
 
 /// Constants of the update.
@@ -82,7 +94,13 @@ impl Sgd {
             }),
             Role::Frozen | Role::Buffer | Role::State => None,
         });
-        Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
+        let slots = slots.collect();
+        Self { slots, momentum: settings.momentum, nesterov: settings.nesterov, kernel: Kernel::Each }
+    }
+
+    /// The same, with updates that are computed by `kernel`.
+    pub fn computed_by(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
     }
 
     /// Gives every parameter a gradient of zeros.
@@ -114,19 +132,70 @@ impl Sgd {
         Tensor::stack(&norms, 0).norm()
     }
 
-    /// Scales the gradients so that their global norm, given as `norm`, is at most `limit`.
+    /// What gradients whose global norm is `norm` are to be multiplied with so that it is at most `limit`.
     ///
     /// Source: `torch.nn.utils.clip_grad_norm_`, of which it has the 1e-6. Everything stays on the device.
-    pub fn clip_grad_norm(&mut self, norm: &Tensor, limit: f64) {
+    pub fn clip_factor(norm: &Tensor, limit: f64) -> Tensor {
         let _no_grad = tch::no_grad_guard();
-        let factor = ((norm + 1e-6).reciprocal() * limit).clamp_max(1.0);
+        ((norm + 1e-6).reciprocal() * limit).clamp_max(1.0)
+    }
+
+    /// Multiplies every gradient with a scalar on the device.
+    pub fn multiply_gradients(&mut self, factor: &Tensor) {
+        let _no_grad = tch::no_grad_guard();
         for slot in &self.slots {
-            let _ = slot.weight.grad().g_mul_(&factor);
+            let _ = slot.weight.grad().g_mul_(factor);
         }
     }
 
-    /// One update with learning rate `lr`.
-    pub fn step(&mut self, lr: f64) {
+    /// One update with learning rate `lr`. Where the scalar `found_inf` is given, which needs the fused kernel, and is not 0,
+    /// nothing changes; the host does not wait to know whether.
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses, as for lack of memory.
+    pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) -> Result<(), c10d::ErrorKind> {
+        match (self.kernel, found_inf) {
+            (Kernel::Each, None) => {
+                self.step_each(lr);
+                Ok(())
+            }
+            (Kernel::Fused, _) | (Kernel::Each, Some(_)) => self.step_fused(lr, found_inf),
+        }
+    }
+
+    fn step_fused(&mut self, lr: f64, found_inf: Option<&Tensor>) -> Result<(), c10d::ErrorKind> {
+        if self.momentum != 0.0 {
+            // Of a step that is skipped nothing may remain, so the first one adds to zeros.
+            for slot in self.slots.iter_mut().filter(|slot| slot.momentum.is_none()) {
+                slot.momentum = Some(slot.weight.detach().zeros_like());
+            }
+        }
+        let mut left: Vec<&Slot> = self.slots.iter().collect();
+        while let Some(first) = left.first() {
+            let constants = (first.decay, first.lr_factor);
+            let (equal, others): (Vec<&Slot>, Vec<&Slot>) =
+                left.into_iter().partition(|slot| (slot.decay, slot.lr_factor) == constants);
+            let weights: Vec<Tensor> = equal.iter().map(|slot| slot.weight.shallow_clone()).collect();
+            let gradients: Vec<Tensor> = equal.iter().map(|slot| slot.weight.grad()).collect();
+            let momentum: Vec<Tensor> = match self.momentum {
+                0.0 => Vec::new(),
+                _ => equal.iter().filter_map(|slot| Some(slot.momentum.as_ref()?.shallow_clone())).collect(),
+            };
+            let settings = FusedSgd {
+                lr: lr * constants.1,
+                momentum: self.momentum,
+                weight_decay: constants.0,
+                nesterov: self.nesterov,
+                is_first_step: false,
+            };
+            c10d::fused_sgd(&weights, &gradients, &momentum, settings, found_inf)?;
+            left = others;
+        }
+        Ok(())
+    }
+
+    fn step_each(&mut self, lr: f64) {
         let _no_grad = tch::no_grad_guard();
         for slot in &mut self.slots {
             let gradient = slot.weight.grad();

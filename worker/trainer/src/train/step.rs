@@ -8,12 +8,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::meter::Row;
 use super::objective::{Objective, Position, TermNames, Terms};
+use super::scaler::GradScaler;
 use super::schedule::LearningRate;
 use super::sgd::Sgd;
 use super::tracker::Tracker;
 use super::watch::Watch;
 use crate::data::{self, Course};
-use crate::device;
 use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
 use crate::model::{Epoch, Mode, NamedTensor, Network, Role, Seen};
@@ -33,6 +33,8 @@ pub struct Stepper {
     losses: Tensor,
     grad_norm: Tensor,
     lr: f64,
+    /// Of training in half precision.
+    scaler: Option<GradScaler>,
     clip_norm: Option<f64>,
     reset_momentum_each_epoch: bool,
     course: Course,
@@ -52,18 +54,21 @@ pub struct Parts {
     pub tracker: Tracker,
     /// Averages their gradients over the ranks.
     pub reducer: Reducer,
+    /// Keeps them in the range of half precision, where that is what they are computed in.
+    pub scaler: Option<GradScaler>,
+    /// Of all of them.
+    pub device: Device,
 }
 
 impl Stepper {
     /// A stepper for the rank `rank` of the trial `spec`.
     pub fn new(
-        Parts { network, optimizer, tracker, reducer }: Parts,
+        Parts { network, optimizer, tracker, reducer, scaler, device }: Parts,
         spec: &TrainSpec,
         course: Course,
         image: Shape,
         rank: u32,
     ) -> Self {
-        let device = device::of_rank();
         let objective = Objective::of(&spec.method, spec.data.set.task());
         Self {
             names: objective.names(&network),
@@ -77,6 +82,7 @@ impl Stepper {
             losses: Tensor::zeros([3], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
             lr: 0.0,
+            scaler,
             clip_norm: spec.recipe.clip_norm,
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
@@ -100,6 +106,11 @@ impl Stepper {
     /// What the method remembers beside the network.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    /// The scale of the loss, in half precision.
+    pub fn scaler(&self) -> Option<&GradScaler> {
+        self.scaler.as_ref()
     }
 
     fn position(&self, done: u64) -> Position {
@@ -138,22 +149,42 @@ impl Stepper {
             None => data.shallow_clone(),
         };
         group.beacon().enter(Phase::Backward, done + 1);
-        self.reducer.backward(&loss).map_err(GroupError::from)?;
+        let scaled = self.scaler.as_ref().map(|scaler| scaler.scale(&loss));
+        self.reducer.backward(scaled.as_ref().unwrap_or(&loss)).map_err(GroupError::from)?;
 
         group.beacon().enter(Phase::Update, done + 1);
-        self.grad_norm = self.optimizer.grad_norm();
-        self.watch.observe(done + 1, &loss, &self.grad_norm);
-        if let Some(limit) = self.clip_norm {
-            self.optimizer.clip_grad_norm(&self.grad_norm, limit);
-        }
-        self.lr = self.tracker.learning_rate(self.rate.at(done), position);
-        self.optimizer.step(self.lr);
+        self.update(&loss, position)?;
         self.tracker.after_step(&self.network.named_tensors(), self.lr, position);
         let epoch = Epoch::of(position.done, position.steps_per_epoch, position.total_steps);
         let seen = Seen { images: &images, targets: &targets, features: &forward.features, epoch };
         self.network.after_step(&seen, group)?;
         let regulariser = regulariser.unwrap_or_else(|| data.zeros_like());
         self.losses = Tensor::stack(&[&loss, &data, &regulariser], 0).detach();
+        Ok(())
+    }
+
+    /// Changes the weights by the gradients that backward left. Nothing of it waits for the device.
+    fn update(&mut self, loss: &Tensor, position: Position) -> Result<(), TrainerError> {
+        let norm = self.optimizer.grad_norm();
+        let inverse = self.scaler.as_ref().map(GradScaler::inverse);
+        self.grad_norm = inverse.as_ref().map_or_else(|| norm.shallow_clone(), |inverse| &norm * inverse);
+        let forgiven = self.scaler.as_ref().map(|scaler| scaler.forgiven(&self.grad_norm));
+        self.watch.observe(position.done + 1, loss, forgiven.as_ref().unwrap_or(&self.grad_norm));
+
+        let clip = self.clip_norm.map(|limit| Sgd::clip_factor(&self.grad_norm, limit));
+        let factor = match (inverse, clip) {
+            (Some(inverse), Some(clip)) => Some(inverse * clip),
+            (inverse, clip) => inverse.or(clip),
+        };
+        if let Some(factor) = factor {
+            self.optimizer.multiply_gradients(&factor);
+        }
+        self.lr = self.tracker.learning_rate(self.rate.at(position.done), position);
+        let found_inf = self.scaler.as_ref().map(|_| GradScaler::found_inf(&self.grad_norm));
+        self.optimizer.step(self.lr, found_inf.as_ref())?;
+        if let (Some(scaler), Some(found_inf)) = (&mut self.scaler, &found_inf) {
+            scaler.update(found_inf);
+        }
         Ok(())
     }
 
@@ -184,13 +215,16 @@ impl Stepper {
         self.check_finite()?;
         let losses = group.mean(&self.losses)?;
         // sync: copies four numbers to the host.
-        Ok(Row {
+        let row = Row {
             loss: losses.double_value(&[0]),
             data: (self.names.data, losses.double_value(&[1])),
             regulariser: self.names.regulariser.map(|name| (name, losses.double_value(&[2]))),
             grad_norm: self.grad_norm.double_value(&[]),
             lr: self.lr,
-        })
+            scale: self.scaler.as_ref().map(GradScaler::values),
+        };
+        group.check()?;
+        Ok(row)
     }
 
     /// All tensors that must be the same on every rank: running statistics are each rank's own.

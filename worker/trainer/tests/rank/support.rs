@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use common::report::{Command as AgentCommand, Launch, NetworkFile, Report};
 use common::result::MetricRow;
 use common::spec::{
-    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Precision, Recipe,
-    RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
+    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Precision,
+    Recipe, RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, FailureCause};
 
