@@ -113,5 +113,8 @@ fn recipe(train: &crate::spec::TrainSpec) -> String {
         Precision::Fp32 => String::new(),
         other => format!(", {}", other.name()),
     };
-    format!("{} epochs, batch {}, lr {}, {augmentation}{precision}", recipe.epochs, recipe.batch_size, recipe.lr)
+    format!(
+        "{} epochs, batch {}, lr {}, {augmentation}{precision}",
+        recipe.epochs, recipe.batch_size, recipe.lr
+    )
 }

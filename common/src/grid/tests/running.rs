@@ -46,7 +46,8 @@ fn a_precision_names_another_trial_and_the_default_the_same_as_before_there_was_
     let plain = parse(&grid("", "", "")).unwrap();
     assert!(!plain.trials[0].spec.to_json().contains("precision"));
     assert_eq!(keys(&recipe("fp32")), keys(&grid("", "", "")));
-    let mut all: Vec<_> = ["fp32", "tf32", "bf16", "fp16"].iter().map(|name| keys(&recipe(name))[0]).collect();
+    let mut all: Vec<_> =
+        ["fp32", "tf32", "bf16", "fp16"].iter().map(|name| keys(&recipe(name))[0]).collect();
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 4);

@@ -44,6 +44,9 @@ pub struct Header {
     pub computed_on: String,
     /// Loss of the trial's last step. Absent until it is done.
     pub final_loss: Option<f64>,
+    /// Most bytes that rank 0 had of its GPU at one time, over all attempts. Absent for a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_bytes: Option<u64>,
 }
 
 /// A checkpoint in memory, on its way to the disk.

@@ -22,6 +22,7 @@ use common::report::{Launch, Report};
 use common::spec::{
     Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, Task, TrainSpec,
 };
+use common::table::PEAK_DEVICE_BYTES;
 use datasets::Batcher;
 use tch::Device;
 
@@ -89,7 +90,7 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent, device: Device) 
         ("train_seconds".to_owned(), costs.train_seconds),
         ("evaluate_seconds".to_owned(), seconds.as_secs_f64()),
     ]);
-    metrics.extend(device::peak_bytes(device).map(|bytes| ("peak_device_bytes".to_owned(), bytes as f64)));
+    metrics.extend(costs.peak_device_bytes.map(|bytes| (PEAK_DEVICE_BYTES.to_owned(), bytes as f64)));
     tracing::info!(seconds = seconds.as_secs_f64(), "evaluation done");
     agent.reporter.send(&Report::Done { metrics });
     Ok(())
@@ -100,6 +101,8 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent, device: Device) 
 struct Costs {
     parameters: i64,
     train_seconds: f64,
+    /// Of the network that needed most.
+    peak_device_bytes: Option<u64>,
     /// Mean over the networks that have member-wise weights.
     weight_cosine: Option<f64>,
 }
@@ -202,6 +205,7 @@ impl<'a> Evaluation<'a> {
             let checkpoint = open(self.launch, self.spec, index)?;
             let network = rebuild(network_spec, &checkpoint, self.device)?;
             costs.train_seconds += checkpoint.header().train_seconds;
+            costs.peak_device_bytes = costs.peak_device_bytes.max(checkpoint.header().peak_device_bytes);
             cosines.extend(network.weight_cosine());
             self.posteriors.extend(posterior::tensors(&network, index, self.spec.networks.len())?);
             let started = Instant::now();

@@ -35,6 +35,7 @@ use common::TrialKey;
 use common::beacon::Phase;
 use common::report::{Launch, Report};
 use common::spec::{NUMERICS, Precision, Task, TrainMethod, TrainSpec};
+use common::table::PEAK_DEVICE_BYTES;
 use datasets::{Batcher, Sharding};
 use tch::Device;
 
@@ -52,6 +53,7 @@ use crate::device;
 use crate::error::TrainerError;
 use crate::evaluate::HeldOut;
 use crate::group::{Group, GroupError};
+use crate::memory::{self, Step};
 use crate::model::Network;
 use crate::pretrained;
 use agreement::Agreement;
@@ -196,6 +198,8 @@ struct Training<'a> {
     restored: u64,
     agreement: Agreement,
     before: Duration,
+    /// Most of the device's memory that earlier attempts had; known to rank 0 only.
+    peak_before: Option<u64>,
     started: Instant,
     checkpoint_due: bool,
     last_checkpoint: Instant,
@@ -224,10 +228,17 @@ impl<'a> Training<'a> {
             device,
         };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
-        let Start { step: done, train_seconds, final_loss } = start;
+        let Start { step: done, train_seconds, final_loss, peak_before } = start;
         let weights = optimizer.weights();
         let reducer =
             Reducer::new(group.process(), &weights, ReducerOptions::default()).map_err(GroupError::from)?;
+        memory::steps_are(device::peak_bytes(device).map(|bytes| Step {
+            device: 0,
+            images: course.sharding.local_batch() as u64,
+            // Momentum is as large as the weights, and is there after the first step.
+            fixed: bytes
+                + if spec.recipe.momentum > 0.0 { 4 * network.parameter_count().unsigned_abs() } else { 0 },
+        }));
         tracing::info!(
             step = done,
             total_steps = course.total_steps,
@@ -259,6 +270,7 @@ impl<'a> Training<'a> {
             restored: done,
             agreement: Agreement::new(done),
             before: Duration::from_secs_f64(train_seconds.max(0.0)),
+            peak_before,
             started: now,
             checkpoint_due: false,
             last_checkpoint: now,
@@ -359,6 +371,7 @@ impl<'a> Training<'a> {
             train_seconds: self.train_seconds(),
             computed_on: restore::computed_on(self.launch, self.device),
             final_loss: self.final_loss,
+            peak_device_bytes: device::peak_bytes(self.device).max(self.peak_before),
         };
         let network = self.stepper.network().named_tensors();
         let tracked = self.stepper.tracker().named_tensors();
@@ -406,7 +419,8 @@ impl<'a> Training<'a> {
             let (beacon, done) = (&self.agent.beacon, self.done);
             saver.finish(&last, || beacon.enter(Phase::Finishing, done))?;
             let parameters = self.stepper.network().parameter_count();
-            let peak = device::peak_bytes(self.device).map(|bytes| ("peak_device_bytes", bytes as f64));
+            let peak = device::peak_bytes(self.device).max(self.peak_before);
+            let peak = peak.map(|bytes| (PEAK_DEVICE_BYTES, bytes as f64));
             let loss = self.final_loss.map(|loss| ("loss", loss));
             self.meter.done(self.done, parameters, seconds, loss.into_iter().chain(peak));
         }

@@ -27,6 +27,8 @@ pub struct Start {
     pub train_seconds: f64,
     /// As in the checkpoint's header; known to rank 0 only.
     pub final_loss: Option<f64>,
+    /// As in the checkpoint's header; known to rank 0 only.
+    pub peak_before: Option<u64>,
 }
 
 /// What is restored.
@@ -58,7 +60,7 @@ pub fn restore(
     let tensors = network.named_tensors();
     let tracked = tracker.named_tensors();
     let scale = scaler.map(GradScaler::named_tensors).unwrap_or_default();
-    let mut start = Start { step: 0, train_seconds: 0.0, final_loss: None };
+    let mut start = Start { step: 0, train_seconds: 0.0, final_loss: None, peak_before: None };
     if group.is_first()
         && let Some(checkpoint) = newest_whole(&launch.restore, reporter)?
     {
@@ -69,8 +71,12 @@ pub fn restore(
         checkpoint.restore_scaler(&scale)?;
         let header = checkpoint.header();
         warn_if_computed_elsewhere(&header.computed_on, &computed_on(launch, device), reporter);
-        start =
-            Start { step: header.step, train_seconds: header.train_seconds, final_loss: header.final_loss };
+        start = Start {
+            step: header.step,
+            train_seconds: header.train_seconds,
+            final_loss: header.final_loss,
+            peak_before: header.peak_device_bytes,
+        };
         tracing::info!(step = start.step, "restored a checkpoint");
     }
     let momentum = i64::from(optimizer.momentum().next().is_some());

@@ -10,6 +10,7 @@ mod fence;
 mod gang;
 mod old_formats;
 mod posteriors;
+mod precision;
 mod pretrained;
 mod resume;
 mod sets;
