@@ -165,10 +165,9 @@ impl Wheel {
             return Some(format!("licenses/{folder}/{licence}"));
         }
         if content == Content::CudaHeaders {
-            return entry
-                .strip_prefix("nvidia/cu13/")
-                .filter(|path| path.starts_with("include/"))
-                .map(str::to_owned);
+            // The C++ library for kernels is not needed, but for what tells compilers apart, which lies beside it.
+            let needed = |path: &&str| path.starts_with("include/") && !path.starts_with("include/cccl/");
+            return entry.strip_prefix("nvidia/cu13/").filter(needed).map(str::to_owned);
         }
         if let Some(header) = entry.strip_prefix("torch/include/") {
             return Some(format!("include/{header}"));
@@ -254,6 +253,8 @@ mod tests {
             header("nvidia/cu13/include/crt/host_config.h").as_deref(),
             Some("include/crt/host_config.h")
         );
+        assert_eq!(header("nvidia/cu13/include/nv/target").as_deref(), Some("include/nv/target"));
+        assert_eq!(header("nvidia/cu13/include/cccl/cuda/std/array"), None);
         assert_eq!(header("nvidia/cu13/lib/libcudart.so.13"), None);
         assert_eq!(runtime.destination(Content::Libtorch, "nvidia/cu13/include/cuda.h"), None);
     }

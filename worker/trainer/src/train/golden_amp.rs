@@ -146,6 +146,47 @@ fn the_golden_values_of_the_precisions_differ_by_more_than_the_tolerances_allow(
     assert!(apart("fp32", "fp16") > 2e-6 && apart("bf16", "fp16") > 2e-4, "{}", apart("fp32", "fp16"));
 }
 
+/// Skipped steps change nothing but the scale, and cost what they take.
+#[test]
+fn a_scale_that_takes_gradients_out_of_range_is_halved_until_a_step_is_made() {
+    let golden = Golden::read();
+    let (images, labels) = (golden.get("images").get(0), golden.get("labels").get(0));
+    let net = Net::new(&golden);
+    let settings = SgdSettings { momentum: 0.9, nesterov: true, weight_decay: 5e-4, member_lr_factor: 1.0 };
+    let mut optimizer = Sgd::new(&net.tensors, settings).computed_by(Kernel::Fused);
+    optimizer.materialise_gradients();
+    let mut scaler = GradScaler::new(Device::Cpu);
+    // As a checkpoint would.
+    let mut scale = scaler.named_tensors().swap_remove(0).1;
+    let _ = scale.fill_(2f64.powi(30));
+    let weights = |net: &Net| net.of("conv.weight").detach().copy();
+    let before = weights(&net);
+    loop {
+        let (_, skipped) = scaler.values();
+        assert!(skipped < 30.0);
+        optimizer.zero_grad();
+        let loss = net.logits(&images, Some(Half::Float16)).log_softmax(-1, None).nll_loss(&labels);
+        scaler.scale(&loss).backward();
+        optimizer.multiply_gradients(&scaler.inverse());
+        let norm = optimizer.grad_norm();
+        assert_eq!(scaler.forgiven(&norm).isfinite().int64_value(&[]), 1);
+        let found_inf = GradScaler::found_inf(&norm);
+        optimizer.step(0.05, Some(&found_inf)).unwrap();
+        scaler.update(&found_inf);
+        if found_inf.double_value(&[]) == 0.0 {
+            break;
+        }
+        assert_eq!(weights(&net), before);
+        assert!(
+            optimizer.momentum().all(|(_, buffer)| buffer.abs().sum(Kind::Float).double_value(&[]) == 0.0)
+        );
+    }
+    let (scale, skipped) = scaler.values();
+    assert!(skipped >= 5.0, "{skipped}");
+    assert_eq!(scale, 2f64.powi(30) / 2f64.powf(skipped));
+    assert_ne!(weights(&net), before);
+}
+
 #[test]
 fn mixed_precision_ends_with_its_scope_and_a_part_within_can_be_exact() {
     let weight = Tensor::ones([4, 4], (Kind::Float, Device::Cpu));

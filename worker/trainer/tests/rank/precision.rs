@@ -74,19 +74,18 @@ fn a_trial_in_half_precision_that_was_killed_ends_with_the_same_bits() {
     spec_survives_kills(spec_in(Precision::Fp16, batch_ensemble()), &[2, 8]);
 }
 
-/// Gradients of a loss of e³⁰ leave the range of half precision whatever the scale, until it is small enough.
 #[test]
-fn steps_whose_gradients_leave_half_precision_are_skipped_and_counted() {
+fn the_scale_of_the_loss_and_the_steps_that_it_cost_are_reported_in_fp16_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let ended = train(spec_in(Precision::Fp16, lp_bnn()), folder.path());
-    let (scale, skipped) = (ended.values("loss_scale"), ended.values("skipped_steps"));
+    let half = train(spec_in(Precision::Fp16, lp_bnn()), folder.path());
+    let (scale, skipped) = (half.values("loss_scale"), half.values("skipped_steps"));
     assert_eq!((scale.len(), skipped.len()), (18, 18));
-    eprintln!("{scale:?} {skipped:?}");
+    // Too few steps for it to grow.
     for (scale, skipped) in scale.iter().zip(&skipped) {
         assert_eq!(*scale, 65_536.0 / 2f64.powf(*skipped));
     }
     let single = train(spec_in(Precision::Fp32, lp_bnn()), &folder.path().join("single"));
-    assert!(single.values("loss_scale").is_empty());
+    assert!(single.values("loss_scale").is_empty() && single.values("skipped_steps").is_empty());
 }
 
 #[test]
