@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::TrialKey;
 use common::plan::{Cell, Plan, PlannedTrial, default_project};
 use common::spec::{
-    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Precision, Predictor, Recipe, RunPolicy, Schedule,
-    TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
+    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Precision, Predictor, Recipe, RunPolicy,
+    Schedule, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use coordinator_core::Policy;
 

@@ -48,7 +48,7 @@ pub use sgd::{Sgd, SgdSettings};
 
 use crate::agent::Agent;
 use crate::checkpoint::{FORMAT, Header, Saver, Snapshot};
-use crate::data::{self, Course, Prefetch};
+use crate::data::{self, Course, Pixels, Prefetch};
 use crate::device;
 use crate::error::TrainerError;
 use crate::evaluate::HeldOut;
@@ -247,9 +247,10 @@ impl<'a> Training<'a> {
             ?device,
             "training starts"
         );
-        let batches = Prefetch::start(batcher.clone(), course, done);
+        let pixels = Pixels::of(&batcher, spec.data.set.task(), device);
+        let batches = Prefetch::start(batcher, course, done, pixels.preparation());
         let parts = Parts { network, optimizer, tracker, reducer, scaler, device };
-        let stepper = Stepper::new(parts, spec, course, batcher.shape(), launch.rank);
+        let stepper = Stepper::new(parts, spec, course, pixels, launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {
@@ -295,7 +296,7 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
-            tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids);
+            tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids());
             let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;

@@ -2,8 +2,7 @@
 
 use c10d::Reducer;
 use common::beacon::Phase;
-use common::spec::{Task, TrainSpec};
-use datasets::{Batch, Shape};
+use common::spec::TrainSpec;
 use tch::{Device, Kind, Tensor};
 
 use super::meter::Row;
@@ -13,7 +12,7 @@ use super::schedule::LearningRate;
 use super::sgd::Sgd;
 use super::tracker::Tracker;
 use super::watch::Watch;
-use crate::data::{self, Course};
+use crate::data::{Course, Pixels, Prepared};
 use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
 use crate::model::{Epoch, Mode, NamedTensor, Network, Role, Seen};
@@ -38,8 +37,7 @@ pub struct Stepper {
     clip_norm: Option<f64>,
     reset_momentum_each_epoch: bool,
     course: Course,
-    image: Shape,
-    task: Task,
+    pixels: Pixels,
     device: Device,
     rank: u32,
 }
@@ -66,7 +64,7 @@ impl Stepper {
         Parts { network, optimizer, tracker, reducer, scaler, device }: Parts,
         spec: &TrainSpec,
         course: Course,
-        image: Shape,
+        pixels: Pixels,
         rank: u32,
     ) -> Self {
         let objective = Objective::of(&spec.method, spec.data.set.task());
@@ -86,8 +84,7 @@ impl Stepper {
             clip_norm: spec.recipe.clip_norm,
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
-            image,
-            task: spec.data.set.task(),
+            pixels,
             device,
             rank,
         }
@@ -130,13 +127,13 @@ impl Stepper {
     /// # Errors
     ///
     /// [`TrainerError::Group`] when another rank is lost.
-    pub fn step(&mut self, done: u64, batch: &Batch, group: &Group) -> Result<(), TrainerError> {
+    pub fn step(&mut self, done: u64, batch: &Prepared, group: &Group) -> Result<(), TrainerError> {
         group.beacon().enter(Phase::Forward, done + 1);
         if self.reset_momentum_each_epoch && done.is_multiple_of(self.course.steps_per_epoch) {
             self.optimizer.reset_momentum();
         }
         seed::reseed(self.course.seed, seed::STEP, &[done, u64::from(self.rank)]);
-        let (images, labels) = data::tensors(batch, self.image, self.task, self.device);
+        let (images, labels) = self.pixels.tensors(batch, self.device);
         self.optimizer.zero_grad();
 
         let (images, targets) = self.network.training_batch(&images, &labels);
