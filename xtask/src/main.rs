@@ -7,6 +7,7 @@
 mod bench;
 mod demo;
 mod fetch;
+mod gpu;
 mod mutants;
 mod nccl;
 mod prerequisites;
@@ -47,7 +48,17 @@ enum Task {
         keep: bool,
     },
     /// Run every test of the workspace
-    Test,
+    Test {
+        /// Run those that need a GPU instead: ranks that share the first one of this machine
+        #[arg(long)]
+        gpu: bool,
+    },
+    /// Measure training in each precision, on the first GPU of this machine
+    Bench {
+        /// On a GPU; there is no other
+        #[arg(long, required = true)]
+        gpu: bool,
+    },
     /// Put a coordinator under the load of 1,000 worker sessions and 100,000 trials; `-- --help` says what can be chosen
     Load {
         /// Arguments of the load run
@@ -89,7 +100,9 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup { cuda: false } => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Setup { cuda: true } => nccl::provide(&workspace).map(|_| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
-        Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Test { gpu: false } => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Test { gpu: true } => gpu::test(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Bench { gpu: _ } => gpu::bench(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),

@@ -16,9 +16,9 @@ use common::spec::{
 };
 use datasets::{
     Augmentation, Batch, Batcher, BatcherError, Completeness, CorruptError, CorruptedFiles, Crop, Cutout,
-    DataError, DataFolder, DatasetName, Flip, HeldOut, Images, Loaded, PartitionError, Severity,
-    Shape, Split, ValidationSplit, corrupt, cubic_far, hold_out, load_reported, load_resized,
-    split_validation, two_moons_far,
+    DataError, DataFolder, DatasetName, Flip, HeldOut, Images, Loaded, PartitionError, Severity, Shape,
+    Split, ValidationSplit, corrupt, cubic_far, hold_out, load_reported, load_resized, split_validation,
+    two_moons_far,
 };
 use tch::{Device, Tensor};
 

@@ -16,5 +16,6 @@ mod resume;
 mod sets;
 mod state;
 mod support;
+mod throughput;
 mod warm;
 mod yielding;

@@ -77,7 +77,10 @@ pub fn sngp() -> TrainMethod {
 
 /// A launch of rank 0 that writes below `folder`, without checkpoints before the last.
 pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
+    // `cargo xtask test --gpu`: all ranks share the first GPU.
+    let on_a_gpu = std::env::var("CREDENCE_TEST_DEVICE").is_ok_and(|device| device == "cuda");
     let policy = RunPolicy {
+        deterministic: on_a_gpu,
         checkpoint_steps: None,
         checkpoint_interval: None,
         metrics_steps: 1,
@@ -98,9 +101,9 @@ pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
         restore: Vec::new(),
         networks: Vec::new(),
         lease_until_ns: None,
-        device: common::report::Device::Cpu,
+        device: if on_a_gpu { common::report::Device::Cuda } else { common::report::Device::Cpu },
         device_memory_fraction: None,
-        shares_device: false,
+        shares_device: on_a_gpu && world_size > 1,
     }
 }
 
