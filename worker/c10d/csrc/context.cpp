@@ -7,7 +7,11 @@
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/AllocatorConfig.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
@@ -152,5 +156,27 @@ c10d_status c10d_fused_sgd(const c10d_tensor *params, const c10d_tensor *grads, 
     at::_fused_sgd_(tensors_of(params, length), tensors_of(grads, length), tensors_of(momentum, length),
                     settings.weight_decay, settings.momentum, settings.lr, /*dampening=*/0.0, settings.nesterov != 0,
                     /*maximize=*/false, settings.is_first_step != 0, /*grad_scale=*/std::nullopt, stop);
+  });
+}
+
+c10d_status c10d_fused_zero(const c10d_tensor *tensors, size_t length, char *err, size_t err_len) {
+  return guard(err, err_len, [&] {
+    const c10::AutoGradMode disabled(false);
+    at::_foreach_zero_(tensors_of(tensors, length));
+  });
+}
+
+c10d_status c10d_fused_multiply(const c10d_tensor *tensors, size_t length, c10d_tensor factor, char *err,
+                                size_t err_len) {
+  return guard(err, err_len, [&] {
+    const c10::AutoGradMode disabled(false);
+    at::_foreach_mul_(tensors_of(tensors, length), tensor_of(factor));
+  });
+}
+
+c10d_status c10d_fused_norm(const c10d_tensor *tensors, size_t length, c10d_tensor out, char *err, size_t err_len) {
+  return guard(err, err_len, [&] {
+    const c10::AutoGradMode disabled(false);
+    tensor_of(out).copy_(at::stack(at::_foreach_norm(tensors_of(tensors, length))).norm());
   });
 }

@@ -155,6 +155,10 @@ c10d_status c10d_group_check(const c10d_group *group, char *err, size_t err_len)
   return report(C10D_OTHER, "NCCL failed in a way that this program has no name for", err, err_len);
 }
 
+c10d_status c10d_group_shutdown(c10d_group *group, char *err, size_t err_len) {
+  return guard(err, err_len, [&] { group->group->shutdown(); });
+}
+
 c10d_status c10d_group_abort(c10d_group *group, char *err, size_t err_len) {
   return guard(err, err_len, [&] { group->group->abort(); });
 }

@@ -52,6 +52,8 @@ c10d_status c10d_group_gloo(const c10d_store *store, const char *prefix, int32_t
                             char *err, size_t err_len);
 // Asks a backend that fails on a thread of its own whether it has: NCCL does, Gloo does not. Waits for nothing.
 c10d_status c10d_group_check(const c10d_group *group, char *err, size_t err_len);
+// Waits for what the group still does on GPUs, and ends it. Nothing but `_free` may follow. A collective.
+c10d_status c10d_group_shutdown(c10d_group *group, char *err, size_t err_len);
 // Ends what the group still does, without the other ranks. Nothing but `_free` may follow.
 c10d_status c10d_group_abort(c10d_group *group, char *err, size_t err_len);
 c10d_status c10d_group_free(c10d_group *group, char *err, size_t err_len);
@@ -134,6 +136,13 @@ typedef struct {
 // buffer for each of them, or is null. `found_inf` is null or a scalar: where it is not 0, nothing happens.
 c10d_status c10d_fused_sgd(const c10d_tensor *params, const c10d_tensor *grads, const c10d_tensor *momentum,
                            size_t length, c10d_sgd settings, c10d_tensor found_inf, char *err, size_t err_len);
+
+// Of all tensors at once: sets them to zero; multiplies them with a scalar; writes the norm of all their elements to `out`, a
+// scalar of their element type.
+c10d_status c10d_fused_zero(const c10d_tensor *tensors, size_t length, char *err, size_t err_len);
+c10d_status c10d_fused_multiply(const c10d_tensor *tensors, size_t length, c10d_tensor factor, char *err,
+                                size_t err_len);
+c10d_status c10d_fused_norm(const c10d_tensor *tensors, size_t length, c10d_tensor out, char *err, size_t err_len);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,11 @@
-//! SGD of many parameters in one call, by libtorch's fused kernel.
+//! What an optimizer does with many parameters, in one call each, by libtorch's fused kernels. On a GPU the launches of a
+//! kernel for each parameter would take longer than the kernels do.
 
 use std::time::Duration;
 
 use tch::Tensor;
 
-use crate::error::ErrorKind;
+use crate::error::{ArgumentFault, ErrorKind};
 use crate::{ffi, sys};
 
 /// Constants of a step, as `torch.optim.SGD` names them; dampening is 0.
@@ -67,4 +68,48 @@ pub fn fused_sgd(
             )
         }
     })
+}
+
+/// Sets all of `tensors` to zero.
+///
+/// # Errors
+///
+/// [`ErrorKind::Other`] when libtorch refuses.
+pub fn fused_zero(tensors: &[Tensor]) -> Result<(), ErrorKind> {
+    let pointers: Vec<_> = tensors.iter().map(ffi::pointer_to).collect();
+    ffi::call(Duration::ZERO, |err, err_len| {
+        // SAFETY: the tensors outlive the call; the error pointers are valid for writes.
+        unsafe { sys::c10d_fused_zero(pointers.as_ptr(), pointers.len(), err, err_len) }
+    })
+}
+
+/// Multiplies all of `tensors` with the scalar `factor` of their device.
+///
+/// # Errors
+///
+/// As [`fused_zero`].
+pub fn fused_multiply(tensors: &[Tensor], factor: &Tensor) -> Result<(), ErrorKind> {
+    let pointers: Vec<_> = tensors.iter().map(ffi::pointer_to).collect();
+    let factor = ffi::pointer_to(factor);
+    ffi::call(Duration::ZERO, |err, err_len| {
+        // SAFETY: as in `fused_zero`.
+        unsafe { sys::c10d_fused_multiply(pointers.as_ptr(), pointers.len(), factor, err, err_len) }
+    })
+}
+
+/// L2 norm of all elements of `tensors`, which have one element type, as a scalar on their device.
+///
+/// # Errors
+///
+/// As [`fused_zero`]; there has to be a tensor.
+pub fn fused_norm(tensors: &[Tensor]) -> Result<Tensor, ErrorKind> {
+    let Some(first) = tensors.first() else { return Err(ArgumentFault::NoParameters.into()) };
+    let out = Tensor::zeros([], (first.kind(), first.device()));
+    let pointers: Vec<_> = tensors.iter().map(ffi::pointer_to).collect();
+    let pointer = ffi::pointer_to(&out);
+    ffi::call(Duration::ZERO, |err, err_len| {
+        // SAFETY: as in `fused_zero`.
+        unsafe { sys::c10d_fused_norm(pointers.as_ptr(), pointers.len(), pointer, err, err_len) }
+    })?;
+    Ok(out)
 }

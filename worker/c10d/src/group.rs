@@ -314,16 +314,21 @@ impl ProcessGroup {
 }
 
 impl Drop for ProcessGroup {
-    /// After a failure the communicator is aborted: its kernels may wait for a rank that does not come, and to end it in
-    /// order would wait for them.
+    /// NCCL's communicator ends in order, so that no other rank waits for what this one still had to send. After a failure it
+    /// is aborted: its kernels may wait for a rank that does not come, and to end it in order would wait for them.
     fn drop(&mut self) {
-        if let (Backend::Nccl { group, .. }, true) = (&self.backend, self.failed.get()) {
-            // There is nobody to tell, and a drop does not panic.
-            let _ = ffi::call(self.timeout, |err, err_len| {
-                // SAFETY: the group outlives the call; after it, it is only freed.
-                unsafe { sys::c10d_group_abort(group.as_ptr(), err, err_len) }
-            });
-        }
+        let Backend::Nccl { group, .. } = &self.backend else { return };
+        // There is nobody to tell, and a drop does not panic.
+        let _ = ffi::call(self.timeout, |err, err_len| {
+            // SAFETY: the group outlives the call; after it, it is only freed.
+            unsafe {
+                if self.failed.get() {
+                    sys::c10d_group_abort(group.as_ptr(), err, err_len)
+                } else {
+                    sys::c10d_group_shutdown(group.as_ptr(), err, err_len)
+                }
+            }
+        });
     }
 }
 

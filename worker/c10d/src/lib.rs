@@ -44,7 +44,7 @@ use torch_sys as _;
 
 pub use cuda::CudaError;
 pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
-pub use fused::{FusedSgd, fused_sgd};
+pub use fused::{FusedSgd, fused_multiply, fused_norm, fused_sgd, fused_zero};
 pub use group::{GlooOptions, Network, ProcessGroup, ReduceOp};
 pub use nccl::{NcclError, NcclOptions, nccl_library_name, nccl_version};
 pub use process::{exit_now, prepare_environment};

@@ -127,6 +127,7 @@ unsafe extern "C" {
         err_len: usize,
     ) -> Status;
     pub fn c10d_group_check(group: *const Group, err: *mut c_char, err_len: usize) -> Status;
+    pub fn c10d_group_shutdown(group: *mut Group, err: *mut c_char, err_len: usize) -> Status;
     pub fn c10d_group_abort(group: *mut Group, err: *mut c_char, err_len: usize) -> Status;
     pub fn c10d_group_free(group: *mut Group, err: *mut c_char, err_len: usize) -> Status;
 
@@ -190,6 +191,22 @@ unsafe extern "C" {
         length: usize,
         settings: Sgd,
         found_inf: Tensor,
+        err: *mut c_char,
+        err_len: usize,
+    ) -> Status;
+    pub fn c10d_fused_zero(tensors: *const Tensor, length: usize, err: *mut c_char, err_len: usize)
+    -> Status;
+    pub fn c10d_fused_multiply(
+        tensors: *const Tensor,
+        length: usize,
+        factor: Tensor,
+        err: *mut c_char,
+        err_len: usize,
+    ) -> Status;
+    pub fn c10d_fused_norm(
+        tensors: *const Tensor,
+        length: usize,
+        out: Tensor,
         err: *mut c_char,
         err_len: usize,
     ) -> Status;

@@ -89,14 +89,14 @@ fn every_step_is_that_of_pytorch_by(kernel: Kernel) {
             if case.recipe.reset_momentum_each_epoch && done.is_multiple_of(golden.steps_per_epoch) {
                 optimizer.reset_momentum();
             }
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             for (named, gradient) in tensors.iter().zip(gradients) {
                 (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
             }
-            let norm = optimizer.grad_norm();
+            let norm = optimizer.grad_norm().unwrap();
             assert_close(&[norm.double_value(&[])], &[case.norm[step]], &what);
             if let Some(limit) = case.recipe.clip_norm {
-                optimizer.multiply_gradients(&Sgd::clip_factor(&norm, limit));
+                optimizer.multiply_gradients(&Sgd::clip_factor(&norm, limit)).unwrap();
             }
             assert_close(&[rate.at(done)], &[case.lr[step]], &what);
             optimizer.step(rate.at(done), None).unwrap();
@@ -128,7 +128,7 @@ fn an_optimizer_with_restored_momentum_goes_on_to_the_bit() {
                     old.momentum().find(|(other, _)| *other == name).map(|(_, buffer)| buffer.copy())
                 });
             }
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             for (named, gradient) in tensors.iter().zip(gradients) {
                 (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
             }
@@ -149,11 +149,11 @@ fn a_step_with_gradients_that_are_not_finite_changes_neither_weights_nor_momentu
     let run = |skips: &[usize]| {
         let (mut optimizer, tensors) = optimizer(case, &golden.initial, Kernel::Fused);
         let step = |optimizer: &mut Sgd, factor: f64, gradients: &[Vec<f64>]| {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             for (named, gradient) in tensors.iter().zip(gradients) {
                 (&named.tensor * Tensor::from_slice(gradient) * factor).sum(Kind::Double).backward();
             }
-            let found_inf = GradScaler::found_inf(&optimizer.grad_norm());
+            let found_inf = GradScaler::found_inf(&optimizer.grad_norm().unwrap());
             optimizer.step(0.1, Some(&found_inf)).unwrap();
         };
         for (index, gradients) in golden.gradients.iter().enumerate() {
@@ -185,7 +185,7 @@ fn a_member_factor_scales_the_steps_of_what_is_a_members_own() {
         let mut optimizer = Sgd::new(&named, settings);
         optimizer.materialise_gradients();
         for gradients in &golden.gradients {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             (&tensor * Tensor::from_slice(&gradients[0])).sum(Kind::Double).backward();
             optimizer.step(lr, None).unwrap();
         }

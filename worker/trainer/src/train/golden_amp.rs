@@ -109,14 +109,14 @@ fn eight_steps_in_each_precision_are_those_of_pytorch() {
         let mut scaler = (half == Some(Half::Float16)).then(|| GradScaler::new(Device::Cpu));
         let mut losses = Vec::new();
         for step in 0..images.size()[0] {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             let loss = net.logits(&images.get(step), half).log_softmax(-1, None).nll_loss(&labels.get(step));
             losses.push(loss.detach());
             match &mut scaler {
                 Some(scaler) => {
                     scaler.scale(&loss).backward();
-                    optimizer.multiply_gradients(&scaler.inverse());
-                    let found_inf = GradScaler::found_inf(&optimizer.grad_norm());
+                    optimizer.multiply_gradients(&scaler.inverse()).unwrap();
+                    let found_inf = GradScaler::found_inf(&optimizer.grad_norm().unwrap());
                     optimizer.step(0.05, Some(&found_inf)).unwrap();
                     scaler.update(&found_inf);
                 }
@@ -164,11 +164,11 @@ fn a_scale_that_takes_gradients_out_of_range_is_halved_until_a_step_is_made() {
     loop {
         let (_, skipped) = scaler.values();
         assert!(skipped < 30.0);
-        optimizer.zero_grad();
+        optimizer.zero_grad().unwrap();
         let loss = net.logits(&images, Some(Half::Float16)).log_softmax(-1, None).nll_loss(&labels);
         scaler.scale(&loss).backward();
-        optimizer.multiply_gradients(&scaler.inverse());
-        let norm = optimizer.grad_norm();
+        optimizer.multiply_gradients(&scaler.inverse()).unwrap();
+        let norm = optimizer.grad_norm().unwrap();
         assert_eq!(scaler.forgiven(&norm).isfinite().int64_value(&[]), 1);
         let found_inf = GradScaler::found_inf(&norm);
         optimizer.step(0.05, Some(&found_inf)).unwrap();

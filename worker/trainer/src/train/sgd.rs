@@ -112,12 +112,26 @@ impl Sgd {
         if !sums.is_empty() {
             Tensor::stack(&sums, 0).sum(Kind::Float).backward();
         }
-        self.zero_grad();
+        self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
     }
 
     /// Clears all gradients.
-    pub fn zero_grad(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn zero_grad(&mut self) -> Result<(), c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
+                Ok(())
+            }
+            Kernel::Fused => c10d::fused_zero(&self.gradients()),
+        }
+    }
+
+    fn gradients(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.weight.grad()).collect()
     }
 
     /// The trainable parameters, in the network's order.
@@ -126,10 +140,19 @@ impl Sgd {
     }
 
     /// Global L2 norm of the gradients, as a scalar on their device.
-    pub fn grad_norm(&self) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        let norms: Vec<Tensor> = self.slots.iter().map(|slot| slot.weight.grad().norm()).collect();
-        Tensor::stack(&norms, 0).norm()
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn grad_norm(&self) -> Result<Tensor, c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                let _no_grad = tch::no_grad_guard();
+                let norms: Vec<Tensor> = self.gradients().iter().map(Tensor::norm).collect();
+                Ok(Tensor::stack(&norms, 0).norm())
+            }
+            Kernel::Fused => c10d::fused_norm(&self.gradients()),
+        }
     }
 
     /// What gradients whose global norm is `norm` are to be multiplied with so that it is at most `limit`.
@@ -141,10 +164,20 @@ impl Sgd {
     }
 
     /// Multiplies every gradient with a scalar on the device.
-    pub fn multiply_gradients(&mut self, factor: &Tensor) {
-        let _no_grad = tch::no_grad_guard();
-        for slot in &self.slots {
-            let _ = slot.weight.grad().g_mul_(factor);
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn multiply_gradients(&mut self, factor: &Tensor) -> Result<(), c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                let _no_grad = tch::no_grad_guard();
+                for mut gradient in self.gradients() {
+                    let _ = gradient.g_mul_(factor);
+                }
+                Ok(())
+            }
+            Kernel::Fused => c10d::fused_multiply(&self.gradients(), factor),
         }
     }
 

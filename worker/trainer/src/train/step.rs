@@ -134,7 +134,7 @@ impl Stepper {
         }
         seed::reseed(self.course.seed, seed::STEP, &[done, u64::from(self.rank)]);
         let (images, labels) = self.pixels.tensors(batch, self.device);
-        self.optimizer.zero_grad();
+        self.optimizer.zero_grad()?;
 
         let (images, targets) = self.network.training_batch(&images, &labels);
         let images = images.set_requires_grad(self.objective.differentiates_images());
@@ -162,7 +162,7 @@ impl Stepper {
 
     /// Changes the weights by the gradients that backward left. Nothing of it waits for the device.
     fn update(&mut self, loss: &Tensor, position: Position) -> Result<(), TrainerError> {
-        let norm = self.optimizer.grad_norm();
+        let norm = self.optimizer.grad_norm()?;
         let inverse = self.scaler.as_ref().map(GradScaler::inverse);
         self.grad_norm = inverse.as_ref().map_or_else(|| norm.shallow_clone(), |inverse| &norm * inverse);
         let forgiven = self.scaler.as_ref().map(|scaler| scaler.forgiven(&self.grad_norm));
@@ -174,7 +174,7 @@ impl Stepper {
             (inverse, clip) => inverse.or(clip),
         };
         if let Some(factor) = factor {
-            self.optimizer.multiply_gradients(&factor);
+            self.optimizer.multiply_gradients(&factor)?;
         }
         self.lr = self.tracker.learning_rate(self.rate.at(position.done), position);
         let found_inf = self.scaler.as_ref().map(|_| GradScaler::found_inf(&self.grad_norm));
