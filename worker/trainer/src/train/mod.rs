@@ -161,6 +161,27 @@ fn reads_gradients(method: &TrainMethod) -> bool {
     }
 }
 
+/// The optimizer of a trial, and the scale of its loss where it has one.
+fn optimizer(spec: &TrainSpec, network: &Network, device: Device) -> (Sgd, Option<GradScaler>) {
+    let scaler = (spec.recipe.precision == Precision::Fp16).then(|| GradScaler::new(device));
+    let kernel = if device.is_cuda() || scaler.is_some() { Kernel::Fused } else { Kernel::Each };
+    let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec)).computed_by(kernel);
+    optimizer.materialise_gradients();
+    (optimizer, scaler)
+}
+
+/// What a step takes of a GPU's memory before its images come, as far as it is taken by now.
+fn step_memory(spec: &TrainSpec, course: Course, network: &Network, device: Device) -> Option<Step> {
+    // Momentum is as large as the weights, and is there after the first step.
+    let weights = 4 * network.parameter_count().unsigned_abs();
+    let momentum = if spec.recipe.momentum > 0.0 { weights } else { 0 };
+    device::peak_bytes(device).map(|bytes| Step {
+        device: 0,
+        images: course.sharding.local_batch() as u64,
+        fixed: bytes + momentum,
+    })
+}
+
 /// How many ranks a trial may have, in words.
 fn allowed_ranks(spec: &TrainSpec) -> String {
     match spec.min_world_size {
@@ -216,10 +237,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainerError> {
         let Prepared { device, batcher, course, network, tracker, held_out } = prepared;
         let key = launch.spec.key();
-        let scaler = (spec.recipe.precision == Precision::Fp16).then(|| GradScaler::new(device));
-        let kernel = if device.is_cuda() || scaler.is_some() { Kernel::Fused } else { Kernel::Each };
-        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec)).computed_by(kernel);
-        optimizer.materialise_gradients();
+        let (mut optimizer, scaler) = optimizer(spec, &network, device);
         let state = State {
             network: &network,
             optimizer: &mut optimizer,
@@ -232,13 +250,6 @@ impl<'a> Training<'a> {
         let weights = optimizer.weights();
         let reducer =
             Reducer::new(group.process(), &weights, ReducerOptions::default()).map_err(GroupError::from)?;
-        memory::steps_are(device::peak_bytes(device).map(|bytes| Step {
-            device: 0,
-            images: course.sharding.local_batch() as u64,
-            // Momentum is as large as the weights, and is there after the first step.
-            fixed: bytes
-                + if spec.recipe.momentum > 0.0 { 4 * network.parameter_count().unsigned_abs() } else { 0 },
-        }));
         tracing::info!(
             step = done,
             total_steps = course.total_steps,
@@ -249,6 +260,7 @@ impl<'a> Training<'a> {
         );
         let pixels = Pixels::of(&batcher, spec.data.set.task(), device);
         let batches = Prefetch::start(batcher, course, done, pixels.preparation());
+        memory::steps_are(step_memory(spec, course, &network, device));
         let parts = Parts { network, optimizer, tracker, reducer, scaler, device };
         let stepper = Stepper::new(parts, spec, course, pixels, launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));

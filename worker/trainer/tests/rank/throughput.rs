@@ -58,7 +58,7 @@ fn measure(launch: &Launch, batch: u32) -> (f64, Option<f64>) {
 #[ignore = "prints times: `cargo xtask bench --gpu`"]
 fn images_a_second_in_each_precision() {
     let folder = tempfile::tempdir().unwrap();
-    println!("precision  channels-last  images/s    GPU memory");
+    eprintln!("precision  channels-last  images/s    GPU memory");
     for (name, precision) in Precision::ALL {
         for channels_last in [false, true] {
             let spec = spec(precision);
@@ -73,7 +73,7 @@ fn images_a_second_in_each_precision() {
             }
             let (rate, peak) = measure(&launch, batch);
             let peak = peak.map_or_else(|| "-".to_owned(), |gib| format!("{gib:.2} GiB"));
-            println!("{name:<9}  {channels_last:<13}  {rate:>8.0}  {peak:>12}");
+            eprintln!("{name:<9}  {channels_last:<13}  {rate:>8.0}  {peak:>12}");
         }
     }
 }
