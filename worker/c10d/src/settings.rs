@@ -113,3 +113,24 @@ pub fn channels_last(tensor: &Tensor) -> Result<(), ErrorKind> {
     // SAFETY: the tensor outlives the call, and the error pointers are valid for writes.
     ffi::call(Duration::ZERO, |err, err_len| unsafe { sys::c10d_channels_last(pointer, err, err_len) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One test, because the settings are those of the process.
+    #[test]
+    fn settings_are_what_was_set_last_and_none_of_libtorchs_own_is_left() {
+        let all = [false, true];
+        for tf32 in all {
+            for (benchmark, deterministic) in [(false, false), (true, false), (false, true), (true, true)] {
+                let settings = Settings { tf32, benchmark, deterministic };
+                settings.apply().unwrap();
+                assert_eq!(Settings::current(), settings);
+            }
+        }
+        Settings::default().apply().unwrap();
+        // PyTorch allows TF32 in convolutions.
+        assert_eq!(Settings::current(), Settings { tf32: false, benchmark: false, deterministic: false });
+    }
+}

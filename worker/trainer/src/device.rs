@@ -3,11 +3,18 @@
 //! The same program runs on nodes with and without GPUs: CUDA's half of libtorch is looked for and loaded when a launch asks for
 //! a GPU, and not before.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use c10d::{CudaError, ErrorKind, Half, Settings, cuda};
 use common::cuda::NotFound;
 use common::report::{self, Launch};
 use common::spec::Precision;
 use tch::Device;
+
+use crate::error::chain;
+
+/// GPUs that CUDA shows to this process; an empty list hides all.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
 /// Why a rank has no device.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +22,48 @@ pub enum DeviceError {
     /// No installation of PyTorch with CUDA is whole.
     #[error("the rank is to compute on a GPU, and {0}")]
     NotFound(NotFound),
+    /// A warm trainer that was started for the CPU.
+    #[error(
+        "the rank is to compute on a GPU, and its process was started for the CPU: {} was not named to it",
+        common::cuda::VARIABLE
+    )]
+    TooLate,
     /// It cannot be loaded, or finds no GPU.
     #[error("the rank is to compute on a GPU, and cannot")]
     Cuda(#[from] CudaError),
     /// libtorch refuses a setting.
     #[error("libtorch refuses its settings")]
     Settings(#[source] ErrorKind),
+}
+
+/// Whether this process has computed without CUDA. libtorch asks once what devices there are, with the first backward pass at the
+/// latest, so it would not find a GPU afterwards.
+static COMPUTED_WITHOUT: AtomicBool = AtomicBool::new(false);
+
+/// To be called before a process computes whose launch is not known yet: loads CUDA where the agent means the process for a
+/// GPU, and names libraries and device. No GPU is touched.
+pub fn before_first_launch() {
+    let of_gpu = std::env::var_os(VISIBLE).is_none_or(|devices| !devices.is_empty());
+    let named = common::cuda::environment(common::cuda::VARIABLE).is_some();
+    if of_gpu && named {
+        // The launch tries again, and says why it cannot.
+        if let Err(error) = load() {
+            tracing::warn!(error = chain(&error), "CUDA is not loaded ahead of the first launch");
+        }
+    }
+    COMPUTED_WITHOUT.store(!cuda::is_loaded(), Ordering::Relaxed);
+}
+
+fn load() -> Result<(), DeviceError> {
+    if cuda::is_loaded() {
+        return Ok(());
+    }
+    if COMPUTED_WITHOUT.load(Ordering::Relaxed) {
+        return Err(DeviceError::TooLate);
+    }
+    let install = common::cuda::find(None, common::cuda::environment).map_err(DeviceError::NotFound)?;
+    tracing::info!(folder = %install.lib.display(), version = install.version, "loading CUDA");
+    Ok(cuda::load(&install.lib)?)
 }
 
 /// Makes the device of a launch ready. A GPU is the only one that the process sees (`CUDA_VISIBLE_DEVICES`), so it is the
@@ -33,12 +76,7 @@ pub fn of_launch(launch: &Launch) -> Result<Device, DeviceError> {
     match launch.device {
         report::Device::Cpu => Ok(Device::Cpu),
         report::Device::Cuda => {
-            if !cuda::is_loaded() {
-                let install =
-                    common::cuda::find(None, common::cuda::environment).map_err(DeviceError::NotFound)?;
-                tracing::info!(folder = %install.lib.display(), version = install.version, "loading CUDA");
-                cuda::load(&install.lib)?;
-            }
+            load()?;
             if let Some(share) = launch.device_memory_fraction {
                 cuda::limit_memory(share).map_err(DeviceError::Settings)?;
             }

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use crate::agent::{Commands, Order, Reporter, standard_input};
 use crate::error::chain;
 use crate::fence::Fence;
-use crate::rank;
+use crate::{device, rank};
 
 /// Runs launches until the agent closes standard input, or one fails. Returns the exit status.
 pub fn serve() -> i32 {
@@ -30,6 +30,7 @@ pub fn serve() -> i32 {
     // Warm, idle and without an agent: there is nothing to tell anybody.
     let Ok(input) = standard_input() else { return exit::AGENT_LOST };
     let commands = Commands::listen(input, Fence::idle(), || c10d::exit_now(exit::AGENT_LOST));
+    device::before_first_launch();
     compute_once();
     loop {
         commands.fence().rest();

@@ -172,6 +172,18 @@ fn a_rank_that_is_to_compute_on_a_gpu_and_cannot_says_what_is_missing() {
     assert!(message.contains("libtorch_cuda.so") && message.contains("empty"), "{message}");
 }
 
+/// libtorch has looked for devices by then, and would not look again.
+#[test]
+fn a_warm_rank_that_was_started_for_the_cpu_refuses_a_gpu_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut warm = Rank::warm();
+    let spec = TrialSpec::Train(train_spec(TrainMethod::Deterministic));
+    warm.run_warm(&Launch { device: Device::Cuda, ..launch(spec, folder.path()) });
+    let ended = warm.end();
+    let FailureCause::LaunchFailed { message } = ended.cause() else { panic!("{:?}", ended.cause()) };
+    assert!(message.contains("started for the CPU"), "{message}");
+}
+
 /// With CREDENCE_CUDA_LIBTORCH of a PyTorch for CUDA, on a machine without a GPU.
 #[test]
 #[ignore = "needs an installed PyTorch for CUDA, and no GPU"]
@@ -183,6 +195,17 @@ fn a_rank_with_an_installed_pytorch_and_no_gpu_says_that_there_is_none() {
     assert!(message.contains("no GPU can be used"), "{message}");
     assert!(ended.stderr.contains("loading CUDA"), "{}", ended.stderr);
     eprintln!("{message}");
+    // A warm one has loaded CUDA before it computed, without a GPU's being touched.
+    let mut warm = Rank::warm();
+    let folder = folder.path().join("warm");
+    let spec = TrialSpec::Train(train_spec(TrainMethod::Deterministic));
+    let log = warm.run_warm(&Launch { device: Device::Cuda, ..launch(spec, &folder) });
+    let ended = warm.end();
+    let FailureCause::LaunchFailed { message } = ended.cause() else { panic!("{:?}", ended.cause()) };
+    assert!(message.contains("no GPU can be used"), "{message}");
+    assert!(
+        ended.stderr.contains("loading CUDA") && !fs::read_to_string(log).unwrap().contains("loading CUDA")
+    );
 }
 
 /// NCCL prints its log there, and would tear reports.
