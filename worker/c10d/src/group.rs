@@ -74,8 +74,8 @@ pub struct ProcessGroup {
     rank: Rank,
     timeout: Duration,
     backend: Backend,
-    /// After an error: what the other ranks still do of it is not waited for.
-    failed: Cell<bool>,
+    /// Whether it ends because its work is done, and not because something failed.
+    orderly: Cell<bool>,
 }
 
 /// What carries the tensors.
@@ -100,7 +100,7 @@ impl ProcessGroup {
             rank: Rank::alone(),
             timeout: Duration::MAX,
             backend: Backend::Alone,
-            failed: Cell::new(false),
+            orderly: Cell::new(false),
         }
     }
 
@@ -112,7 +112,7 @@ impl ProcessGroup {
     pub fn gloo(options: &GlooOptions<'_>) -> Result<Self, C10dError> {
         let GlooOptions { rank, timeout, .. } = *options;
         let handle = join(options).map_err(|kind| C10dError { rank, operation: Operation::Join, kind })?;
-        Ok(Self { rank, timeout, backend: Backend::Gloo(handle), failed: Cell::new(false) })
+        Ok(Self { rank, timeout, backend: Backend::Gloo(handle), orderly: Cell::new(false) })
     }
 
     /// Joins the other ranks by Gloo and by NCCL; returns when all are connected. One communicator of NCCL is made for the
@@ -133,7 +133,7 @@ impl ProcessGroup {
         };
         let group = attached().map_err(|kind| C10dError { rank, operation: Operation::Join, kind })?;
         let backend = Backend::Nccl { group, device: nccl.device };
-        Ok(Self { rank, timeout, backend, failed: Cell::new(false) })
+        Ok(Self { rank, timeout, backend, orderly: Cell::new(false) })
     }
 
     /// This process's rank and the size of the group.
@@ -301,31 +301,29 @@ impl ProcessGroup {
         operation: Operation,
         body: impl FnOnce() -> Result<T, ErrorKind>,
     ) -> Result<T, C10dError> {
-        body().map_err(|kind| self.failure(operation, kind))
+        body().map_err(|kind| C10dError { rank: self.rank, operation, kind })
     }
 
-    /// A failure of the group. What the caller refused himself has harmed nothing.
-    pub(crate) fn failure(&self, operation: Operation, kind: ErrorKind) -> C10dError {
-        if !matches!(kind, ErrorKind::InvalidTensor(_) | ErrorKind::InvalidArgument(_)) {
-            self.failed.set(true);
-        }
-        C10dError { rank: self.rank, operation, kind }
+    /// Leaves the group when all work with it is done on all ranks or on its way: waits until what this rank has still to send
+    /// over NCCL is sent. A group that is only dropped is aborted, because then something has failed, and a collective may wait
+    /// for a rank that does not come. To Gloo it is all the same.
+    pub fn leave(self) {
+        self.orderly.set(true);
     }
 }
 
 impl Drop for ProcessGroup {
-    /// NCCL's communicator ends in order, so that no other rank waits for what this one still had to send. After a failure it
-    /// is aborted: its kernels may wait for a rank that does not come, and to end it in order would wait for them.
+    /// Ends NCCL's communicator, as [`ProcessGroup::leave`] says.
     fn drop(&mut self) {
         let Backend::Nccl { group, .. } = &self.backend else { return };
         // There is nobody to tell, and a drop does not panic.
         let _ = ffi::call(self.timeout, |err, err_len| {
             // SAFETY: the group outlives the call; after it, it is only freed.
             unsafe {
-                if self.failed.get() {
-                    sys::c10d_group_abort(group.as_ptr(), err, err_len)
-                } else {
+                if self.orderly.get() {
                     sys::c10d_group_shutdown(group.as_ptr(), err, err_len)
+                } else {
+                    sys::c10d_group_abort(group.as_ptr(), err, err_len)
                 }
             }
         });

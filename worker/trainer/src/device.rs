@@ -1,7 +1,7 @@
 //! Where a rank's tensors live, and how exactly that device computes. The only place that names a device.
 //!
 //! The same program runs on nodes with and without GPUs: CUDA's half of libtorch is looked for and loaded when a launch asks for
-//! a GPU, and not before.
+//! a GPU, or an agent means a warm process for one, and not otherwise.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -194,6 +194,11 @@ impl Group {
         Ok(Tensor::cat(&self.together(|| self.process.all_gather(&rows.detach().contiguous()))?, 0))
     }
 
+    /// Leaves the ranks at the end of their work; a group that is only dropped is one that has failed.
+    pub fn leave(self) {
+        self.process.leave();
+    }
+
     /// Fails when a collective of before has failed. On a GPU that comes to light later than where it was called, so this is
     /// asked, after the device was waited for, before anything that it computed leaves the rank.
     ///

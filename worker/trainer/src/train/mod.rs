@@ -416,6 +416,7 @@ impl<'a> Training<'a> {
         }
         tracing::info!(step = self.done, "training yields");
         self.agent.reporter.send(&Report::Yielded { step: self.done });
+        self.group.leave();
         Ok(())
     }
 
@@ -438,6 +439,7 @@ impl<'a> Training<'a> {
             self.meter.done(self.done, parameters, seconds, loss.into_iter().chain(peak));
         }
         tracing::info!(seconds, "training done");
+        self.group.leave();
         Ok(())
     }
 }
