@@ -18,7 +18,7 @@ fn main() {
     let include = root.expect("libtorch's lib/ has a parent").join("include");
 
     let mut shim = cc::Build::new();
-    shim.cpp(true).std("c++17").file("csrc/shim.cpp").include("csrc");
+    shim.cpp(true).std("c++17").files(["csrc/shim.cpp", "csrc/context.cpp"]).include("csrc");
     // As system headers, so that only our own code is warned about.
     for folder in [include.clone(), include.join("torch/csrc/api/include")] {
         shim.flag("-isystem").flag(folder);

@@ -13,12 +13,9 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 use zip::ZipArchive;
 
-use crate::wheels::{Pins, Wheel};
+use crate::wheels::{Content, Pins, Wheel};
 
-/// Bytes of the unpacked folder, for the check of free space: 500 MB on x86_64 and some room.
-const UNPACKED_BYTES: u64 = 600_000_000;
-
-/// Makes `target` a libtorch folder from the pinned wheels; `work` is scratch space on the same file system.
+/// Makes `target` a folder of what the pinned wheels carry; `work` is scratch space on the same file system.
 ///
 /// `finish` completes the folder before it gets its final name.
 pub fn provide(
@@ -33,7 +30,8 @@ pub fn provide(
     remove(&staging)?;
     for (wheel, path) in pins.wheels.iter().zip(&wheels) {
         eprintln!("unpacking {} {}", wheel.package, wheel.version);
-        unpack(wheel, path, &staging).with_context(|| format!("cannot unpack `{}`", path.display()))?;
+        unpack(pins.content, wheel, path, &staging)
+            .with_context(|| format!("cannot unpack `{}`", path.display()))?;
     }
     finish(&staging)?;
     let replaced = work.join("replaced");
@@ -73,15 +71,20 @@ fn download(pins: &Pins, work: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let status = pip.status().context("cannot start python3")?;
     ensure!(
         status.success(),
-        "pip could not download libtorch ({status}); its message is above. Run the same command again to \
-         go on, or set LIBTORCH to the folder of a libtorch of your own"
+        "pip could not download {} ({status}); its message is above. Run the same command again to go on{}",
+        pins.content.name(),
+        match pins.content {
+            Content::Libtorch => ", or set LIBTORCH to the folder of a libtorch of your own",
+            Content::CudaHeaders => "",
+        }
     );
     present(pins, &folder)
 }
 
 /// Says what is about to be downloaded, and refuses when it cannot fit.
 fn announce(pins: &Pins, work: &Path) -> anyhow::Result<()> {
-    eprintln!("libtorch is not here yet; downloading once, with pip:");
+    let unpacked = pins.content.unpacked_bytes();
+    eprintln!("{} not here yet; downloading once, with pip:", pins.content.name());
     for wheel in &pins.wheels {
         eprintln!("  {:>9}  {} {}", megabytes(wheel.bytes), wheel.package, wheel.version);
     }
@@ -89,16 +92,17 @@ fn announce(pins: &Pins, work: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot ask for the free space of `{}`", work.display()))?;
     let free = space.blocks_available() * space.fragment_size();
     // pip holds a wheel twice while it copies it from its temporary folder.
-    let needed = 2 * pins.bytes() + UNPACKED_BYTES;
+    let needed = 2 * pins.bytes() + unpacked;
     ensure!(
         free >= needed,
-        "{} are free in `{}`, and fetching libtorch needs {} there ({} afterwards)",
+        "{} are free in `{}`, and fetching {} needs {} there ({} afterwards)",
         megabytes(free),
         work.display(),
+        pins.content.name(),
         megabytes(needed),
-        megabytes(UNPACKED_BYTES)
+        megabytes(unpacked)
     );
-    eprintln!("  {:>9}  in all; it takes {} on disk", megabytes(pins.bytes()), megabytes(UNPACKED_BYTES));
+    eprintln!("  {:>9}  in all; it takes {} on disk", megabytes(pins.bytes()), megabytes(unpacked));
     Ok(())
 }
 
@@ -122,7 +126,7 @@ fn present(pins: &Pins, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn unpack(wheel: &Wheel, path: &Path, staging: &Path) -> anyhow::Result<()> {
+fn unpack(content: Content, wheel: &Wheel, path: &Path, staging: &Path) -> anyhow::Result<()> {
     let mut archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
@@ -131,7 +135,7 @@ fn unpack(wheel: &Wheel, path: &Path, staging: &Path) -> anyhow::Result<()> {
         }
         let safe = entry.enclosed_name().and_then(Path::to_str);
         let name = safe.with_context(|| format!("entry `{}` has an unsafe name", entry.name()))?;
-        let Some(destination) = wheel.destination(name) else { continue };
+        let Some(destination) = wheel.destination(content, name) else { continue };
         let destination = staging.join(destination);
         if let Some(folder) = destination.parent() {
             fs::create_dir_all(folder)?;
@@ -183,7 +187,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let entries = [("torch/lib/libc10.so", "elf"), ("torch/include/a/b.h", "header"), ("torch/x.py", "")];
         let torch = wheel_file(&folder, "torch", &entries);
-        Pins { requirements: "", wheels: vec![torch], platforms: Vec::new() }
+        Pins { content: Content::Libtorch, requirements: "", wheels: vec![torch], platforms: Vec::new() }
     }
 
     #[test]

@@ -7,7 +7,9 @@
 mod bench;
 mod demo;
 mod fetch;
+mod gpu;
 mod mutants;
+mod nccl;
 mod prerequisites;
 mod process;
 mod setup;
@@ -34,7 +36,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Provide libtorch in `.libtorch/` of the checkout, unless LIBTORCH names another one
-    Setup,
+    Setup {
+        /// Also compile `libcredence_nccl.so`, which ranks on GPUs reach each other by; needs no GPU and no CUDA
+        #[arg(long)]
+        cuda: bool,
+    },
     /// Run a coordinator and two workers on this machine, from examples/quickstart.toml to its table
     Demo {
         /// Go on with the demo/ folder of the last time instead of starting anew
@@ -42,7 +48,17 @@ enum Task {
         keep: bool,
     },
     /// Run every test of the workspace
-    Test,
+    Test {
+        /// Run those that need a GPU instead: ranks that share the first one of this machine
+        #[arg(long)]
+        gpu: bool,
+    },
+    /// Measure training in each precision, on the first GPU of this machine
+    Bench {
+        /// On a GPU; there is no other
+        #[arg(long, required = true)]
+        gpu: bool,
+    },
     /// Put a coordinator under the load of 1,000 worker sessions and 100,000 trials; `-- --help` says what can be chosen
     Load {
         /// Arguments of the load run
@@ -81,9 +97,12 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> anyhow::Result<ExitCode> {
     let workspace = workspace()?;
     match task {
-        Task::Setup => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Setup { cuda: false } => setup::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Setup { cuda: true } => nccl::provide(&workspace).map(|_| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
-        Task::Test => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Test { gpu: false } => test::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Test { gpu: true } => gpu::test(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Bench { gpu: _ } => gpu::bench(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),

@@ -45,6 +45,12 @@ pub fn release_folder() -> anyhow::Result<PathBuf> {
     Ok(target.context("this program does not lie in a target folder")?.join("release"))
 }
 
+/// Where cargo puts the programs that are developed and those that are released.
+pub fn program_folders() -> anyhow::Result<[PathBuf; 2]> {
+    let release = release_folder()?;
+    Ok([release.with_file_name("debug"), release])
+}
+
 /// Program and arguments, for people.
 pub fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program());

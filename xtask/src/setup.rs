@@ -11,14 +11,14 @@ use anyhow::{Context, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::wheels::{self, Pins};
+use crate::wheels::{self, Content, Pins};
 use crate::{fetch, prerequisites};
 
 /// Raised when the layout of the folder changes without a change of the pins.
 const LAYOUT: u32 = 1;
 
 /// Text that names the layout and the pins that a folder was made from.
-const STAMP: &str = "provided-by-credence";
+pub(crate) const STAMP: &str = "provided-by-credence";
 
 /// Where libtorch comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,16 +33,21 @@ enum Source {
 
 /// Checks the prerequisites and makes sure that a libtorch of the right version is here.
 pub fn run(workspace: &Path) -> anyhow::Result<()> {
+    libtorch(workspace).map(drop)
+}
+
+/// As [`run`]; returns the folder with libtorch's `include`, as far as it is known without asking Python.
+pub fn libtorch(workspace: &Path) -> anyhow::Result<Option<PathBuf>> {
     prerequisites::rust()?;
     prerequisites::cxx()?;
     prerequisites::make()?;
     let ours = workspace.join(".libtorch");
     match source(&ours, env::var_os("LIBTORCH").map(PathBuf::from), env::var_os("LIBTORCH_USE_PYTORCH")) {
-        Source::Checkout(folder) => provide(workspace, &folder),
-        Source::Folder(folder) => check(&folder),
+        Source::Checkout(folder) => provide(workspace, &folder).map(|()| Some(folder)),
+        Source::Folder(folder) => check(&folder).map(|()| Some(folder)),
         Source::Python => {
             eprintln!("LIBTORCH_USE_PYTORCH is set: the torch package of `python3` is used");
-            Ok(())
+            Ok(None)
         }
     }
 }
@@ -67,7 +72,7 @@ fn same_folder(a: &Path, b: &Path) -> bool {
 
 /// Fills `folder` from the pinned wheels unless that was done before.
 fn provide(workspace: &Path, folder: &Path) -> anyhow::Result<()> {
-    let pins = Pins::of_this_machine()?;
+    let pins = Pins::of_this_machine(Content::Libtorch)?;
     let stamp = stamp(&pins);
     let work = workspace.join(".libtorch-work");
     let is_done = || fs::read_to_string(folder.join(STAMP)).is_ok_and(|text| text == stamp);
@@ -101,20 +106,18 @@ fn provide(workspace: &Path, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stamp(pins: &Pins) -> String {
+pub(crate) fn stamp(pins: &Pins) -> String {
     let digest = Sha256::digest(pins.requirements.as_bytes());
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("layout {LAYOUT}\nsha256 of the requirements {hex}\n")
 }
 
 /// Keeps a second `cargo xtask setup` out of the work folder; released with the process.
-fn lock(work: &Path) -> anyhow::Result<Flock<fs::File>> {
+pub(crate) fn lock(work: &Path) -> anyhow::Result<Flock<fs::File>> {
     let handle = fs::File::open(work).with_context(|| format!("cannot open `{}`", work.display()))?;
     Flock::lock(handle, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        anyhow::Error::new(error).context(format!(
-            "another `cargo xtask` is fetching libtorch into `{}`; wait for it",
-            work.display()
-        ))
+        anyhow::Error::new(error)
+            .context(format!("another `cargo xtask` is fetching into `{}`; wait for it", work.display()))
     })
 }
 

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 const X86_64: &str = include_str!("../libtorch/x86_64.txt");
 const AARCH64: &str = include_str!("../libtorch/aarch64.txt");
+const CUDA_X86_64: &str = include_str!("../libtorch/cuda-x86_64.txt");
+const CUDA_AARCH64: &str = include_str!("../libtorch/cuda-aarch64.txt");
 
 /// Libraries of the torch wheel that a CPU program does not load.
 ///
@@ -30,11 +32,41 @@ const UNNEEDED: [&str; 9] = [
 /// What is pinned for one machine architecture.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pins {
+    /// What they carry.
+    pub content: Content,
     /// The requirement file, as pip takes it.
     pub requirements: &'static str,
     pub wheels: Vec<Wheel>,
     /// Platform tags under which the wheels are published.
     pub platforms: Vec<String>,
+}
+
+/// What is taken from wheels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// libtorch's CPU half, and what it needs.
+    Libtorch,
+    /// The headers of CUDA.
+    CudaHeaders,
+}
+
+impl Content {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Libtorch => "libtorch",
+            Self::CudaHeaders => "CUDA's headers",
+        }
+    }
+
+    /// Bytes of the unpacked folder, with some room.
+    pub fn unpacked_bytes(self) -> u64 {
+        match self {
+            // 500 MB on x86_64.
+            Self::Libtorch => 600_000_000,
+            Self::CudaHeaders => 20_000_000,
+        }
+    }
 }
 
 /// One pinned wheel.
@@ -50,11 +82,14 @@ pub struct Wheel {
 
 impl Pins {
     /// Pins for the machine that this program runs on.
-    pub fn of_this_machine() -> anyhow::Result<Self> {
-        match (std::env::consts::OS, std::env::consts::ARCH) {
-            ("linux", "x86_64") => Self::parse(X86_64, "x86_64"),
-            ("linux", "aarch64") => Self::parse(AARCH64, "aarch64"),
-            (os, arch) => bail!(
+    pub fn of_this_machine(content: Content) -> anyhow::Result<Self> {
+        match (std::env::consts::OS, std::env::consts::ARCH, content) {
+            ("linux", "x86_64", Content::Libtorch) => Self::parse(content, X86_64, "x86_64"),
+            ("linux", "aarch64", Content::Libtorch) => Self::parse(content, AARCH64, "aarch64"),
+            ("linux", "x86_64", Content::CudaHeaders) => Self::parse(content, CUDA_X86_64, "x86_64"),
+            ("linux", "aarch64", Content::CudaHeaders) => Self::parse(content, CUDA_AARCH64, "aarch64"),
+            (os, arch, Content::CudaHeaders) => bail!("there is no PyTorch for CUDA on {os} on {arch}"),
+            (os, arch, Content::Libtorch) => bail!(
                 "libtorch is provided for Linux on x86_64 and aarch64, and this is {os} on {arch}: \
                  set LIBTORCH to the folder of a libtorch {} of your own",
                 libtorch_version()?
@@ -62,7 +97,7 @@ impl Pins {
         }
     }
 
-    fn parse(requirements: &'static str, arch: &str) -> anyhow::Result<Self> {
+    fn parse(content: Content, requirements: &'static str, arch: &str) -> anyhow::Result<Self> {
         let mut wheels = Vec::new();
         let mut bytes = None;
         for line in requirements.lines().filter(|line| !line.is_empty()) {
@@ -75,7 +110,7 @@ impl Pins {
         }
         let tags = ["manylinux_2_28", "manylinux_2_25", "manylinux_2_17", "manylinux2014"];
         let platforms = tags.iter().map(|tag| format!("{tag}_{arch}")).collect();
-        Ok(Self { requirements, wheels, platforms })
+        Ok(Self { content, requirements, wheels, platforms })
     }
 
     /// Size of all wheels together.
@@ -86,7 +121,7 @@ impl Pins {
 
 /// The libtorch version that the pins carry, and that the `tch` crate is written for.
 pub fn libtorch_version() -> anyhow::Result<String> {
-    let pins = Pins::parse(X86_64, "x86_64")?;
+    let pins = Pins::parse(Content::Libtorch, X86_64, "x86_64")?;
     let torch = pins.wheels.into_iter().find(|wheel| wheel.package == "torch");
     Ok(torch.context("no torch wheel is pinned")?.version)
 }
@@ -124,10 +159,15 @@ impl Wheel {
         Ok(digest == self.sha256)
     }
 
-    /// Where an entry of the wheel goes, relative to the libtorch folder; `None` when it is not needed.
-    pub fn destination(&self, entry: &str) -> Option<String> {
+    /// Where an entry of the wheel goes, relative to the folder of `content`; `None` when it is not needed.
+    pub fn destination(&self, content: Content, entry: &str) -> Option<String> {
         if let Some((folder, licence)) = entry.split_once(".dist-info/licenses/") {
             return Some(format!("licenses/{folder}/{licence}"));
+        }
+        if content == Content::CudaHeaders {
+            // The C++ library for kernels is not needed, but for what tells compilers apart, which lies beside it.
+            let needed = |path: &&str| path.starts_with("include/") && !path.starts_with("include/cccl/");
+            return entry.strip_prefix("nvidia/cu13/").filter(needed).map(str::to_owned);
         }
         if let Some(header) = entry.strip_prefix("torch/include/") {
             return Some(format!("include/{header}"));
@@ -154,18 +194,23 @@ mod tests {
     use super::*;
 
     fn wheel(package: &str) -> Wheel {
-        let pins = Pins::parse(X86_64, "x86_64").unwrap();
+        let pins = Pins::parse(Content::Libtorch, X86_64, "x86_64").unwrap();
         pins.wheels.into_iter().find(|wheel| wheel.package == package).unwrap()
     }
 
     #[test]
     fn both_requirement_files_pin_the_same_packages_and_versions() {
-        let named = |text, arch| -> Vec<(String, String)> {
-            let pins = Pins::parse(text, arch).unwrap();
+        let named = |content, text, arch| -> Vec<(String, String)> {
+            let pins = Pins::parse(content, text, arch).unwrap();
             pins.wheels.into_iter().map(|wheel| (wheel.package, wheel.version)).collect()
         };
-        assert_eq!(named(X86_64, "x86_64"), named(AARCH64, "aarch64"));
-        assert_eq!(named(X86_64, "x86_64").len(), 3);
+        let libtorch = named(Content::Libtorch, X86_64, "x86_64");
+        assert_eq!(libtorch, named(Content::Libtorch, AARCH64, "aarch64"));
+        assert_eq!(libtorch.len(), 3);
+        let headers = named(Content::CudaHeaders, CUDA_X86_64, "x86_64");
+        assert_eq!(headers, named(Content::CudaHeaders, CUDA_AARCH64, "aarch64"));
+        // The headers are those of the CUDA that libtorch is linked with.
+        assert!(libtorch.contains(&headers[0]), "{headers:?}");
     }
 
     #[test]
@@ -189,7 +234,7 @@ mod tests {
     #[test]
     fn only_what_a_cpu_program_needs_is_taken_from_a_wheel() {
         let torch = wheel("torch");
-        let kept = |entry| torch.destination(entry);
+        let kept = |entry| torch.destination(Content::Libtorch, entry);
         assert_eq!(kept("torch/lib/libtorch_cpu.so").as_deref(), Some("lib/libtorch_cpu.so"));
         assert_eq!(kept("torch/lib/libgomp.so.1").as_deref(), Some("lib/libgomp.so.1"));
         assert_eq!(kept("torch/include/c10/core/Device.h").as_deref(), Some("include/c10/core/Device.h"));
@@ -198,10 +243,20 @@ mod tests {
         assert_eq!(kept("torch/nn/modules/linear.py"), None);
         let cupti = wheel("nvidia-cuda-cupti");
         assert_eq!(
-            cupti.destination("nvidia/cu13/lib/libcupti.so.13").as_deref(),
+            cupti.destination(Content::Libtorch, "nvidia/cu13/lib/libcupti.so.13").as_deref(),
             Some("lib/libcupti.so.13")
         );
-        assert_eq!(cupti.destination("nvidia/cu13/lib/libnvperf_host.so"), None);
+        assert_eq!(cupti.destination(Content::Libtorch, "nvidia/cu13/lib/libnvperf_host.so"), None);
+        let runtime = wheel("nvidia-cuda-runtime");
+        let header = |entry| runtime.destination(Content::CudaHeaders, entry);
+        assert_eq!(
+            header("nvidia/cu13/include/crt/host_config.h").as_deref(),
+            Some("include/crt/host_config.h")
+        );
+        assert_eq!(header("nvidia/cu13/include/nv/target").as_deref(), Some("include/nv/target"));
+        assert_eq!(header("nvidia/cu13/include/cccl/cuda/std/array"), None);
+        assert_eq!(header("nvidia/cu13/lib/libcudart.so.13"), None);
+        assert_eq!(runtime.destination(Content::Libtorch, "nvidia/cu13/include/cuda.h"), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! before the result is checked.
 
 use super::read::{At, Bounds, Located, Log, Section, Setting, Value};
-use crate::spec::{Augmentation, DataSpec, Recipe, Schedule};
+use crate::spec::{Augmentation, DataSpec, Precision, Recipe, Schedule};
 
 pub(super) const NON_NEGATIVE: Bounds = Bounds { text: "a number of at least 0", hold: |x| x >= 0.0 };
 pub(super) const POSITIVE: Bounds = Bounds { text: "a number above 0", hold: |x| x > 0.0 };
@@ -24,6 +24,7 @@ pub(super) struct RecipeLayer {
     pub clip_norm: Setting<Option<f64>>,
     pub reset_momentum_each_epoch: Setting<bool>,
     pub augmentation: Setting<Vec<Located<Augmentation>>>,
+    pub precision: Setting<Precision>,
 }
 
 /// Values of keys that no layer sets. `epochs` has none: how long to train is a decision of each experiment.
@@ -36,7 +37,7 @@ mod default {
 }
 
 /// Every key of a recipe.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "epochs",
     "batch-size",
     "lr",
@@ -48,6 +49,7 @@ pub(super) const KEYS: [&str; 11] = [
     "clip-norm",
     "reset-momentum-each-epoch",
     "augmentation",
+    "precision",
 ];
 
 impl RecipeLayer {
@@ -67,6 +69,7 @@ impl RecipeLayer {
             clip_norm: section.set("clip-norm", |v| v.or_none(|v| v.real(&POSITIVE))),
             reset_momentum_each_epoch: section.set("reset-momentum-each-epoch", Value::boolean),
             augmentation: section.set("augmentation", augmentation),
+            precision: section.set("precision", |v| v.choice("precision", &Precision::ALL)),
         };
         section.finish();
         layer
@@ -86,6 +89,7 @@ impl RecipeLayer {
             clip_norm: self.clip_norm.then(later.clip_norm),
             reset_momentum_each_epoch: self.reset_momentum_each_epoch.then(later.reset_momentum_each_epoch),
             augmentation: self.augmentation.then(later.augmentation),
+            precision: self.precision.then(later.precision),
         }
     }
 
@@ -104,6 +108,7 @@ impl RecipeLayer {
             clip_norm: self.clip_norm.or(None)?,
             reset_momentum_each_epoch: self.reset_momentum_each_epoch.or(false)?,
             augmentation: augmentation.into_iter().map(|located| located.value).collect(),
+            precision: self.precision.or(Precision::default())?,
         })
     }
 

@@ -47,6 +47,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<Run> {
     let failures = section.set("max-failures", |v| v.integer(1..=1_000));
     let requires = section.set("requires", requires);
     let keep_best = section.set("keep-best", Value::boolean);
+    let deterministic = section.set("deterministic", Value::boolean);
+    let channels_last = section.set("channels-last", Value::boolean);
     section.finish();
     let policy = RunPolicy {
         checkpoint_steps: steps.or(default.checkpoint_steps)?,
@@ -55,6 +57,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<Run> {
         max_failures: failures.or(default.max_failures)?,
         requires: requires.or(default.requires)?,
         keep_best: None,
+        deterministic: deterministic.or(default.deterministic)?,
+        channels_last: channels_last.or(default.channels_last)?,
     };
     let keep_best = keep_best.located().filter(|asked| asked.value).map(|asked| asked.at);
     Some(Run { policy, keep_best })

@@ -25,7 +25,7 @@ pub use method::{
     SnapshotPlace, SnapshotSettings, SngpSettings, SwagSettings, TradiSettings, TrainMethod,
 };
 pub use model::{MlpNorm, ModelSpec, ParseModelError, ResNetDepth, ResNetForm, WideResNetVariant};
-pub use recipe::{Augmentation, Recipe, Schedule};
+pub use recipe::{Augmentation, Precision, Recipe, Schedule};
 pub use workload::Workload;
 
 use crate::{Digest, TrialKey};
@@ -188,6 +188,16 @@ pub struct RunPolicy {
     /// How each checkpoint of a train trial is scored, of one whose best checkpoint is kept beside the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_best: Option<Scoring>,
+    /// Whether only algorithms are used that give the same bits each time. Always so on a CPU.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deterministic: bool,
+    /// Whether images and weights lie in memory pixel by pixel, which tensor cores read faster.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub channels_last: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How a network in training predicts the images that are held out for validation.
@@ -241,6 +251,8 @@ impl Default for RunPolicy {
             max_failures: 3,
             requires: Requirements::default(),
             keep_best: None,
+            deterministic: false,
+            channels_last: false,
         }
     }
 }

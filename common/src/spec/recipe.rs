@@ -27,6 +27,46 @@ pub struct Recipe {
     pub reset_momentum_each_epoch: bool,
     /// Changes of training images, applied in this order.
     pub augmentation: Vec<Augmentation>,
+    /// How exactly training computes.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
+}
+
+/// Arithmetic of training. Weights, the optimizer, the last layer and the loss are in single precision with each of them, and
+/// so is all of evaluation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Single precision.
+    #[default]
+    Fp32,
+    /// As `Fp32`, with products and convolutions that round their inputs to 10 bits of mantissa, on GPUs that can.
+    Tf32,
+    /// Products and convolutions in bfloat16.
+    Bf16,
+    /// Products and convolutions in half precision, with a loss that is scaled so that gradients stay in its range.
+    Fp16,
+}
+
+impl Precision {
+    /// Every precision, by its name.
+    pub const ALL: [(&'static str, Self); 4] =
+        [("fp32", Self::Fp32), ("tf32", Self::Tf32), ("bf16", Self::Bf16), ("fp16", Self::Fp16)];
+
+    /// Name in grid files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::Fp16 => "fp16",
+        }
+    }
+
+    /// Whether specifications leave it out.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Learning rate as a factor over training.

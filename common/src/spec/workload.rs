@@ -17,7 +17,13 @@ impl TrialSpec {
         let text = match self {
             Self::Train(train) => {
                 let TrainSpec { method, data, model, recipe, .. } = train;
-                serde_json::to_vec(&("train", method, data, model, recipe.epochs, recipe.batch_size))
+                let common = ("train", method, data, model, recipe.epochs, recipe.batch_size);
+                // Trials of single precision have the workload that they had before there was another.
+                if recipe.precision.is_default() {
+                    serde_json::to_vec(&common)
+                } else {
+                    serde_json::to_vec(&(common, recipe.precision))
+                }
             }
             Self::Evaluate(evaluate) => {
                 let EvaluateSpec { predictor, networks, ood, shift, batch_size, .. } = evaluate;
@@ -36,7 +42,7 @@ impl TrialSpec {
 mod tests {
     use super::*;
     use crate::grid;
-    use crate::spec::{ModelSpec, WideResNetVariant};
+    use crate::spec::{ModelSpec, Precision, WideResNetVariant};
 
     const GRID: &str = "name = \"one\"\nmodels = [\"wrn-10-1\"]\nseeds = [0]\n[data.digits]\nheld-out = [8, 9]\n\
                         [recipe]\nepochs = 1\nbatch-size = 64\n[[method]]\nkind = \"deterministic\"\n";
@@ -60,6 +66,7 @@ mod tests {
         assert_eq!(of(|spec| spec.recipe.lr = 0.2), plain);
         assert_ne!(of(|spec| spec.recipe.epochs = 2), plain);
         assert_ne!(of(|spec| spec.recipe.batch_size = 32), plain);
+        assert_ne!(of(|spec| spec.recipe.precision = Precision::Bf16), plain);
         assert_ne!(of(|spec| spec.data.held_out = Vec::new()), plain);
         let wider = ModelSpec::WideResNet { depth: 10, widen: 2, variant: WideResNetVariant::Authors };
         let mut spec = network();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use metrics::{Metric, MetricName};
 use serde::{Deserialize, Serialize};
 
-use super::column::{Column, PARAMETERS, TRAIN_SECONDS, UnknownColumn};
+use super::column::{Column, PARAMETERS, PEAK_DEVICE_BYTES, TRAIN_SECONDS, UnknownColumn};
 use super::{CellOutcome, CellStatus};
 use crate::suggest;
 
@@ -153,6 +153,7 @@ impl Column {
         let shift = SHIFT.into_iter().find(|pair| present.contains(pair[0]));
         columns.extend(shift.into_iter().flatten().filter_map(|name| name.parse().ok()));
         columns.extend([Self::Parameters, Self::TrainingTime]);
+        columns.extend(present.contains(PEAK_DEVICE_BYTES).then_some(Self::PeakMemory));
         columns
     }
 }
@@ -217,7 +218,11 @@ fn measured(family: Option<Family>, outcomes: &[CellOutcome]) -> Vec<Column> {
         }
     }
     if family.is_none_or(|family| family == Family::Cost) {
-        let costs = [(PARAMETERS, Column::Parameters), (TRAIN_SECONDS, Column::TrainingTime)];
+        let costs = [
+            (PARAMETERS, Column::Parameters),
+            (TRAIN_SECONDS, Column::TrainingTime),
+            (PEAK_DEVICE_BYTES, Column::PeakMemory),
+        ];
         let costs = costs.into_iter().filter(|(name, _)| present.is_empty() || present.contains(name));
         columns.extend(costs.map(|(_, column)| column));
     }

@@ -13,6 +13,8 @@ use crate::suggest;
 pub const PARAMETERS: &str = "parameters";
 /// Name of the value that holds the seconds of training behind a cell, summed over its networks.
 pub const TRAIN_SECONDS: &str = "train_seconds";
+/// Name of the value that holds the most bytes of a GPU that training a network of a cell had at one time, on its rank 0.
+pub const PEAK_DEVICE_BYTES: &str = "peak_device_bytes";
 
 /// One column of values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Column {
     Parameters,
     /// Time of training all networks of a cell, one after the other.
     TrainingTime,
+    /// Memory of a GPU that training needs; of what is trained on CPUs there is none.
+    PeakMemory,
 }
 
 /// What moves a column's values from seed to seed, and so what may be claimed of a difference.
@@ -61,6 +65,7 @@ impl Column {
             Self::Metric(metric) => metric.to_string(),
             Self::Parameters => PARAMETERS.to_owned(),
             Self::TrainingTime => TRAIN_SECONDS.to_owned(),
+            Self::PeakMemory => PEAK_DEVICE_BYTES.to_owned(),
         }
     }
 
@@ -73,6 +78,7 @@ impl Column {
             },
             Self::Parameters => "Parameters".to_owned(),
             Self::TrainingTime => "Training".to_owned(),
+            Self::PeakMemory => "GPU memory".to_owned(),
         }
     }
 
@@ -80,7 +86,7 @@ impl Column {
     pub fn direction(&self) -> Direction {
         match self {
             Self::Metric(name) => name.metric().direction(),
-            Self::Parameters | Self::TrainingTime => Direction::Lower,
+            Self::Parameters | Self::TrainingTime | Self::PeakMemory => Direction::Lower,
         }
     }
 
@@ -98,7 +104,7 @@ impl Column {
         match self {
             Self::Metric(_) => Noise::Seeds,
             Self::Parameters => Noise::Nothing,
-            Self::TrainingTime => Noise::Machines,
+            Self::TrainingTime | Self::PeakMemory => Noise::Machines,
         }
     }
 
@@ -106,7 +112,7 @@ impl Column {
     pub(super) fn is_percent(&self) -> bool {
         match self {
             Self::Metric(name) => name.metric().format(1.0).starts_with("100"),
-            Self::Parameters | Self::TrainingTime => false,
+            Self::Parameters | Self::TrainingTime | Self::PeakMemory => false,
         }
     }
 
@@ -135,6 +141,11 @@ impl Column {
                 let scale = scale.max(1.0);
                 shown(mean / scale, deviation.map(|deviation| deviation / scale), 1, unit)
             }
+            Self::PeakMemory => {
+                let scales = [(1_073_741_824.0, "GiB"), (1_048_576.0, "MiB")];
+                let (scale, unit) = scaled(mean, &scales);
+                shown(mean / scale, deviation.map(|deviation| deviation / scale), 1, unit)
+            }
         }
     }
 }
@@ -157,8 +168,10 @@ impl FromStr for Column {
         match name {
             PARAMETERS => Ok(Self::Parameters),
             TRAIN_SECONDS => Ok(Self::TrainingTime),
+            PEAK_DEVICE_BYTES => Ok(Self::PeakMemory),
             metric => metric.parse().map(Self::Metric).map_err(|_| {
-                let names = Metric::all().map(Metric::name).chain([PARAMETERS, TRAIN_SECONDS]);
+                let names =
+                    Metric::all().map(Metric::name).chain([PARAMETERS, TRAIN_SECONDS, PEAK_DEVICE_BYTES]);
                 let groups = super::choice::GROUPS.map(|(name, _)| name);
                 let stem = metric.split('/').next().unwrap_or_default();
                 let near = suggest::nearest(stem, names.chain(groups).chain(["all"]));
@@ -240,5 +253,7 @@ mod tests {
         assert_eq!(text(&Column::TrainingTime, 119.0, None), "119.0 s");
         assert_eq!(text(&Column::TrainingTime, 120.0, Some(6.0)), "2.0 ± 0.1 min");
         assert_eq!(text(&Column::TrainingTime, 9_000.0, None), "2.5 h");
+        assert_eq!(text(&Column::PeakMemory, 12.5 * 1_073_741_824.0, Some(107_374_182.4)), "12.5 ± 0.1 GiB");
+        assert_eq!(text(&Column::PeakMemory, 524_288.0 * 100.0, None), "50.0 MiB");
     }
 }

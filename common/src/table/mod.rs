@@ -29,7 +29,7 @@ use metrics::Summary;
 use serde::{Deserialize, Serialize};
 
 pub use choice::{Against, Choice, ChoiceError};
-pub use column::{Column, Noise, PARAMETERS, TRAIN_SECONDS, UnknownColumn};
+pub use column::{Column, Noise, PARAMETERS, PEAK_DEVICE_BYTES, TRAIN_SECONDS, UnknownColumn};
 pub use compare::{Comparison, LEVEL, Verdict};
 pub use published::{PublishedLine, PublishedValue, Source};
 pub use setup::{Extent, Setup};

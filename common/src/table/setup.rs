@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{EvaluateSpec, Predictor, SnapshotPlace, TrainMethod};
+use crate::spec::{EvaluateSpec, Precision, Predictor, SnapshotPlace, TrainMethod};
 
 /// Data set, network, method and recipe of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ fn kind(method: &TrainMethod) -> &'static str {
     }
 }
 
-/// `15 epochs, batch 32, lr 0.1, crop and flip`.
+/// `15 epochs, batch 32, lr 0.1, crop and flip`, and the precision where it is not single.
 fn recipe(train: &crate::spec::TrainSpec) -> String {
     let recipe = &train.recipe;
     let names: Vec<String> = recipe
@@ -109,5 +109,12 @@ fn recipe(train: &crate::spec::TrainSpec) -> String {
         })
         .collect();
     let augmentation = if names.is_empty() { "no augmentation".to_owned() } else { names.join(" and ") };
-    format!("{} epochs, batch {}, lr {}, {augmentation}", recipe.epochs, recipe.batch_size, recipe.lr)
+    let precision = match recipe.precision {
+        Precision::Fp32 => String::new(),
+        other => format!(", {}", other.name()),
+    };
+    format!(
+        "{} epochs, batch {}, lr {}, {augmentation}{precision}",
+        recipe.epochs, recipe.batch_size, recipe.lr
+    )
 }

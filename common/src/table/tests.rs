@@ -136,6 +136,8 @@ fn default_columns_follow_the_sets_that_were_measured() {
     let plain = "accuracy nll brier ece auroc aupr fpr95 parameters train_seconds";
     assert_eq!(names(&[]), plain);
     assert_eq!(names(&[cell("digits", "m", 0, done(&[("auroc", 0.5)]))]), plain);
+    let on_a_gpu = done(&[("auroc", 0.5), ("peak_device_bytes", 2e9)]);
+    assert_eq!(names(&[cell("digits", "m", 0, on_a_gpu)]), format!("{plain} peak_device_bytes"));
     // A report of one set names its figures twice; the table shows them once.
     let single = done(&[("auroc", 0.5), ("auroc/held-out", 0.5)]);
     assert_eq!(names(&[cell("digits", "m", 0, single)]), plain);

@@ -1,96 +1,24 @@
-#include "shim.h"
+#include "guard.hpp"
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <c10/core/GradMode.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
-#include <torch/csrc/distributed/c10d/exception.h>
-#include <torch/csrc/distributed/c10d/reducer.hpp>
 #include <torch/torch.h>
-
-struct c10d_store {
-  c10::intrusive_ptr<c10d::Store> store;
-};
-
-struct c10d_group {
-  c10::intrusive_ptr<c10d::ProcessGroup> group;
-};
-
-struct c10d_reducer {
-  // Before `reducer`, so that it is destroyed after it.
-  c10::intrusive_ptr<c10d::ProcessGroup> group;
-  std::unique_ptr<c10d::Reducer> reducer;
-};
 
 namespace {
 
-c10d_status report(c10d_status status, const char *message, char *err, size_t err_len) noexcept {
-  if (err != nullptr && err_len > 0) {
-    const size_t length = std::min(std::strlen(message), err_len - 1);
-    std::memcpy(err, message, length);
-    err[length] = '\0';
-  }
-  return status;
-}
-
-bool mentions(std::string_view message, std::initializer_list<std::string_view> phrases) {
-  return std::any_of(phrases.begin(), phrases.end(),
-                     [&](std::string_view phrase) { return message.find(phrase) != std::string_view::npos; });
-}
-
-// Gloo and the store throw the same types for both causes, so the words have to decide between them.
-bool is_timeout(std::string_view message) {
-  return mentions(message, {"imed out", "imeout"});
-}
-
-c10d_status connection_status(std::string_view message) {
-  return is_timeout(message) ? C10D_TIMEOUT : C10D_PEER_LOST;
-}
-
-// Some paths of Gloo throw plain std::runtime_error for a broken connection.
-c10d_status plain_status(std::string_view message) {
-  if (mentions(message, {"Connection closed by peer", "Connection reset by peer", "Broken pipe", "onnection refused"})) {
-    return C10D_PEER_LOST;
-  }
-  return mentions(message, {"Timed out waiting", "Connect timeout", "timeout caused pair closure"}) ? C10D_TIMEOUT
-                                                                                                   : C10D_OTHER;
-}
-
-// Runs `body`, and turns whatever it throws into a status and a message.
-template <class F>
-c10d_status guard(char *err, size_t err_len, F &&body) noexcept {
-  try {
-    body();
-    return C10D_OK;
-  } catch (const c10d::TimeoutError &e) {
-    return report(C10D_TIMEOUT, e.what_without_backtrace(), err, err_len);
-  } catch (const c10::DistNetworkError &e) {
-    return report(connection_status(e.what_without_backtrace()), e.what_without_backtrace(), err, err_len);
-  } catch (const c10::DistStoreError &e) {
-    return report(connection_status(e.what_without_backtrace()), e.what_without_backtrace(), err, err_len);
-  } catch (const gloo::IoException &e) {
-    return report(connection_status(e.what()), e.what(), err, err_len);
-  } catch (const c10::Error &e) {
-    return report(plain_status(e.what_without_backtrace()), e.what_without_backtrace(), err, err_len);
-  } catch (const std::exception &e) {
-    return report(plain_status(e.what()), e.what(), err, err_len);
-  } catch (...) {
-    return report(C10D_OTHER, "unknown C++ exception", err, err_len);
-  }
-}
-
-at::Tensor &tensor_of(c10d_tensor tensor) { return *static_cast<at::Tensor *>(tensor); }
+using shim::guard;
+using shim::report;
+using shim::tensor_of;
 
 std::vector<at::Tensor> tensors_of(const c10d_tensor *tensors, size_t length) {
   std::vector<at::Tensor> result;
@@ -99,6 +27,16 @@ std::vector<at::Tensor> tensors_of(const c10d_tensor *tensors, size_t length) {
     result.push_back(tensor_of(tensors[i]));
   }
   return result;
+}
+
+// Gloo throws where it fails. Of the backends here NCCL alone fails later, on a thread of its own, and remembers.
+c10d::ErrorType error_of(c10d::ProcessGroup &group) {
+  for (const auto &device : group.getDeviceTypes()) {
+    if (device.type() == c10::DeviceType::CUDA) {
+      return group.getBackend(device.type())->getError();
+    }
+  }
+  return c10d::ErrorType::SUCCESS;
 }
 
 // The deadline is the group's: Gloo ends the work itself, with a message that says where it waited.
@@ -195,6 +133,34 @@ c10d_status c10d_group_gloo(const c10d_store *store, const char *prefix, int32_t
     group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     *out = new c10d_group{std::move(group)};
   });
+}
+
+c10d_status c10d_group_check(const c10d_group *group, char *err, size_t err_len) {
+  c10d::ErrorType error = c10d::ErrorType::SUCCESS;
+  const auto status = guard(err, err_len, [&] { error = error_of(*group->group); });
+  if (status != C10D_OK) {
+    return status;
+  }
+  switch (error) {
+    case c10d::ErrorType::SUCCESS:
+      return C10D_OK;
+    case c10d::ErrorType::TIMEOUT:
+      return report(C10D_TIMEOUT, "NCCL's watchdog ended a collective that took too long", err, err_len);
+    case c10d::ErrorType::COMM_ERROR:
+      return report(C10D_PEER_LOST, "NCCL's communicator failed; with NCCL_DEBUG=WARN its own words are in the log",
+                    err, err_len);
+    case c10d::ErrorType::REMOTE_ERROR:
+      return report(C10D_PEER_LOST, "NCCL's communicator failed on another rank", err, err_len);
+  }
+  return report(C10D_OTHER, "NCCL failed in a way that this program has no name for", err, err_len);
+}
+
+c10d_status c10d_group_shutdown(c10d_group *group, char *err, size_t err_len) {
+  return guard(err, err_len, [&] { group->group->shutdown(); });
+}
+
+c10d_status c10d_group_abort(c10d_group *group, char *err, size_t err_len) {
+  return guard(err, err_len, [&] { group->group->abort(); });
 }
 
 c10d_status c10d_group_free(c10d_group *group, char *err, size_t err_len) {

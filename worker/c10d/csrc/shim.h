@@ -23,6 +23,9 @@ enum {
   C10D_OTHER = 3,
 };
 
+// Raised with every change of this file, of guard.hpp, or of what the CUDA half relies on.
+enum { C10D_ABI = 1 };
+
 typedef int32_t c10d_reduce_op;
 enum {
   C10D_SUM = 0,
@@ -47,6 +50,12 @@ c10d_status c10d_store_free(c10d_store *store, char *err, size_t err_len);
 c10d_status c10d_group_gloo(const c10d_store *store, const char *prefix, int32_t rank, int32_t world_size,
                             int64_t timeout_ms, const char *hostname, const char *interface, c10d_group **out,
                             char *err, size_t err_len);
+// Asks a backend that fails on a thread of its own whether it has: NCCL does, Gloo does not. Waits for nothing.
+c10d_status c10d_group_check(const c10d_group *group, char *err, size_t err_len);
+// Waits for what the group still does on GPUs, and ends it. Nothing but `_free` may follow. A collective.
+c10d_status c10d_group_shutdown(c10d_group *group, char *err, size_t err_len);
+// Ends what the group still does, without the other ranks. Nothing but `_free` may follow.
+c10d_status c10d_group_abort(c10d_group *group, char *err, size_t err_len);
 c10d_status c10d_group_free(c10d_group *group, char *err, size_t err_len);
 
 // Collectives; they return when this rank's part is done. The first three overwrite `tensor`.
@@ -65,6 +74,75 @@ c10d_status c10d_reducer_new(const c10d_group *group, const c10d_tensor *params,
 // Backward from `loss`; returns when the gradients of the params are the averages over the ranks.
 c10d_status c10d_reducer_backward(c10d_reducer *reducer, c10d_tensor loss, char *err, size_t err_len);
 c10d_status c10d_reducer_free(c10d_reducer *reducer, char *err, size_t err_len);
+
+// ---- libtorch's settings, and devices (context.cpp)
+
+// Version of libtorch that this was compiled for, like `2.11.0`.
+const char *c10d_torch_version(void);
+// 1 when kernels for CUDA tensors are registered.
+int32_t c10d_has_cuda_kernels(void);
+// Makes the CUDA context of the first device that this process sees; fails in libtorch's words when there is none.
+c10d_status c10d_cuda_init(char *err, size_t err_len);
+
+typedef struct {
+  uint8_t tf32;           // matrix products and convolutions of floats may round to 10 bits of mantissa
+  uint8_t benchmark;      // cuDNN tries its algorithms for each new shape
+  uint8_t deterministic;  // an operation without a deterministic algorithm fails
+} c10d_settings;
+// Of the whole process.
+c10d_status c10d_settings_set(c10d_settings settings, char *err, size_t err_len);
+c10d_settings c10d_settings_get(void);
+
+typedef int32_t c10d_device_type;
+enum {
+  C10D_CPU = 0,
+  C10D_CUDA = 1,
+};
+// Element type of mixed precision; 0 for none.
+typedef int32_t c10d_autocast;
+enum {
+  C10D_FULL = 0,
+  C10D_BFLOAT16 = 1,
+  C10D_FLOAT16 = 2,
+};
+// Sets the mixed precision of this thread for a type of device, and returns what it was, for the matching `_leave`. The
+// copies of weights that libtorch keeps meanwhile are forgotten at the outermost `_leave`.
+c10d_autocast c10d_autocast_enter(c10d_device_type device, c10d_autocast precision);
+void c10d_autocast_leave(c10d_device_type device, c10d_autocast before);
+
+typedef struct {
+  int64_t allocated_peak;  // bytes of tensors, at most so far
+  int64_t reserved_peak;   // bytes taken from the device, at most so far
+  int64_t free;            // bytes of the device that nobody has taken
+  int64_t total;           // bytes of the device
+} c10d_memory;
+c10d_status c10d_cuda_memory(int32_t device, c10d_memory *out, char *err, size_t err_len);
+// Share of each GPU's memory that this process may take; before `c10d_cuda_init`.
+c10d_status c10d_cuda_limit_memory(double share, char *err, size_t err_len);
+c10d_status c10d_cuda_forget_peak(int32_t device, char *err, size_t err_len);
+
+// Moves the elements of a tensor of four axes so that those of a pixel lie together; its shape stays. Other tensors
+// are left alone.
+c10d_status c10d_channels_last(c10d_tensor tensor, char *err, size_t err_len);
+
+typedef struct {
+  double lr;
+  double momentum;
+  double weight_decay;
+  uint8_t nesterov;
+  uint8_t is_first_step;
+} c10d_sgd;
+// A step of SGD on all parameters in one kernel, where they have the same device and element type. `momentum` has a
+// buffer for each of them, or is null. `found_inf` is null or a scalar: where it is not 0, nothing happens.
+c10d_status c10d_fused_sgd(const c10d_tensor *params, const c10d_tensor *grads, const c10d_tensor *momentum,
+                           size_t length, c10d_sgd settings, c10d_tensor found_inf, char *err, size_t err_len);
+
+// Of all tensors at once: sets them to zero; multiplies them with a scalar; writes the norm of all their elements to `out`, a
+// scalar of their element type.
+c10d_status c10d_fused_zero(const c10d_tensor *tensors, size_t length, char *err, size_t err_len);
+c10d_status c10d_fused_multiply(const c10d_tensor *tensors, size_t length, c10d_tensor factor, char *err,
+                                size_t err_len);
+c10d_status c10d_fused_norm(const c10d_tensor *tensors, size_t length, c10d_tensor out, char *err, size_t err_len);
 
 #ifdef __cplusplus
 }

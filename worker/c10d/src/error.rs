@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tch::{Device, Kind};
 
+use crate::nccl::NcclError;
+
 /// The place of one process in a process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rank {
@@ -72,6 +74,8 @@ pub enum Operation {
     NewReducer,
     /// Backward with its gradients averaged over all ranks.
     Backward,
+    /// A collective that was begun before, and whose end nobody waited for.
+    Collective,
 }
 
 impl fmt::Display for Operation {
@@ -86,6 +90,7 @@ impl fmt::Display for Operation {
             Self::AllGather => "all-gather",
             Self::NewReducer => "new reducer",
             Self::Backward => "backward",
+            Self::Collective => "an earlier collective",
         })
     }
 }
@@ -135,6 +140,9 @@ pub enum ErrorKind {
         /// Why not.
         source: std::io::Error,
     },
+    /// NCCL is not there.
+    #[error(transparent)]
+    Nccl(#[from] NcclError),
     /// libtorch failed for another reason.
     #[error("{message}")]
     Other {
@@ -149,8 +157,10 @@ pub enum TensorFault {
     /// It holds nothing.
     #[error("it is undefined")]
     Undefined,
-    /// The backend of the group does not reach its device.
-    #[error("it is on {device:?}, and the group's backend works on the CPU")]
+    /// No backend of the group reaches its device.
+    #[error(
+        "it is on {device:?}, which the group's backends do not reach: Gloo sends from the CPU, NCCL from the rank's own GPU"
+    )]
     Device {
         /// Where it is.
         device: Device,

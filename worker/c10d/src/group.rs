@@ -3,6 +3,7 @@
 //! Tensors are checked here, before the call, because a rank that fails inside a collective leaves the
 //! others waiting. What is reduced, and when, is the caller's business.
 
+use std::cell::Cell;
 use std::ptr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
 use crate::ffi::{self, Handle};
+use crate::nccl::{NcclLibrary, NcclOptions};
 use crate::store::Store;
 use crate::sys;
 
@@ -64,25 +66,42 @@ pub struct GlooOptions<'a> {
 ///
 /// Every rank calls the same collectives in the same order with tensors of the same shape and element type.
 /// After an error the group is of no more use: ranks may have stopped at different calls.
+///
+/// Tensors on the CPU go by Gloo, and a collective returns when this rank's part is done. Those on a GPU go by NCCL, in a
+/// group that was given it ([`ProcessGroup::nccl`]): the collective is then put into the stream of the GPU's work, in which
+/// what follows it waits for it, and the call returns. Whether it failed is told by [`ProcessGroup::check`].
 pub struct ProcessGroup {
     rank: Rank,
     timeout: Duration,
     backend: Backend,
+    /// Whether it ends because its work is done, and not because something failed.
+    orderly: Cell<bool>,
 }
 
-/// What carries the tensors. NCCL is to be a third: from the handle on, nothing here knows of Gloo.
+/// What carries the tensors.
 enum Backend {
     /// One process: every collective is the identity, and no socket is opened.
     Alone,
-    /// Processes connected by TCP, with tensors on the CPU.
+    /// Processes connected by TCP.
     Gloo(Handle<sys::Group>),
+    /// The same, and NCCL between their GPUs.
+    Nccl {
+        group: Handle<sys::Group>,
+        /// The GPU of this process.
+        device: usize,
+    },
 }
 
 impl ProcessGroup {
     /// The group of a single process. It needs neither store nor network.
     #[must_use]
     pub const fn alone() -> Self {
-        Self { rank: Rank::alone(), timeout: Duration::MAX, backend: Backend::Alone }
+        Self {
+            rank: Rank::alone(),
+            timeout: Duration::MAX,
+            backend: Backend::Alone,
+            orderly: Cell::new(false),
+        }
     }
 
     /// Joins the other ranks; returns when all are connected.
@@ -93,7 +112,28 @@ impl ProcessGroup {
     pub fn gloo(options: &GlooOptions<'_>) -> Result<Self, C10dError> {
         let GlooOptions { rank, timeout, .. } = *options;
         let handle = join(options).map_err(|kind| C10dError { rank, operation: Operation::Join, kind })?;
-        Ok(Self { rank, timeout, backend: Backend::Gloo(handle) })
+        Ok(Self { rank, timeout, backend: Backend::Gloo(handle), orderly: Cell::new(false) })
+    }
+
+    /// Joins the other ranks by Gloo and by NCCL; returns when all are connected. One communicator of NCCL is made for the
+    /// group, and ends with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProcessGroup::gloo`]; [`ErrorKind::Nccl`] when NCCL cannot be loaded; [`ErrorKind::Other`] in NCCL's words
+    /// when it finds no way between the ranks.
+    pub fn nccl(options: &GlooOptions<'_>, nccl: &NcclOptions) -> Result<Self, C10dError> {
+        let GlooOptions { rank, timeout, .. } = *options;
+        let attached = || {
+            // First, because it needs no other rank.
+            let library = NcclLibrary::load(&nccl.library)?;
+            let group = join(options)?;
+            library.attach(&group, options, nccl)?;
+            Ok(group)
+        };
+        let group = attached().map_err(|kind| C10dError { rank, operation: Operation::Join, kind })?;
+        let backend = Backend::Nccl { group, device: nccl.device };
+        Ok(Self { rank, timeout, backend, orderly: Cell::new(false) })
     }
 
     /// This process's rank and the size of the group.
@@ -108,6 +148,23 @@ impl ProcessGroup {
         self.timeout
     }
 
+    /// Fails when a collective of before has: NCCL's fail on a thread of its own, at a timeout or when a peer is gone, and
+    /// the tensors that they were to fill then hold anything. Where the device was waited for before the call, every
+    /// collective until then is covered. Gloo's fail where they are called, so in a group without NCCL nothing is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Timeout`] or [`ErrorKind::PeerLost`].
+    pub fn check(&self) -> Result<(), C10dError> {
+        self.named(Operation::Collective, || {
+            let Backend::Nccl { group, .. } = &self.backend else { return Ok(()) };
+            ffi::call(self.timeout, |err, err_len| {
+                // SAFETY: the group outlives the call.
+                unsafe { sys::c10d_group_check(group.as_ptr(), err, err_len) }
+            })
+        })
+    }
+
     /// Overwrites `tensor` with the combination of the tensors of all ranks, the same to the bit on each.
     ///
     /// # Errors
@@ -116,7 +173,7 @@ impl ProcessGroup {
     /// [`ErrorKind::PeerLost`] when a rank does not take part.
     pub fn all_reduce(&self, tensor: &Tensor, op: ReduceOp) -> Result<(), C10dError> {
         self.named(Operation::AllReduce, || {
-            check(tensor)?;
+            self.check_tensor(tensor)?;
             let kind = tensor.kind();
             if op == ReduceOp::Avg && !is_float(kind) {
                 return Err(TensorFault::Kind { kind }.into());
@@ -140,7 +197,7 @@ impl ProcessGroup {
         self.named(Operation::Broadcast, || {
             let world_size = self.rank.world_size();
             let root = Rank::new(root, world_size).ok_or(ArgumentFault::Root { root, world_size })?;
-            check(tensor)?;
+            self.check_tensor(tensor)?;
             let Some(group) = self.handle() else { return Ok(()) };
             let pointer = ffi::pointer_to(tensor);
             ffi::call(self.timeout, |err, err_len| {
@@ -172,7 +229,7 @@ impl ProcessGroup {
     /// As [`ProcessGroup::all_reduce`].
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>, C10dError> {
         self.named(Operation::AllGather, || {
-            check(tensor)?;
+            self.check_tensor(tensor)?;
             let Some(group) = self.handle() else { return Ok(vec![tensor.detach().copy()]) };
             let like = || tensor.detach().empty_like();
             let outputs: Vec<Tensor> = (0..self.rank.world_size()).map(|_| like()).collect();
@@ -199,8 +256,43 @@ impl ProcessGroup {
     pub(crate) fn handle(&self) -> Option<&Handle<sys::Group>> {
         match &self.backend {
             Backend::Alone => None,
-            Backend::Gloo(handle) => Some(handle),
+            Backend::Gloo(group) | Backend::Nccl { group, .. } => Some(group),
         }
+    }
+
+    /// Refuses what the backends cannot send.
+    pub(crate) fn check_tensor(&self, tensor: &Tensor) -> Result<(), TensorFault> {
+        self.check_parameter(tensor)?;
+        if !tensor.is_contiguous() {
+            return Err(TensorFault::NotContiguous { shape: tensor.size() });
+        }
+        Ok(())
+    }
+
+    /// Refuses a parameter that no reducer can take. Unlike [`check_tensor`](Self::check_tensor), its elements may lie in
+    /// any order: they are sent from the reducer's own memory.
+    pub(crate) fn check_parameter(&self, tensor: &Tensor) -> Result<(), TensorFault> {
+        if !tensor.defined() {
+            return Err(TensorFault::Undefined);
+        }
+        if tensor.is_sparse() {
+            return Err(TensorFault::Sparse);
+        }
+        let (device, kind) = (tensor.device(), tensor.kind());
+        let reached = match &self.backend {
+            // Nothing is sent.
+            Backend::Alone => true,
+            Backend::Gloo(_) => device == Device::Cpu,
+            Backend::Nccl { device: own, .. } => device == Device::Cpu || device == Device::Cuda(*own),
+        };
+        if !reached {
+            return Err(TensorFault::Device { device });
+        }
+        let is_integer = matches!(kind, Kind::Uint8 | Kind::Int8 | Kind::Int | Kind::Int64);
+        if !is_float(kind) && !is_integer {
+            return Err(TensorFault::Kind { kind });
+        }
+        Ok(())
     }
 
     /// Runs `body` and gives its failure the rank and the operation.
@@ -210,6 +302,31 @@ impl ProcessGroup {
         body: impl FnOnce() -> Result<T, ErrorKind>,
     ) -> Result<T, C10dError> {
         body().map_err(|kind| C10dError { rank: self.rank, operation, kind })
+    }
+
+    /// Leaves the group when all work with it is done on all ranks or on its way: waits until what this rank has still to send
+    /// over NCCL is sent. A group that is only dropped is aborted, because then something has failed, and a collective may wait
+    /// for a rank that does not come. To Gloo it is all the same.
+    pub fn leave(self) {
+        self.orderly.set(true);
+    }
+}
+
+impl Drop for ProcessGroup {
+    /// Ends NCCL's communicator, as [`ProcessGroup::leave`] says.
+    fn drop(&mut self) {
+        let Backend::Nccl { group, .. } = &self.backend else { return };
+        // There is nobody to tell, and a drop does not panic.
+        let _ = ffi::call(self.timeout, |err, err_len| {
+            // SAFETY: the group outlives the call; after it, it is only freed.
+            unsafe {
+                if self.orderly.get() {
+                    sys::c10d_group_shutdown(group.as_ptr(), err, err_len)
+                } else {
+                    sys::c10d_group_abort(group.as_ptr(), err, err_len)
+                }
+            }
+        });
     }
 }
 
@@ -247,30 +364,8 @@ fn join(options: &GlooOptions<'_>) -> Result<Handle<sys::Group>, ErrorKind> {
 }
 
 /// A rank or world size for c10d.
-fn as_int(number: usize) -> i32 {
+pub(crate) fn as_int(number: usize) -> i32 {
     i32::try_from(number).expect("`Rank::new` lets no larger world size pass")
-}
-
-/// Refuses what Gloo cannot send.
-pub(crate) fn check(tensor: &Tensor) -> Result<(), TensorFault> {
-    if !tensor.defined() {
-        return Err(TensorFault::Undefined);
-    }
-    if tensor.is_sparse() {
-        return Err(TensorFault::Sparse);
-    }
-    let (device, kind) = (tensor.device(), tensor.kind());
-    if device != Device::Cpu {
-        return Err(TensorFault::Device { device });
-    }
-    let is_integer = matches!(kind, Kind::Uint8 | Kind::Int8 | Kind::Int | Kind::Int64);
-    if !is_float(kind) && !is_integer {
-        return Err(TensorFault::Kind { kind });
-    }
-    if !tensor.is_contiguous() {
-        return Err(TensorFault::NotContiguous { shape: tensor.size() });
-    }
-    Ok(())
 }
 
 fn is_float(kind: Kind) -> bool {

@@ -26,19 +26,28 @@
 //! # }
 //! ```
 
+pub mod cuda;
+mod dynamic;
 mod error;
 mod ffi;
+mod fused;
 mod group;
+mod nccl;
 mod process;
 mod reducer;
+mod settings;
 mod store;
 mod sys;
 
 // Links the libraries that the shim needs; none of its items is named.
 use torch_sys as _;
 
+pub use cuda::CudaError;
 pub use error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
+pub use fused::{FusedSgd, fused_multiply, fused_norm, fused_sgd, fused_zero};
 pub use group::{GlooOptions, Network, ProcessGroup, ReduceOp};
-pub use process::exit_now;
+pub use nccl::{NcclError, NcclOptions, nccl_library_name, nccl_version};
+pub use process::{exit_now, prepare_environment};
 pub use reducer::{Reducer, ReducerOptions};
+pub use settings::{Autocast, Half, Settings, channels_last};
 pub use store::Store;

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::error::{ArgumentFault, C10dError, ErrorKind, Operation, Rank, TensorFault};
 use crate::ffi::{self, Handle};
-use crate::group::{ProcessGroup, check};
+use crate::group::ProcessGroup;
 use crate::sys;
 
 /// Sizes of the buckets, in bytes of gradients.
@@ -53,7 +53,7 @@ impl Reducer {
                 return Err(ArgumentFault::NoParameters.into());
             }
             for (index, param) in params.iter().enumerate() {
-                check(param)?;
+                group.check_parameter(param)?;
                 if !param.requires_grad() {
                     return Err(TensorFault::NoGradient { index }.into());
                 }

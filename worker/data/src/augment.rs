@@ -97,6 +97,14 @@ struct Hole {
 }
 
 impl Changes {
+    /// The same as numbers: rows and columns of the shift, 1 where it is mirrored, then first and end row, first and end
+    /// column of the hole, which is empty where there is none.
+    pub(crate) fn numbers(&self) -> [i64; 7] {
+        let Hole { rows, columns } = self.hole.unwrap_or(Hole { rows: (0, 0), columns: (0, 0) });
+        let [first, end, left, right] = [rows.0, rows.1, columns.0, columns.1].map(|edge| edge as i64);
+        [self.shift.0 as i64, self.shift.1 as i64, i64::from(self.mirrored), first, end, left, right]
+    }
+
     /// Writes the changed, normalised image.
     ///
     /// Shapes: `pixels` and `out` `[C, H, W]`; `normalised[c][v]` is value `v` of channel `c`, normalised.

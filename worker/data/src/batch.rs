@@ -40,6 +40,26 @@ pub struct Batch {
     pub ids: Vec<u32>,
 }
 
+/// What a batch is made of, for whoever has the images where it is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Draft {
+    /// Positions in the images.
+    pub positions: Vec<i64>,
+    /// Seven numbers for each image, in the order in which they are applied: by how many rows and columns the window of the
+    /// crop is moved, 1 where it is mirrored, then the first row, the end row, the first column and the end column of what is
+    /// set to 0 once the image is normalised. Beyond the borders of an image its pixels are 0.
+    pub changes: Vec<i64>,
+    /// As in a [`Batch`].
+    pub labels: Vec<i64>,
+    /// As in a [`Batch`].
+    pub ids: Vec<u32>,
+}
+
+impl Draft {
+    /// Numbers for each image in [`Draft::changes`].
+    pub const CHANGES: usize = 7;
+}
+
 /// Why a batcher cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatcherError {
@@ -101,6 +121,33 @@ impl Batcher {
     /// Shape of each image of a batch.
     pub fn shape(&self) -> Shape {
         self.images.shape()
+    }
+
+    /// What value `v` of channel `c` becomes when it is normalised; `None` for real features.
+    pub fn table(&self) -> Option<&[[f32; 256]]> {
+        match &self.scaling {
+            Scaling::Table(table) => Some(table),
+            Scaling::Moments(_) => None,
+        }
+    }
+
+    /// What [`fill`](Self::fill) would do, for images of bytes.
+    ///
+    /// # Panics
+    ///
+    /// As [`fill`](Self::fill).
+    pub fn draft(&self, indices: &[u32], epoch: u64) -> Draft {
+        let mut draft = Draft::default();
+        for &index in indices {
+            let position = index as usize;
+            let id = self.images.ids()[position];
+            let changes = self.augmentation.draw(self.seed, epoch, id, self.shape());
+            draft.positions.push(i64::from(index));
+            draft.changes.extend(changes.numbers());
+            draft.labels.push(i64::from(self.images.labels()[position]));
+            draft.ids.push(id);
+        }
+        draft
     }
 
     /// Puts the images at `indices` into `batch`, as they look in epoch `epoch`; what was in it is lost.

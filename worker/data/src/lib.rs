@@ -36,7 +36,7 @@ mod two_moons;
 
 pub use archive::{Archive, Place};
 pub use augment::{Augmentation, Crop, Cutout, Flip};
-pub use batch::{Batch, Batcher, BatcherError};
+pub use batch::{Batch, Batcher, BatcherError, Draft};
 pub use cifar::{Cifar100Labels, load_cifar_100};
 pub use corrupt::{CorruptError, Corruption, Severity, UnknownCorruption, corrupt};
 pub use corrupted::CorruptedFiles;

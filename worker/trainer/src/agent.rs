@@ -28,9 +28,16 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter on standard output.
-    pub fn stdout() -> Arc<Self> {
-        Self::to(Box::new(io::stdout()))
+    /// A reporter on standard output, which from then on is its alone: what a library prints there (NCCL its log, for one)
+    /// goes to standard error, into the log of the rank.
+    ///
+    /// # Errors
+    ///
+    /// When one of the two is closed.
+    pub fn stdout() -> io::Result<Arc<Self>> {
+        let own = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        nix::unistd::dup2_stdout(io::stderr())?;
+        Ok(Self::to(Box::new(own)))
     }
 
     /// A reporter on `out`.

@@ -3,11 +3,12 @@
 //! Decides which images a trial trains and is tested on. Files, augmentation and the order of the images
 //! are those of the crate `datasets`.
 
+mod course;
+mod resident;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
 
 use common::spec::{
     Augmentation as AugmentationSpec, Corruption, DataSpec, DatasetName as Name, EvaluateSpec, OodSource,
@@ -16,13 +17,12 @@ use common::spec::{
 use datasets::{
     Augmentation, Batch, Batcher, BatcherError, Completeness, CorruptError, CorruptedFiles, Crop, Cutout,
     DataError, DataFolder, DatasetName, Flip, HeldOut, Images, Loaded, PartitionError, Severity, Shape,
-    Sharding, Split, ValidationSplit, corrupt, cubic_far, epoch_order, hold_out, load_reported, load_resized,
-    split_validation, two_moons_far,
+    Split, ValidationSplit, corrupt, cubic_far, hold_out, load_reported, load_resized, split_validation,
+    two_moons_far,
 };
 use tch::{Device, Tensor};
 
-/// Batches that are prepared ahead of the step that needs them.
-const AHEAD: usize = 4;
+pub use course::{Course, Pixels, Prefetch, Preparation, Prepared};
 
 /// Why a trial has no data.
 #[derive(Debug, thiserror::Error)]
@@ -352,9 +352,9 @@ fn augmentation(list: &[AugmentationSpec]) -> Result<Augmentation, DataProblem> 
 /// Shapes: inputs `[B, C, H, W]`; targets `[B]`, labels or, where a number is predicted, that number, normalised.
 pub fn tensors(batch: &Batch, shape: Shape, task: Task, device: Device) -> (Tensor, Tensor) {
     let axes = [batch.labels.len(), shape.channels, shape.height, shape.width].map(|axis| axis as i64);
-    let examples = Tensor::from_slice(&batch.pixels).view(axes).to_device(device);
+    let examples = sent(&Tensor::from_slice(&batch.pixels).view(axes), device);
     match task {
-        Task::Classification => (examples, Tensor::from_slice(&batch.labels).to_device(device)),
+        Task::Classification => (examples, sent(&Tensor::from_slice(&batch.labels), device)),
         Task::Regression => {
             let features = axes[1] - 1;
             (examples.narrow(1, 0, features), examples.select(1, features).flatten(0, -1))
@@ -362,58 +362,12 @@ pub fn tensors(batch: &Batch, shape: Shape, task: Task, device: Device) -> (Tens
     }
 }
 
-/// Which images a rank sees in which step.
-#[derive(Clone, Copy, Debug)]
-pub struct Course {
-    /// Seed of the trial.
-    pub seed: u64,
-    /// The rank's share of each global batch.
-    pub sharding: Sharding,
-    /// Images to train on.
-    pub images: u64,
-    /// Steps of an epoch.
-    pub steps_per_epoch: u64,
-    /// Steps in all.
-    pub total_steps: u64,
-}
-
-/// Prepares the batches of coming steps on a thread of its own.
-pub struct Prefetch {
-    batches: Receiver<Batch>,
-}
-
-impl Prefetch {
-    /// Starts with the batch of the step after `done` steps.
-    pub fn start(batcher: Batcher, course: Course, done: u64) -> Self {
-        let (sender, batches) = mpsc::sync_channel(AHEAD);
-        let span = tracing::Span::current();
-        thread::spawn(move || span.in_scope(|| prepare(&batcher, course, done, &sender)));
-        Self { batches }
-    }
-}
-
-/// The batch of each step, until the last.
-impl Iterator for Prefetch {
-    type Item = Batch;
-
-    fn next(&mut self) -> Option<Batch> {
-        self.batches.recv().ok()
-    }
-}
-
-fn prepare(batcher: &Batcher, course: Course, done: u64, sender: &SyncSender<Batch>) {
-    let steps = course.steps_per_epoch;
-    let mut from = done % steps;
-    for epoch in done / steps..course.total_steps / steps {
-        let order = epoch_order(course.seed, epoch, batcher.images().len());
-        for indices in course.sharding.batches(&order).skip(from as usize) {
-            let mut batch = Batch::default();
-            batcher.fill(indices, epoch, &mut batch);
-            if sender.send(batch).is_err() {
-                return;
-            }
-        }
-        from = 0;
+/// A copy of a host tensor on the device. To a GPU it is only queued: the host goes on, and pinned memory, which libtorch keeps
+/// until the copy is done, is what the device can read by itself.
+fn sent(tensor: &Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
+        Device::Cpu | Device::Mps | Device::Vulkan => tensor.to_device(device),
     }
 }
 

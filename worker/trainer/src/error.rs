@@ -9,6 +9,7 @@ use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataProblem;
+use crate::device::DeviceError;
 use crate::group::GroupError;
 use crate::model::ModelError;
 use crate::pretrained::PretrainedError;
@@ -91,9 +92,18 @@ pub enum TrainerError {
     /// A collective failed, or ranks that must agree do not.
     #[error("the process group failed")]
     Group(#[from] GroupError),
+    /// There is no device for the rank.
+    #[error("the rank has no device")]
+    Device(#[from] DeviceError),
+    /// A method that reads gradients, in half precision.
+    #[error("the method reads gradients, which `precision = \"fp16\"` scales: use `bf16`, `tf32` or `fp32`")]
+    ReadsGradients,
     /// libtorch refused.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
+    /// libtorch refused what tch does not offer.
+    #[error("libtorch failed")]
+    Shim(#[from] c10d::ErrorKind),
     /// The network's outputs are no probabilities.
     #[error("the predictions cannot be scored")]
     Predictions(#[from] PredictionsError),
@@ -124,7 +134,10 @@ impl TrainerError {
             | Self::Sharding(_)
             | Self::Shift(_)
             | Self::OnlyClasses(_)
+            | Self::ReadsGradients
             | Self::Report(_) => self.spec_rejected(),
+            Self::Device(_) => FailureCause::LaunchFailed { message: chain(self) },
+            Self::Shim(error) => cause_of_text(&error.to_string()),
             Self::Model(ModelError::Torch(error)) => torch_cause(error),
             Self::Model(_) => self.spec_rejected(),
             Self::Data(problem) => self.data_cause(problem),

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
+use c10d::{C10dError, GlooOptions, NcclOptions, Network, ProcessGroup, Rank, ReduceOp, Store};
 use common::beacon::Phase;
 use common::report::{Launch, Report};
 use common::spec::RunPolicy;
 use common::timeouts::ranks::{COLLECTIVE, SCORING};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::agent::{Agent, NoRendezvous};
 use crate::beacon::Beacon;
@@ -63,7 +64,7 @@ impl Group {
     /// # Errors
     ///
     /// [`GroupError`] when the ranks do not find each other in time.
-    pub fn join(launch: &Launch, agent: &Agent) -> Result<Self, GroupError> {
+    pub fn join(launch: &Launch, agent: &Agent, device: Device) -> Result<Self, GroupError> {
         if launch.world_size == 1 && launch.rank == 0 {
             return Ok(Self { beacon: Rc::clone(&agent.beacon), ..Self::alone() });
         }
@@ -88,8 +89,17 @@ impl Group {
             timeout: patience(&launch.policy),
             network: Network::Host(launch.host.clone()),
         };
-        let process = ProcessGroup::gloo(&options)?;
-        tracing::info!(world_size = launch.world_size, "process group joined");
+        let process = match device {
+            Device::Cuda(device) => {
+                let library = nccl_library();
+                // Any name that no other rank has.
+                let host_id = launch.shares_device.then(|| format!("{}-{}", launch.host, std::process::id()));
+                let nccl = NcclOptions { library, device, high_priority: true, host_id };
+                ProcessGroup::nccl(&options, &nccl)?
+            }
+            Device::Cpu | Device::Mps | Device::Vulkan => ProcessGroup::gloo(&options)?,
+        };
+        tracing::info!(world_size = launch.world_size, ?device, "process group joined");
         Ok(Self { process, _store: Some(store), beacon: Rc::clone(&agent.beacon) })
     }
 
@@ -130,7 +140,14 @@ impl Group {
     /// [`GroupError::Collective`] when a rank does not take part.
     pub fn broadcast<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), GroupError> {
         for tensor in tensors {
-            self.together(|| self.process.broadcast(&tensor.detach(), 0))?;
+            let mut tensor = tensor.detach();
+            if tensor.is_contiguous() {
+                self.together(|| self.process.broadcast(&tensor, 0))?;
+            } else {
+                let packed = tensor.contiguous();
+                self.together(|| self.process.broadcast(&packed, 0))?;
+                tensor.copy_(&packed);
+            }
         }
         Ok(())
     }
@@ -177,6 +194,21 @@ impl Group {
         Ok(Tensor::cat(&self.together(|| self.process.all_gather(&rows.detach().contiguous()))?, 0))
     }
 
+    /// Leaves the ranks at the end of their work; a group that is only dropped is one that has failed.
+    pub fn leave(self) {
+        self.process.leave();
+    }
+
+    /// Fails when a collective of before has failed. On a GPU that comes to light later than where it was called, so this is
+    /// asked, after the device was waited for, before anything that it computed leaves the rank.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupError::Collective`] when one has.
+    pub fn check(&self) -> Result<(), GroupError> {
+        Ok(self.process.check()?)
+    }
+
     /// Checks that all ranks hold the same bits. Every rank gets the same answer.
     ///
     /// # Errors
@@ -193,6 +225,19 @@ impl Group {
 fn patience(policy: &RunPolicy) -> Duration {
     // Rank 0 scores while the others wait.
     if policy.keep_best.is_some() { SCORING } else { COLLECTIVE }
+}
+
+/// Names NCCL's library where it does not lie beside the program.
+const NCCL: &str = "CREDENCE_NCCL";
+
+/// NCCL's library: the one that the environment names, else the one beside this program.
+fn nccl_library() -> PathBuf {
+    if let Some(path) = std::env::var_os(NCCL).filter(|path| !path.is_empty()) {
+        return path.into();
+    }
+    let name = c10d::nccl_library_name();
+    let own = std::env::current_exe().ok();
+    own.and_then(|own| Some(own.parent()?.join(name))).unwrap_or_else(|| name.into())
 }
 
 fn resolve(host: &str) -> Result<SocketAddr, GroupError> {

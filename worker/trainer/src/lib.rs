@@ -12,7 +12,7 @@
 //! | [`model`], [`uq`] | the network, and how a method changes its layers |
 //! | [`pretrained`] | weights of a file to start from |
 //! | [`data`], [`seed`] | which images, and which random numbers, at which step |
-//! | [`group`], [`device`] | the other ranks, and where tensors live |
+//! | [`group`], [`device`], [`memory`] | the other ranks, where tensors live, and what is told when they do not fit |
 //!
 //! Synchronous throughout: a rank does one thing at a time, and the three things that may overlap with
 //! training (commands, batches, checkpoints) have a thread each. Knows nothing of the network protocol,
@@ -28,6 +28,7 @@ pub mod evaluate;
 pub mod fence;
 pub mod group;
 pub mod log;
+pub mod memory;
 pub mod model;
 pub mod pretrained;
 pub mod rank;

@@ -34,6 +34,7 @@ Exit status:
 ";
 
 fn main() -> ExitCode {
+    c10d::prepare_environment();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let status = match arguments.as_slice() {
         [flag] if flag == "--help" || flag == "-h" => print(HELP),

@@ -16,7 +16,7 @@ use crate::agent::{Agent, Commands, Reporter, standard_input};
 use crate::beacon::Beacon;
 use crate::error::{TrainerError, cause_of_text, chain};
 use crate::fence::Fence;
-use crate::{evaluate, log, train};
+use crate::{device, evaluate, log, memory, train};
 
 /// A launch file that is missing or not understood.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,13 @@ pub fn prepare_process(reporter: &Arc<Reporter>) {
 
 /// Runs the rank that the process was started for, and returns its exit status.
 pub fn run(launch: &Launch) -> i32 {
-    let reporter = Reporter::stdout();
+    let reporter = match Reporter::stdout() {
+        Ok(reporter) => reporter,
+        Err(error) => {
+            tracing::error!(%error, "standard output or standard error is closed, so nobody would hear of the rank");
+            return exit::USAGE;
+        }
+    };
     prepare_process(&reporter);
     // An agent that is gone cannot account for this process's slot, so the process must not outlive it.
     let span = log::rank_span(launch);
@@ -91,9 +97,11 @@ pub fn run_in(launch: &Launch, reporter: Arc<Reporter>, commands: Rc<Commands>) 
 fn execute(launch: &Launch, agent: &Agent) -> Result<(), TrainerError> {
     let threads = i32::try_from(launch.threads).unwrap_or(i32::MAX).max(1);
     tch::set_num_threads(threads);
+    memory::steps_are(None);
+    let device = device::of_launch(launch)?;
     match &launch.spec {
-        TrialSpec::Train(spec) => train::run(launch, spec, agent),
-        TrialSpec::Evaluate(spec) => evaluate::run(launch, spec, agent),
+        TrialSpec::Train(spec) => train::run(launch, spec, agent, device),
+        TrialSpec::Evaluate(spec) => evaluate::run(launch, spec, agent, device),
     }
 }
 
@@ -109,7 +117,11 @@ fn fail(error: &TrainerError, rank: u32, reporter: &Reporter) {
 /// Sends what went wrong in words, where the cause has no room for them: the first line, without libtorch's
 /// stack trace.
 fn explain(cause: &FailureCause, message: &str, reporter: &Reporter) {
-    let message = message.lines().next().unwrap_or_default().to_owned();
+    let advice = if *cause == FailureCause::OutOfMemory { memory::advice(message) } else { None };
+    let mut message = message.lines().next().unwrap_or_default().to_owned();
+    if let Some(advice) = advice {
+        message = format!("{message}: {advice}");
+    }
     match cause {
         FailureCause::TrainerExit { .. }
         | FailureCause::CollectiveFailed { .. }

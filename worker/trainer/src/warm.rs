@@ -17,20 +17,20 @@ use tch::{Device, Kind, Tensor};
 use crate::agent::{Commands, Order, Reporter, standard_input};
 use crate::error::chain;
 use crate::fence::Fence;
-use crate::rank;
+use crate::{device, rank};
 
 /// Runs launches until the agent closes standard input, or one fails. Returns the exit status.
 pub fn serve() -> i32 {
-    let reporter = Reporter::stdout();
-    rank::prepare_process(&reporter);
-    let Ok(own_log) = io::stderr().as_fd().try_clone_to_owned() else {
-        tracing::error!("standard error is closed, so there would be no log");
+    let (Ok(reporter), Ok(own_log)) = (Reporter::stdout(), io::stderr().as_fd().try_clone_to_owned()) else {
+        tracing::error!("standard output or standard error is closed, so nobody would hear of a rank");
         return exit::USAGE;
     };
+    rank::prepare_process(&reporter);
     let own_log = File::from(own_log);
     // Warm, idle and without an agent: there is nothing to tell anybody.
     let Ok(input) = standard_input() else { return exit::AGENT_LOST };
     let commands = Commands::listen(input, Fence::idle(), || c10d::exit_now(exit::AGENT_LOST));
+    device::before_first_launch();
     compute_once();
     loop {
         commands.fence().rest();
@@ -40,7 +40,7 @@ pub fn serve() -> i32 {
         if status != exit::SUCCESS {
             return status;
         }
-        if let Err(error) = nix::unistd::dup2_stderr(&own_log) {
+        if let Err(error) = log_to(&own_log) {
             tracing::error!(%error, "cannot leave the log of the trial");
             return exit::FAILED;
         }
@@ -49,7 +49,7 @@ pub fn serve() -> i32 {
 
 fn run(order: &Order, reporter: &Arc<Reporter>, commands: &std::rc::Rc<Commands>) -> i32 {
     let log = File::options().create(true).append(true).open(&order.log);
-    let switched = log.and_then(|log| nix::unistd::dup2_stderr(&log).map_err(io::Error::from));
+    let switched = log.and_then(|log| log_to(&log));
     if let Err(error) = switched {
         tracing::error!(%error, "cannot log to `{}`", order.log.display());
         return exit::USAGE;
@@ -62,6 +62,13 @@ fn run(order: &Order, reporter: &Arc<Reporter>, commands: &std::rc::Rc<Commands>
             exit::USAGE
         }
     }
+}
+
+/// Standard output too: it is the log of the libraries that print there.
+fn log_to(log: &File) -> io::Result<()> {
+    nix::unistd::dup2_stderr(log)?;
+    nix::unistd::dup2_stdout(log)?;
+    Ok(())
 }
 
 /// The peak of resident memory is that of the trial to come. Without the right to reset it, it is that of all trials of

@@ -70,7 +70,7 @@ pub async fn attach(client: &mut Client, table: &mut Table, plan: Plan) -> Resul
 fn metric(column: &Column) -> Option<MetricName> {
     match column {
         Column::Metric(name) => Some(name.clone()),
-        Column::Parameters | Column::TrainingTime => None,
+        Column::Parameters | Column::TrainingTime | Column::PeakMemory => None,
     }
 }
 

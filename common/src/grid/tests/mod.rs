@@ -120,6 +120,7 @@ fn the_cifar_10_example_is_the_recipe_of_the_authors_code() {
         weight_decay: 5e-4,
         clip_norm: None,
         reset_momentum_each_epoch: false,
+        precision: crate::spec::Precision::Fp32,
         augmentation: vec![
             Augmentation::Crop { padding: 4 },
             Augmentation::Flip,
@@ -144,6 +145,7 @@ fn a_key_that_is_left_out_has_the_documented_default() {
         weight_decay: 5e-4,
         clip_norm: None,
         reset_momentum_each_epoch: false,
+        precision: crate::spec::Precision::Fp32,
         augmentation: Vec::new(),
     };
     assert_eq!(networks(&plan)[0].recipe, expected);

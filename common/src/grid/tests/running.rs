@@ -35,6 +35,42 @@ fn project_priority_and_requirements_do_not_name_another_trial() {
 }
 
 #[test]
+fn a_precision_names_another_trial_and_the_default_the_same_as_before_there_was_one() {
+    let keys = |text: &str| {
+        let plan = parse(text).unwrap_or_else(|errors| panic!("{errors}"));
+        plan.trials.iter().map(|trial| trial.spec.key()).collect::<Vec<_>>()
+    };
+    let recipe = |precision: &str| {
+        grid("", "", "").replace("epochs = 2\n", &format!("epochs = 2\nprecision = \"{precision}\"\n"))
+    };
+    let plain = parse(&grid("", "", "")).unwrap();
+    assert!(!plain.trials[0].spec.to_json().contains("precision"));
+    assert_eq!(keys(&recipe("fp32")), keys(&grid("", "", "")));
+    let mut all: Vec<_> =
+        ["fp32", "tf32", "bf16", "fp16"].iter().map(|name| keys(&recipe(name))[0]).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 4);
+    let refused = parse(&recipe("fp8")).unwrap_err().to_string();
+    assert!(refused.contains("no precision is named `fp8`") && refused.contains("bf16"), "{refused}");
+}
+
+#[test]
+fn how_a_gpu_computes_names_no_other_trial_and_is_left_out_where_it_is_the_default() {
+    let keys = |plan: &Plan| plan.trials.iter().map(|trial| trial.spec.key()).collect::<Vec<_>>();
+    let plain = parse(&grid("", "", "")).unwrap();
+    let plan = parse(&grid("", "deterministic = true\nchannels-last = true", "")).unwrap();
+    assert_eq!(keys(&plan), keys(&plain));
+    let policy = &plan.trials[0].policy;
+    assert!(policy.deterministic && policy.channels_last);
+    let text = serde_json::to_string(policy).unwrap();
+    assert_eq!(serde_json::from_str::<crate::spec::RunPolicy>(&text).unwrap(), *policy);
+    let text = serde_json::to_string(&plain.trials[0].policy).unwrap();
+    assert!(!text.contains("deterministic") && !text.contains("channels"), "{text}");
+    assert_eq!(serde_json::from_str::<crate::spec::RunPolicy>(&text).unwrap(), plain.trials[0].policy);
+}
+
+#[test]
 fn keeping_the_best_names_no_other_trial_and_scores_as_the_evaluation_draws() {
     let grid = |run: &str| {
         let text =

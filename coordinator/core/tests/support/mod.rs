@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::TrialKey;
 use common::plan::{Cell, Plan, PlannedTrial, default_project};
 use common::spec::{
-    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Predictor, Recipe, RunPolicy, Schedule,
-    TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
+    DataSpec, DatasetName, EvaluateSpec, ModelSpec, NUMERICS, Precision, Predictor, Recipe, RunPolicy,
+    Schedule, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use coordinator_core::Policy;
 
@@ -57,6 +57,7 @@ pub fn network(seed: u64, world_size: u32) -> TrainSpec {
             weight_decay: 5e-4,
             clip_norm: None,
             reset_momentum_each_epoch: false,
+            precision: Precision::Fp32,
             augmentation: Vec::new(),
         },
         pretrained: None,

@@ -5,12 +5,15 @@
 
 use std::env;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use c10d::{C10dError, GlooOptions, Network, ProcessGroup, Rank, Store};
+use c10d::{C10dError, GlooOptions, NcclOptions, Network, ProcessGroup, Rank, Store, cuda};
+use tch::Device;
 
 /// Longer than any test may take, so that a hang fails instead of stopping the run.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,6 +26,13 @@ const RANK: &str = "C10D_TEST_RANK";
 const WORLD_SIZE: &str = "C10D_TEST_WORLD_SIZE";
 const TIMEOUT_MS: &str = "C10D_TEST_TIMEOUT_MS";
 const PORT: &str = "C10D_TEST_PORT";
+
+/// `cuda` for ranks that share the first GPU.
+const TEST_DEVICE: &str = "CREDENCE_TEST_DEVICE";
+/// Folder of libtorch's CUDA libraries.
+const INSTALLED: &str = "CREDENCE_TEST_CUDA";
+/// `libcredence_nccl.so`.
+const NCCL: &str = "CREDENCE_NCCL";
 
 /// The ranks of one test.
 pub struct Ranks {
@@ -158,8 +168,39 @@ impl Me {
 
     pub fn join(&self, store: &Store, prefix: &str) -> Result<ProcessGroup, C10dError> {
         let network = Network::TowardsStore;
-        ProcessGroup::gloo(&GlooOptions { store, prefix, rank: self.rank, timeout: self.timeout, network })
+        let gloo = GlooOptions { store, prefix, rank: self.rank, timeout: self.timeout, network };
+        match device() {
+            Device::Cuda(device) => {
+                let library = env::var_os(NCCL).expect("`cargo xtask test --gpu` names the library").into();
+                // All ranks have one GPU, which NCCL refuses on one machine.
+                let host_id = Some(format!("test-{}", std::process::id()));
+                ProcessGroup::nccl(&gloo, &NcclOptions { library, device, high_priority: false, host_id })
+            }
+            _ => ProcessGroup::gloo(&gloo),
+        }
     }
+}
+
+/// Where the tensors of the ranks live: on the CPU, unless `cargo xtask test --gpu` says otherwise.
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        if !env::var(TEST_DEVICE).is_ok_and(|device| device == "cuda") {
+            return Device::Cpu;
+        }
+        cuda::load(Path::new(&env::var_os(INSTALLED).expect("`cargo xtask test --gpu` names the folder")))
+            .unwrap();
+        cuda::initialise().unwrap();
+        Device::Cuda(0)
+    })
+}
+
+/// The end of what was asked of the device. With NCCL a collective that failed comes to light only then.
+pub fn settled(group: &ProcessGroup) -> Result<(), C10dError> {
+    if let Device::Cuda(index) = device() {
+        tch::Cuda::synchronize(i64::try_from(index).unwrap());
+    }
+    group.check()
 }
 
 /// Tells the test something.

@@ -112,6 +112,7 @@ mod tests {
             train_seconds: 1.5,
             computed_on: "cpu".to_owned(),
             final_loss: None,
+            peak_device_bytes: None,
         };
         let values: Vec<f32> = (0..256_u16).map(|value| f32::from(value) / 7.0).collect();
         let weight = Tensor::from_slice(&values).reshape([16, 16]);

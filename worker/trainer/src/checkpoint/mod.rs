@@ -44,6 +44,9 @@ pub struct Header {
     pub computed_on: String,
     /// Loss of the trial's last step. Absent until it is done.
     pub final_loss: Option<f64>,
+    /// Most bytes that rank 0 had of its GPU at one time, over all attempts. Absent for a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_bytes: Option<u64>,
 }
 
 /// A checkpoint in memory, on its way to the disk.
@@ -54,7 +57,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies network, optimizer and what the method tracks to the host. Training may go on when it returns.
+    /// Copies network, optimizer, what the method tracks and the scale of the loss to the host. Training may go on when it returns.
     ///
     /// # Errors
     ///
@@ -64,12 +67,14 @@ impl Snapshot {
         network: &[NamedTensor],
         optimizer: &Sgd,
         tracked: &[(String, Tensor)],
+        scaler: &[(String, Tensor)],
     ) -> Result<Self, StorageError> {
         let model = network.iter().map(|named| (model_key(&named.name), &named.tensor));
         let momentum = optimizer.momentum().map(|(name, buffer)| (momentum_key(name), buffer));
         let tracked = tracked.iter().map(|(name, tensor)| (tracker_key(name), tensor));
-        let tensors =
-            model.chain(momentum).chain(tracked).map(|(name, tensor)| HostTensor::copy_of(name, tensor));
+        let scaler = scaler.iter().map(|(name, tensor)| (scaler_key(name), tensor));
+        let all = model.chain(momentum).chain(tracked).chain(scaler);
+        let tensors = all.map(|(name, tensor)| HostTensor::copy_of(name, tensor));
         Ok(Self { header, tensors: tensors.collect::<Result<_, _>>()?, score: None })
     }
 
@@ -95,6 +100,10 @@ fn model_key(name: &str) -> String {
 
 fn momentum_key(name: &str) -> String {
     format!("momentum/{name}")
+}
+
+fn scaler_key(name: &str) -> String {
+    format!("scaler/{name}")
 }
 
 fn tracker_key(name: &str) -> String {
@@ -242,6 +251,15 @@ impl Checkpoint {
     /// As [`restore_network`](Self::restore_network).
     pub fn restore_tracker(&self, tracked: &[(String, Tensor)]) -> Result<(), CheckpointError> {
         tracked.iter().try_for_each(|(name, tensor)| self.overwrite(&tracker_key(name), tensor))
+    }
+
+    /// Overwrites the scale of the loss.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore_network`](Self::restore_network).
+    pub fn restore_scaler(&self, scaler: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+        scaler.iter().try_for_each(|(name, tensor)| self.overwrite(&scaler_key(name), tensor))
     }
 
     /// What a method tracked under this name.

@@ -1,3 +1,5 @@
+use datasets::Sharding;
+
 use super::*;
 
 fn digits(held_out: Vec<u32>) -> DataSpec {
@@ -142,14 +144,19 @@ fn prefetching_from_a_step_gives_the_batches_of_that_step() {
     let batcher = test(&spec, Path::new("unused")).unwrap();
     let sharding = Sharding::new(200, 2, 1).unwrap();
     let course = Course { seed: 3, sharding, images: 500, steps_per_epoch: 2, total_steps: 6 };
-    let all = |from| Prefetch::start(batcher.clone(), course, from).collect::<Vec<_>>();
-    let whole = all(0);
-    assert_eq!(whole.len(), 6);
-    assert_eq!(whole[0].labels.len(), 100);
-    assert_ne!(whole[0].ids, whole[2].ids, "each epoch has an order of its own");
-    for from in 1..=6 {
-        assert_eq!(all(from), whole[from as usize..]);
+    let ids = |batches: &[Prepared]| batches.iter().map(|batch| batch.ids().to_vec()).collect::<Vec<_>>();
+    let mut seen = Vec::new();
+    for preparation in [Preparation::Batches, Preparation::Drafts] {
+        let all = |from| Prefetch::start(batcher.clone(), course, from, preparation).collect::<Vec<_>>();
+        let whole = all(0);
+        assert_eq!((whole.len(), whole[0].ids().len()), (6, 100));
+        assert_ne!(whole[0].ids(), whole[2].ids(), "each epoch has an order of its own");
+        for from in 1..=6 {
+            assert_eq!(all(from), whole[from as usize..]);
+        }
+        seen.push(ids(&whole));
     }
+    assert_eq!(seen[0], seen[1], "where pixels are made changes no order");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use common::report::{Launch, Report};
 use common::spec::{
     Corruption, DataSpec, EVALUATION_NUMERICS, EvaluateSpec, NUMERICS, Predictor, Task, TrainSpec,
 };
+use common::table::PEAK_DEVICE_BYTES;
 use datasets::Batcher;
 use tch::Device;
 
@@ -51,9 +52,10 @@ const LOT_BYTES: usize = 1 << 30;
 /// # Errors
 ///
 /// [`TrainerError`] when the specification, the data or a network's checkpoint stops it.
-pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), TrainerError> {
+pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent, device: Device) -> Result<(), TrainerError> {
     let first = check(launch, spec)?;
-    let mut evaluation = Evaluation::new(launch, spec, first)?;
+    device::configure(launch, device, None)?;
+    let mut evaluation = Evaluation::new(launch, spec, first, device)?;
     let unshifted = evaluation.unshifted_sets()?;
     let shift = Shift::open(launch, spec, &first.data)?;
     let total = evaluation.passes(&unshifted, shift.as_ref());
@@ -88,6 +90,7 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
         ("train_seconds".to_owned(), costs.train_seconds),
         ("evaluate_seconds".to_owned(), seconds.as_secs_f64()),
     ]);
+    metrics.extend(costs.peak_device_bytes.map(|bytes| (PEAK_DEVICE_BYTES.to_owned(), bytes as f64)));
     tracing::info!(seconds = seconds.as_secs_f64(), "evaluation done");
     agent.reporter.send(&Report::Done { metrics });
     Ok(())
@@ -98,6 +101,8 @@ pub fn run(launch: &Launch, spec: &EvaluateSpec, agent: &Agent) -> Result<(), Tr
 struct Costs {
     parameters: i64,
     train_seconds: f64,
+    /// Of the network that needed most.
+    peak_device_bytes: Option<u64>,
     /// Mean over the networks that have member-wise weights.
     weight_cosine: Option<f64>,
 }
@@ -119,8 +124,12 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn new(launch: &'a Launch, spec: &'a EvaluateSpec, first: &'a TrainSpec) -> Result<Self, TrainerError> {
-        let device = device::of_rank();
+    fn new(
+        launch: &'a Launch,
+        spec: &'a EvaluateSpec,
+        first: &'a TrainSpec,
+        device: Device,
+    ) -> Result<Self, TrainerError> {
         let load = || TrainingImages::load(first, spec.seed, &launch.data_dir, device);
         Ok(Self {
             launch,
@@ -196,6 +205,7 @@ impl<'a> Evaluation<'a> {
             let checkpoint = open(self.launch, self.spec, index)?;
             let network = rebuild(network_spec, &checkpoint, self.device)?;
             costs.train_seconds += checkpoint.header().train_seconds;
+            costs.peak_device_bytes = costs.peak_device_bytes.max(checkpoint.header().peak_device_bytes);
             cosines.extend(network.weight_cosine());
             self.posteriors.extend(posterior::tensors(&network, index, self.spec.networks.len())?);
             let started = Instant::now();

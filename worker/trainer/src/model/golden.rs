@@ -27,6 +27,20 @@ use crate::uq::{Side, mimo};
 /// hold; another processor may sum in another order.
 pub(super) const TOLERANCE: f64 = 1e-11;
 
+/// Where networks are compared: on the CPU, unless `cargo xtask test --gpu` says otherwise.
+pub(crate) fn device() -> Device {
+    static DEVICE: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        if !std::env::var("CREDENCE_TEST_DEVICE").is_ok_and(|device| device == "cuda") {
+            return Device::Cpu;
+        }
+        let install = common::cuda::find(None, common::cuda::environment).unwrap();
+        c10d::cuda::load(&install.lib).unwrap();
+        c10d::cuda::initialise().unwrap();
+        Device::Cuda(0)
+    })
+}
+
 /// `count` numbers in (-1, 1), as `unit` of `make_golden.py`.
 pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
     let key = name
@@ -45,7 +59,9 @@ pub(crate) fn unit(name: &str, count: usize) -> Vec<f64> {
 
 /// Values of a tensor from its name, as `fill` of `make_golden.py`.
 pub(crate) fn fill(name: &str, shape: &[i64]) -> Tensor {
-    let values = Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape);
+    let device = device();
+    let values =
+        Tensor::from_slice(&unit(name, shape.iter().product::<i64>() as usize)).view(shape).to_device(device);
     let last = name.rsplit('.').next().unwrap();
     let norm = name.split('.').any(|part| part.starts_with("bn"));
     match last {
@@ -66,7 +82,7 @@ fn refill(tensors: &[NamedTensor]) {
 }
 
 fn digest(name: &str, tensor: &Tensor) -> Tensor {
-    let flat = tensor.detach().to_kind(Kind::Double).flatten(0, -1);
+    let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).flatten(0, -1);
     let mut numbers: Vec<Tensor> = (0..3)
         .map(|probe| flat.dot(&Tensor::from_slice(&unit(&format!("probe {probe} of {name}"), flat.numel()))))
         .collect();
@@ -98,7 +114,8 @@ impl Golden {
         let expected = &self.tensors[key];
         assert_eq!(actual.size(), expected.size(), "shape of `{key}` in {}", self.name);
         let expected = expected.to_kind(Kind::Double);
-        let error = (actual.detach().to_kind(Kind::Double) - &expected).abs() / expected.abs().clamp_min(1.0);
+        let actual = actual.detach().to_device(Device::Cpu).to_kind(Kind::Double);
+        let error = (actual - &expected).abs() / expected.abs().clamp_min(1.0);
         let worst = error.max().double_value(&[]);
         assert!(worst <= tolerance, "`{key}` of {} is off by {worst:e}", self.name);
     }
@@ -166,10 +183,10 @@ impl Case {
     ) -> Self {
         const CLASSES: i64 = 5;
         let [batch, channels, height, width] = images;
-        let builder = Builder::blank(kind, Device::Cpu);
+        let builder = Builder::blank(kind, device());
         let network = Network::build(spec, method, [channels, height, width], CLASSES, builder).unwrap();
         refill(&network.named_tensors());
-        let labels = (Tensor::arange(batch, (Kind::Int64, Device::Cpu)) * 2).remainder(CLASSES);
+        let labels = (Tensor::arange(batch, (Kind::Int64, device())) * 2).remainder(CLASSES);
         let images = fill("images", &images).to_kind(kind);
         Self { golden: Golden::load(name), network, images, labels, mixed: None }
     }
@@ -442,7 +459,7 @@ impl LayerCase {
         Self {
             golden: Golden::load(name),
             plan: Plan::of(method).unwrap(),
-            builder: Builder::new(0, Kind::Double, Device::Cpu),
+            builder: Builder::new(0, Kind::Double, device()),
             latent: None,
         }
     }

@@ -6,7 +6,7 @@ use common::spec::{
     BatchEnsembleSettings, BatchMode, DropoutSettings, LpBnnPreset, LpBnnSettings, ModelSpec, NormMode,
     TrainMethod,
 };
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::builder::Builder;
 use super::golden::{Case, Golden, TOLERANCE, fill};
@@ -122,7 +122,7 @@ impl Torchvision {
 
     /// A network of ours that starts from the file.
     fn import(&self, spec: &str, method: &TrainMethod) -> Network {
-        let builder = Builder::blank(Kind::Double, Device::Cpu);
+        let builder = Builder::blank(Kind::Double, super::golden::device());
         let network = Network::build(&model(spec), method, [3, 32, 32], 7, builder).unwrap();
         pretrained::assign(&self.file, &network.named_tensors()).unwrap();
         network

@@ -26,6 +26,7 @@ mod tests;
 #[cfg(test)]
 mod vector_tests;
 
+use c10d::{Autocast, Half};
 use common::spec::{BatchMode, ModelSpec, TrainMethod};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
@@ -257,6 +258,8 @@ pub struct Network {
     latent: Option<VectorSource>,
     plan: Plan,
     tensors: Vec<NamedTensor>,
+    /// What the body trains in, where it is not single precision.
+    half: Option<Half>,
 }
 
 impl Network {
@@ -302,7 +305,23 @@ impl Network {
             let pass = Pass { vectors: &[], statistics: Statistics::Running, dropout: Dropout::Off };
             let _ = no_grad(|| body.forward(&image, &pass));
         })?;
-        Ok(Self { body, head, latent, plan, tensors: builder.finish() })
+        Ok(Self { body, head, latent, plan, tensors: builder.finish(), half: None })
+    }
+
+    /// The same network, whose body trains in mixed precision. Weights, the vectors that methods draw, the head and what
+    /// follows it stay in single precision, and so does every mode but [`Mode::Train`].
+    pub fn training_in(self, half: Option<Half>) -> Self {
+        Self { half, ..self }
+    }
+
+    /// Makes the weights of convolutions lie pixel by pixel in memory, and with them all that passes through. The tensors
+    /// keep their shapes and values.
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses, as for lack of memory.
+    pub fn lay_out_channels_last(&self) -> Result<(), c10d::ErrorKind> {
+        self.tensors.iter().try_for_each(|named| c10d::channels_last(&named.tensor))
     }
 
     /// Classifies images.
@@ -330,7 +349,7 @@ impl Network {
         };
         let vectors = drawn.as_ref().map_or(&[][..], Drawn::vectors);
         let pass = Pass { vectors, statistics, dropout };
-        let features = self.body.forward(&self.images(x, mode), &pass);
+        let features = self.features(&self.images(x, mode), &pass, mode);
         let logits = self.head.forward(&features, &pass);
         let (latent, kl) = match (mode, &self.latent, &drawn) {
             (Mode::Train, Some(VectorSource::LpBnn(latent)), Some(Drawn::LpBnn(decoded))) => {
@@ -341,6 +360,16 @@ impl Network {
         };
         let features = features.unflatten(0, [-1, self.plan.rows]).transpose(0, 1).flatten(0, 1);
         Forward { logits: self.member_major(&logits), features, latent, kl }
+    }
+
+    fn features(&self, images: &Tensor, pass: &Pass<'_>, mode: Mode) -> Tensor {
+        match (self.half, mode) {
+            (Some(half), Mode::Train) => {
+                let _mixed = Autocast::half(images.device(), half);
+                self.body.forward(images, pass).to_kind(Kind::Float)
+            }
+            (_, Mode::Train | Mode::Evaluate | Mode::SampleDropout) => self.body.forward(images, pass),
+        }
     }
 
     /// Makes running statistics those of the images since `seen` was 0: each batch weighs as many as it has images, and

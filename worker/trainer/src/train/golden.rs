@@ -5,6 +5,8 @@ use common::spec::Recipe;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use super::scaler::GradScaler;
+use super::sgd::Kernel;
 use super::{LearningRate, Sgd, SgdSettings};
 use crate::model::{NamedTensor, Owner, Role};
 
@@ -36,7 +38,7 @@ fn golden() -> Golden {
     serde_json::from_str(include_str!("../../fixtures/optim.json")).unwrap()
 }
 
-fn optimizer(case: &Case, initial: &[Vec<f64>]) -> (Sgd, Vec<NamedTensor>) {
+fn optimizer(case: &Case, initial: &[Vec<f64>], kernel: Kernel) -> (Sgd, Vec<NamedTensor>) {
     let tensors: Vec<NamedTensor> = initial
         .iter()
         .enumerate()
@@ -47,8 +49,8 @@ fn optimizer(case: &Case, initial: &[Vec<f64>]) -> (Sgd, Vec<NamedTensor>) {
         })
         .collect();
     let Recipe { momentum, nesterov, weight_decay, .. } = case.recipe;
-    let mut optimizer =
-        Sgd::new(&tensors, SgdSettings { momentum, nesterov, weight_decay, member_lr_factor: 1.0 });
+    let settings = SgdSettings { momentum, nesterov, weight_decay, member_lr_factor: 1.0 };
+    let mut optimizer = Sgd::new(&tensors, settings).computed_by(kernel);
     optimizer.materialise_gradients();
     (optimizer, tensors)
 }
@@ -67,10 +69,19 @@ fn assert_close(found: &[f64], expected: &[f64], what: &str) {
 
 #[test]
 fn every_step_is_that_of_pytorch() {
+    every_step_is_that_of_pytorch_by(Kernel::Each);
+}
+
+#[test]
+fn every_step_of_the_fused_kernel_is_that_of_pytorch() {
+    every_step_is_that_of_pytorch_by(Kernel::Fused);
+}
+
+fn every_step_is_that_of_pytorch_by(kernel: Kernel) {
     let golden = golden();
     assert_eq!(golden.cases.len(), 7);
     for case in &golden.cases {
-        let (mut optimizer, tensors) = optimizer(case, &golden.initial);
+        let (mut optimizer, tensors) = optimizer(case, &golden.initial, kernel);
         let rate = LearningRate::new(&case.recipe, golden.steps_per_epoch);
         for (step, gradients) in golden.gradients.iter().enumerate() {
             let done = step as u64;
@@ -78,17 +89,17 @@ fn every_step_is_that_of_pytorch() {
             if case.recipe.reset_momentum_each_epoch && done.is_multiple_of(golden.steps_per_epoch) {
                 optimizer.reset_momentum();
             }
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             for (named, gradient) in tensors.iter().zip(gradients) {
                 (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
             }
-            let norm = optimizer.grad_norm();
+            let norm = optimizer.grad_norm().unwrap();
             assert_close(&[norm.double_value(&[])], &[case.norm[step]], &what);
             if let Some(limit) = case.recipe.clip_norm {
-                optimizer.clip_grad_norm(&norm, limit);
+                optimizer.multiply_gradients(&Sgd::clip_factor(&norm, limit)).unwrap();
             }
             assert_close(&[rate.at(done)], &[case.lr[step]], &what);
-            optimizer.step(rate.at(done));
+            optimizer.step(rate.at(done), None).unwrap();
             for (named, expected) in tensors.iter().zip(&case.weights[step]) {
                 assert_close(&values(&named.tensor), expected, &what);
             }
@@ -107,21 +118,21 @@ fn an_optimizer_with_restored_momentum_goes_on_to_the_bit() {
     let golden = golden();
     let case = golden.cases.iter().find(|case| case.name == "nesterov").unwrap();
     let run = |restart: Option<usize>| {
-        let (mut optimizer, mut tensors) = optimizer(case, &golden.initial);
+        let (mut optimizer, mut tensors) = optimizer(case, &golden.initial, Kernel::Each);
         for (step, gradients) in golden.gradients.iter().enumerate() {
             if restart == Some(step) {
                 let weights: Vec<Vec<f64>> = tensors.iter().map(|named| values(&named.tensor)).collect();
                 let old = optimizer;
-                (optimizer, tensors) = self::optimizer(case, &weights);
+                (optimizer, tensors) = self::optimizer(case, &weights, Kernel::Each);
                 optimizer.restore_momentum(|name| {
                     old.momentum().find(|(other, _)| *other == name).map(|(_, buffer)| buffer.copy())
                 });
             }
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             for (named, gradient) in tensors.iter().zip(gradients) {
                 (&named.tensor * Tensor::from_slice(gradient)).sum(Kind::Double).backward();
             }
-            optimizer.step(0.1);
+            optimizer.step(0.1, None).unwrap();
         }
         tensors.iter().map(|named| values(&named.tensor)).collect::<Vec<_>>()
     };
@@ -129,6 +140,35 @@ fn an_optimizer_with_restored_momentum_goes_on_to_the_bit() {
     for restart in [0, 1, 7] {
         assert_eq!(run(Some(restart)), whole);
     }
+}
+
+#[test]
+fn a_step_with_gradients_that_are_not_finite_changes_neither_weights_nor_momentum() {
+    let golden = golden();
+    let case = golden.cases.iter().find(|case| case.name == "nesterov").unwrap();
+    let run = |skips: &[usize]| {
+        let (mut optimizer, tensors) = optimizer(case, &golden.initial, Kernel::Fused);
+        let step = |optimizer: &mut Sgd, factor: f64, gradients: &[Vec<f64>]| {
+            optimizer.zero_grad().unwrap();
+            for (named, gradient) in tensors.iter().zip(gradients) {
+                (&named.tensor * Tensor::from_slice(gradient) * factor).sum(Kind::Double).backward();
+            }
+            let found_inf = GradScaler::found_inf(&optimizer.grad_norm().unwrap());
+            optimizer.step(0.1, Some(&found_inf)).unwrap();
+        };
+        for (index, gradients) in golden.gradients.iter().enumerate() {
+            if skips.contains(&index) {
+                step(&mut optimizer, f64::INFINITY, gradients);
+            }
+            step(&mut optimizer, 1.0, gradients);
+        }
+        let momentum: Vec<Vec<f64>> = optimizer.momentum().map(|(_, buffer)| values(buffer)).collect();
+        (tensors.iter().map(|named| values(&named.tensor)).collect::<Vec<_>>(), momentum)
+    };
+    let whole = run(&[]);
+    // The first step of all has no momentum yet.
+    assert_eq!(run(&[0]), whole);
+    assert_eq!(run(&[0, 3, 7]), whole);
 }
 
 #[test]
@@ -145,9 +185,9 @@ fn a_member_factor_scales_the_steps_of_what_is_a_members_own() {
         let mut optimizer = Sgd::new(&named, settings);
         optimizer.materialise_gradients();
         for gradients in &golden.gradients {
-            optimizer.zero_grad();
+            optimizer.zero_grad().unwrap();
             (&tensor * Tensor::from_slice(&gradients[0])).sum(Kind::Double).backward();
-            optimizer.step(lr);
+            optimizer.step(lr, None).unwrap();
         }
         values(&tensor)
     };

@@ -25,12 +25,19 @@ pub struct Row {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Scale of the loss and steps skipped so far, in half precision.
+    pub scale: Option<(f64, f64)>,
 }
 
 impl Row {
     fn values(self) -> impl Iterator<Item = (String, f64)> {
         let values = [("loss", self.loss), self.data, ("grad_norm", self.grad_norm), ("lr", self.lr)];
-        values.into_iter().chain(self.regulariser).map(|(name, value)| (name.to_owned(), value))
+        let scale = self
+            .scale
+            .into_iter()
+            .flat_map(|(scale, skipped)| [("loss_scale", scale), ("skipped_steps", skipped)]);
+        let values = values.into_iter().chain(self.regulariser).chain(scale);
+        values.map(|(name, value)| (name.to_owned(), value))
     }
 }
 
@@ -106,13 +113,19 @@ impl Meter {
     }
 
     /// Reports the end of training.
-    pub fn done(&self, steps: u64, parameters: i64, train_seconds: f64, loss: Option<f64>) {
+    pub fn done(
+        &self,
+        steps: u64,
+        parameters: i64,
+        train_seconds: f64,
+        more: impl IntoIterator<Item = (&'static str, f64)>,
+    ) {
         let mut metrics = BTreeMap::from([
             ("parameters".to_owned(), parameters as f64),
             ("steps".to_owned(), steps as f64),
             ("train_seconds".to_owned(), train_seconds),
         ]);
-        metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
+        metrics.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self.reporter.send(&Report::Done { metrics });
     }
 }

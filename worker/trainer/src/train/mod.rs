@@ -13,10 +13,13 @@
 mod agreement;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_amp;
 mod latent;
 mod meter;
 mod objective;
 mod restore;
+mod scaler;
 mod schedule;
 mod scorer;
 mod sgd;
@@ -31,7 +34,8 @@ use c10d::{Reducer, ReducerOptions};
 use common::TrialKey;
 use common::beacon::Phase;
 use common::report::{Launch, Report};
-use common::spec::{NUMERICS, Task, TrainSpec};
+use common::spec::{NUMERICS, Precision, Task, TrainMethod, TrainSpec};
+use common::table::PEAK_DEVICE_BYTES;
 use datasets::{Batcher, Sharding};
 use tch::Device;
 
@@ -44,18 +48,21 @@ pub use sgd::{Sgd, SgdSettings};
 
 use crate::agent::Agent;
 use crate::checkpoint::{FORMAT, Header, Saver, Snapshot};
-use crate::data::{self, Course, Prefetch};
+use crate::data::{self, Course, Pixels, Prefetch};
 use crate::device;
 use crate::error::TrainerError;
 use crate::evaluate::HeldOut;
 use crate::group::{Group, GroupError};
+use crate::memory::{self, Step};
 use crate::model::Network;
 use crate::pretrained;
 use agreement::Agreement;
 use latent::CollapseWatch;
 use meter::Meter;
 use restore::{Start, State};
+use scaler::GradScaler;
 use scorer::Scorer;
+use sgd::Kernel;
 use step::{Parts, Stepper};
 use tracker::Tracker;
 
@@ -65,10 +72,10 @@ use tracker::Tracker;
 /// # Errors
 ///
 /// [`TrainerError`] when the specification, the data, another rank or the arithmetic stops it.
-pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent) -> Result<(), TrainerError> {
-    let prepared = Prepared::new(launch, spec)?;
+pub fn run(launch: &Launch, spec: &TrainSpec, agent: &Agent, device: Device) -> Result<(), TrainerError> {
+    let prepared = Prepared::new(launch, spec, device)?;
     // Only now: a rank that cannot take part says so before the others wait for it.
-    let group = Group::join(launch, agent)?;
+    let group = Group::join(launch, agent, device)?;
     let mut training = Training::start(launch, spec, agent, prepared, group)?;
     match training.run()? {
         Reached::End => training.finish(),
@@ -87,7 +94,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(launch: &Launch, spec: &TrainSpec) -> Result<Self, TrainerError> {
+    fn new(launch: &Launch, spec: &TrainSpec, device: Device) -> Result<Self, TrainerError> {
         if spec.numerics != NUMERICS {
             return Err(TrainerError::Numerics { found: spec.numerics, expected: NUMERICS });
         }
@@ -100,13 +107,21 @@ impl Prepared {
         if spec.recipe.epochs == 0 {
             return Err(TrainerError::Zero { what: "the number of epochs" });
         }
-        let device = device::of_rank();
+        let precision = spec.recipe.precision;
+        if precision == Precision::Fp16 && reads_gradients(&spec.method) {
+            return Err(TrainerError::ReadsGradients);
+        }
+        device::configure(launch, device, Some(precision))?;
         let [global_batch, world_size, rank] =
             [spec.recipe.batch_size, launch.world_size, launch.rank].map(|count| count as usize);
         let sharding = Sharding::new(global_batch, world_size, rank)?;
         let classes = i64::from(spec.data.outputs());
         let input = data::input_shape(&spec.data);
         let network = Network::new(&spec.model, &spec.method, input, classes, spec.seed, device)?;
+        let network = network.training_in(device::half(precision));
+        if launch.policy.channels_last {
+            network.lay_out_channels_last()?;
+        }
         network.check_batch(sharding.local_batch() as i64)?;
         // The others get the tensors of rank 0, whether those come from here or from a checkpoint.
         if let Some(pretrained) = spec.pretrained.as_ref().filter(|_| launch.rank == 0) {
@@ -124,6 +139,47 @@ impl Prepared {
         let held_out = held_out.transpose()?.flatten();
         Ok(Self { device, batcher, course, network, tracker, held_out })
     }
+}
+
+/// Whether a method looks at gradients between backward and the optimizer, where those of half precision are scaled, or
+/// computes some within the loss, where they are not.
+fn reads_gradients(method: &TrainMethod) -> bool {
+    match method {
+        TrainMethod::Tradi(_) | TrainMethod::Duq(_) => true,
+        TrainMethod::Deterministic
+        | TrainMethod::Dropout(_)
+        | TrainMethod::BatchEnsemble(_)
+        | TrainMethod::LpBnn(_)
+        | TrainMethod::RankOne(_)
+        | TrainMethod::Mimo(_)
+        | TrainMethod::Packed(_)
+        | TrainMethod::Masksembles(_)
+        | TrainMethod::Evidential(_)
+        | TrainMethod::Sngp(_)
+        | TrainMethod::Swag(_)
+        | TrainMethod::Snapshots(_) => false,
+    }
+}
+
+/// The optimizer of a trial, and the scale of its loss where it has one.
+fn optimizer(spec: &TrainSpec, network: &Network, device: Device) -> (Sgd, Option<GradScaler>) {
+    let scaler = (spec.recipe.precision == Precision::Fp16).then(|| GradScaler::new(device));
+    let kernel = if device.is_cuda() || scaler.is_some() { Kernel::Fused } else { Kernel::Each };
+    let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec)).computed_by(kernel);
+    optimizer.materialise_gradients();
+    (optimizer, scaler)
+}
+
+/// What a step takes of a GPU's memory before its images come, as far as it is taken by now.
+fn step_memory(spec: &TrainSpec, course: Course, network: &Network, device: Device) -> Option<Step> {
+    // Momentum is as large as the weights, and is there after the first step.
+    let weights = 4 * network.parameter_count().unsigned_abs();
+    let momentum = if spec.recipe.momentum > 0.0 { weights } else { 0 };
+    device::peak_bytes(device).map(|bytes| Step {
+        device: 0,
+        images: course.sharding.local_batch() as u64,
+        fixed: bytes + momentum,
+    })
 }
 
 /// How many ranks a trial may have, in words.
@@ -145,6 +201,7 @@ enum Reached {
 struct Training<'a> {
     launch: &'a Launch,
     agent: &'a Agent,
+    device: Device,
     key: TrialKey,
     course: Course,
     group: Group,
@@ -162,6 +219,8 @@ struct Training<'a> {
     restored: u64,
     agreement: Agreement,
     before: Duration,
+    /// Most of the device's memory that earlier attempts had; known to rank 0 only.
+    peak_before: Option<u64>,
     started: Instant,
     checkpoint_due: bool,
     last_checkpoint: Instant,
@@ -178,11 +237,16 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainerError> {
         let Prepared { device, batcher, course, network, tracker, held_out } = prepared;
         let key = launch.spec.key();
-        let mut optimizer = Sgd::new(&network.named_tensors(), SgdSettings::of(spec));
-        optimizer.materialise_gradients();
-        let state = State { network: &network, optimizer: &mut optimizer, tracker: &tracker };
+        let (mut optimizer, scaler) = optimizer(spec, &network, device);
+        let state = State {
+            network: &network,
+            optimizer: &mut optimizer,
+            tracker: &tracker,
+            scaler: scaler.as_ref(),
+            device,
+        };
         let start = restore::restore(launch, key, state, &group, &agent.reporter)?;
-        let Start { step: done, train_seconds, final_loss } = start;
+        let Start { step: done, train_seconds, final_loss, peak_before } = start;
         let weights = optimizer.weights();
         let reducer =
             Reducer::new(group.process(), &weights, ReducerOptions::default()).map_err(GroupError::from)?;
@@ -194,14 +258,17 @@ impl<'a> Training<'a> {
             ?device,
             "training starts"
         );
-        let batches = Prefetch::start(batcher.clone(), course, done);
-        let parts = Parts { network, optimizer, tracker, reducer };
-        let stepper = Stepper::new(parts, spec, course, batcher.shape(), launch.rank);
+        let pixels = Pixels::of(&batcher, spec.data.set.task(), device);
+        let batches = Prefetch::start(batcher, course, done, pixels.preparation());
+        memory::steps_are(step_memory(spec, course, &network, device));
+        let parts = Parts { network, optimizer, tracker, reducer, scaler, device };
+        let stepper = Stepper::new(parts, spec, course, pixels, launch.rank);
         let saver = group.is_first().then(|| Saver::start(launch.work_dir.clone(), agent.reporter.clone()));
         let now = Instant::now();
         Ok(Self {
             launch,
             agent,
+            device,
             key,
             course,
             group,
@@ -211,11 +278,12 @@ impl<'a> Training<'a> {
             progress: Progress::new(agent.reporter.clone(), course.total_steps, done),
             collapse: CollapseWatch::default(),
             saver,
-            scorer: held_out.map(|images| Scorer::new(images, Rc::clone(&agent.beacon))),
+            scorer: held_out.map(|images| Scorer::new(images, Rc::clone(&agent.beacon), device)),
             done,
             restored: done,
             agreement: Agreement::new(done),
             before: Duration::from_secs_f64(train_seconds.max(0.0)),
+            peak_before,
             started: now,
             checkpoint_due: false,
             last_checkpoint: now,
@@ -240,11 +308,12 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
-            tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids);
+            tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids());
             let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
             outcome.map_err(|error| self.stepper.check_finite().err().unwrap_or(error))?;
             self.done += 1;
+            self.group.check()?;
             self.after_step()?;
         }
         Ok(Reached::End)
@@ -313,12 +382,16 @@ impl<'a> Training<'a> {
             epoch: self.done / self.course.steps_per_epoch,
             step_in_epoch: self.done % self.course.steps_per_epoch,
             train_seconds: self.train_seconds(),
-            computed_on: restore::computed_on(self.launch),
+            computed_on: restore::computed_on(self.launch, self.device),
             final_loss: self.final_loss,
+            peak_device_bytes: device::peak_bytes(self.device).max(self.peak_before),
         };
         let network = self.stepper.network().named_tensors();
         let tracked = self.stepper.tracker().named_tensors();
-        Ok(Snapshot::take(header, &network, self.stepper.optimizer(), &tracked)?.scored(score))
+        let scaler = self.stepper.scaler().map(GradScaler::named_tensors).unwrap_or_default();
+        let snapshot = Snapshot::take(header, &network, self.stepper.optimizer(), &tracked, &scaler)?;
+        self.group.check()?;
+        Ok(snapshot.scored(score))
     }
 
     fn score(&mut self) -> Option<f64> {
@@ -343,13 +416,14 @@ impl<'a> Training<'a> {
         }
         tracing::info!(step = self.done, "training yields");
         self.agent.reporter.send(&Report::Yielded { step: self.done });
+        self.group.leave();
         Ok(())
     }
 
     fn finish(mut self) -> Result<(), TrainerError> {
         self.agent.beacon.enter(Phase::Finishing, self.done);
         self.stepper.check_finite()?;
-        device::synchronize(device::of_rank());
+        device::synchronize(self.device);
         let seconds = self.train_seconds();
         let tensors = self.stepper.learned_tensors();
         self.group.check_equal(&tensors)?;
@@ -359,9 +433,13 @@ impl<'a> Training<'a> {
             let (beacon, done) = (&self.agent.beacon, self.done);
             saver.finish(&last, || beacon.enter(Phase::Finishing, done))?;
             let parameters = self.stepper.network().parameter_count();
-            self.meter.done(self.done, parameters, seconds, self.final_loss);
+            let peak = device::peak_bytes(self.device).max(self.peak_before);
+            let peak = peak.map(|bytes| (PEAK_DEVICE_BYTES, bytes as f64));
+            let loss = self.final_loss.map(|loss| ("loss", loss));
+            self.meter.done(self.done, parameters, seconds, loss.into_iter().chain(peak));
         }
         tracing::info!(seconds, "training done");
+        self.group.leave();
         Ok(())
     }
 }

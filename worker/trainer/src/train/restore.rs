@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use common::TrialKey;
 use common::report::{Launch, Report};
 use common::spec::NUMERICS;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::Sgd;
+use super::scaler::GradScaler;
 use super::tracker::Tracker;
 use crate::agent::Reporter;
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
-use crate::device;
 use crate::error::{TrainerError, chain};
 use crate::group::Group;
 use crate::model::Network;
@@ -27,6 +27,8 @@ pub struct Start {
     pub train_seconds: f64,
     /// As in the checkpoint's header; known to rank 0 only.
     pub final_loss: Option<f64>,
+    /// As in the checkpoint's header; known to rank 0 only.
+    pub peak_before: Option<u64>,
 }
 
 /// What is restored.
@@ -37,6 +39,10 @@ pub struct State<'a> {
     pub optimizer: &'a mut Sgd,
     /// What the method remembers.
     pub tracker: &'a Tracker,
+    /// Scale of the loss, in half precision.
+    pub scaler: Option<&'a GradScaler>,
+    /// Of the rank.
+    pub device: Device,
 }
 
 /// Restores the state of training on all ranks. A collective.
@@ -47,13 +53,14 @@ pub struct State<'a> {
 pub fn restore(
     launch: &Launch,
     key: TrialKey,
-    State { network, optimizer, tracker }: State<'_>,
+    State { network, optimizer, tracker, scaler, device }: State<'_>,
     group: &Group,
     reporter: &Reporter,
 ) -> Result<Start, TrainerError> {
     let tensors = network.named_tensors();
     let tracked = tracker.named_tensors();
-    let mut start = Start { step: 0, train_seconds: 0.0, final_loss: None };
+    let scale = scaler.map(GradScaler::named_tensors).unwrap_or_default();
+    let mut start = Start { step: 0, train_seconds: 0.0, final_loss: None, peak_before: None };
     if group.is_first()
         && let Some(checkpoint) = newest_whole(&launch.restore, reporter)?
     {
@@ -61,10 +68,15 @@ pub fn restore(
         checkpoint.restore_network(&tensors)?;
         checkpoint.restore_momentum(optimizer);
         checkpoint.restore_tracker(&tracked)?;
+        checkpoint.restore_scaler(&scale)?;
         let header = checkpoint.header();
-        warn_if_computed_elsewhere(&header.computed_on, launch, reporter);
-        start =
-            Start { step: header.step, train_seconds: header.train_seconds, final_loss: header.final_loss };
+        warn_if_computed_elsewhere(&header.computed_on, &computed_on(launch, device), reporter);
+        start = Start {
+            step: header.step,
+            train_seconds: header.train_seconds,
+            final_loss: header.final_loss,
+            peak_before: header.peak_device_bytes,
+        };
         tracing::info!(step = start.step, "restored a checkpoint");
     }
     let momentum = i64::from(optimizer.momentum().next().is_some());
@@ -77,6 +89,7 @@ pub fn restore(
     group.broadcast(tensors.iter().map(|named| &named.tensor))?;
     group.broadcast(optimizer.momentum().map(|(_, buffer)| buffer))?;
     group.broadcast(tracked.iter().map(|(_, tensor)| tensor))?;
+    group.broadcast(scale.iter().map(|(_, tensor)| tensor))?;
     Ok(start)
 }
 
@@ -101,12 +114,11 @@ fn newest_whole(paths: &[PathBuf], reporter: &Reporter) -> Result<Option<Checkpo
 }
 
 /// What a run's bits depend on beside its specification.
-pub fn computed_on(launch: &Launch) -> String {
-    format!("{:?}, {} threads", device::of_rank(), launch.threads)
+pub fn computed_on(launch: &Launch, device: Device) -> String {
+    format!("{device:?}, {} threads", launch.threads)
 }
 
-fn warn_if_computed_elsewhere(before: &str, launch: &Launch, reporter: &Reporter) {
-    let now = computed_on(launch);
+fn warn_if_computed_elsewhere(before: &str, now: &str, reporter: &Reporter) {
     if before != now {
         let message = format!(
             "the trial goes on with {now}, its checkpoint was computed with {before}: \

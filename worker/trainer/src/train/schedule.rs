@@ -100,6 +100,7 @@ mod tests {
             weight_decay: 0.0,
             clip_norm: None,
             reset_momentum_each_epoch: false,
+            precision: common::spec::Precision::Fp32,
             augmentation: Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::result::Score;
+use tch::Device;
 
 use super::meter::Meter;
 use crate::beacon::Beacon;
@@ -21,12 +22,13 @@ pub struct Scorer {
     beacon: Rc<Beacon>,
     last: Option<(u64, Option<f64>)>,
     spent: Duration,
+    device: Device,
 }
 
 impl Scorer {
     /// A scorer by these images.
-    pub fn new(held_out: HeldOut, beacon: Rc<Beacon>) -> Self {
-        Self { held_out, beacon, last: None, spent: Duration::ZERO }
+    pub fn new(held_out: HeldOut, beacon: Rc<Beacon>, device: Device) -> Self {
+        Self { held_out, beacon, last: None, spent: Duration::ZERO, device }
     }
 
     /// Score of the network after `step` steps, which `meter` is told too. None when it says nothing: that is no reason to
@@ -36,7 +38,7 @@ impl Scorer {
             return score;
         }
         // What the device still does is training.
-        device::synchronize(device::of_rank());
+        device::synchronize(self.device);
         let started = Instant::now();
         let score = finite(self.held_out.score(network, step, &self.beacon), step, meter);
         self.spent += started.elapsed();

@@ -3,6 +3,7 @@
 //! libtorch's own optimizer is not used: tch neither saves nor loads its momentum buffers, and a
 //! resumed run without them is another run.
 
+use c10d::FusedSgd;
 use common::spec::{TrainMethod, TrainSpec};
 use tch::{Kind, Tensor};
 
@@ -24,6 +25,17 @@ pub struct Sgd {
     slots: Vec<Slot>,
     momentum: f64,
     nesterov: bool,
+    kernel: Kernel,
+}
+
+/// How an update is computed. The results differ in last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Parameter by parameter.
+    Each,
+    /// All parameters of equal constants at once, in libtorch's fused kernel: on a GPU the launches of the many small
+    /// kernels would take longer than they do.
+    Fused,
 }
 
 /// Constants of the update.
@@ -82,7 +94,13 @@ impl Sgd {
             }),
             Role::Frozen | Role::Buffer | Role::State => None,
         });
-        Self { slots: slots.collect(), momentum: settings.momentum, nesterov: settings.nesterov }
+        let slots = slots.collect();
+        Self { slots, momentum: settings.momentum, nesterov: settings.nesterov, kernel: Kernel::Each }
+    }
+
+    /// The same, with updates that are computed by `kernel`.
+    pub fn computed_by(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
     }
 
     /// Gives every parameter a gradient of zeros.
@@ -94,12 +112,26 @@ impl Sgd {
         if !sums.is_empty() {
             Tensor::stack(&sums, 0).sum(Kind::Float).backward();
         }
-        self.zero_grad();
+        self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
     }
 
     /// Clears all gradients.
-    pub fn zero_grad(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn zero_grad(&mut self) -> Result<(), c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                self.slots.iter_mut().for_each(|slot| slot.weight.zero_grad());
+                Ok(())
+            }
+            Kernel::Fused => c10d::fused_zero(&self.gradients()),
+        }
+    }
+
+    fn gradients(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.weight.grad()).collect()
     }
 
     /// The trainable parameters, in the network's order.
@@ -108,25 +140,95 @@ impl Sgd {
     }
 
     /// Global L2 norm of the gradients, as a scalar on their device.
-    pub fn grad_norm(&self) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        let norms: Vec<Tensor> = self.slots.iter().map(|slot| slot.weight.grad().norm()).collect();
-        Tensor::stack(&norms, 0).norm()
-    }
-
-    /// Scales the gradients so that their global norm, given as `norm`, is at most `limit`.
     ///
-    /// Source: `torch.nn.utils.clip_grad_norm_`, of which it has the 1e-6. Everything stays on the device.
-    pub fn clip_grad_norm(&mut self, norm: &Tensor, limit: f64) {
-        let _no_grad = tch::no_grad_guard();
-        let factor = ((norm + 1e-6).reciprocal() * limit).clamp_max(1.0);
-        for slot in &self.slots {
-            let _ = slot.weight.grad().g_mul_(&factor);
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn grad_norm(&self) -> Result<Tensor, c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                let _no_grad = tch::no_grad_guard();
+                let norms: Vec<Tensor> = self.gradients().iter().map(Tensor::norm).collect();
+                Ok(Tensor::stack(&norms, 0).norm())
+            }
+            Kernel::Fused => c10d::fused_norm(&self.gradients()),
         }
     }
 
-    /// One update with learning rate `lr`.
-    pub fn step(&mut self, lr: f64) {
+    /// What gradients whose global norm is `norm` are to be multiplied with so that it is at most `limit`.
+    ///
+    /// Source: `torch.nn.utils.clip_grad_norm_`, of which it has the 1e-6. Everything stays on the device.
+    pub fn clip_factor(norm: &Tensor, limit: f64) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        ((norm + 1e-6).reciprocal() * limit).clamp_max(1.0)
+    }
+
+    /// Multiplies every gradient with a scalar on the device.
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses.
+    pub fn multiply_gradients(&mut self, factor: &Tensor) -> Result<(), c10d::ErrorKind> {
+        match self.kernel {
+            Kernel::Each => {
+                let _no_grad = tch::no_grad_guard();
+                for mut gradient in self.gradients() {
+                    let _ = gradient.g_mul_(factor);
+                }
+                Ok(())
+            }
+            Kernel::Fused => c10d::fused_multiply(&self.gradients(), factor),
+        }
+    }
+
+    /// One update with learning rate `lr`. Where the scalar `found_inf` is given, which needs the fused kernel, and is not 0,
+    /// nothing changes; the host does not wait to know whether.
+    ///
+    /// # Errors
+    ///
+    /// When libtorch refuses, as for lack of memory.
+    pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) -> Result<(), c10d::ErrorKind> {
+        match (self.kernel, found_inf) {
+            (Kernel::Each, None) => {
+                self.step_each(lr);
+                Ok(())
+            }
+            (Kernel::Fused, _) | (Kernel::Each, Some(_)) => self.step_fused(lr, found_inf),
+        }
+    }
+
+    fn step_fused(&mut self, lr: f64, found_inf: Option<&Tensor>) -> Result<(), c10d::ErrorKind> {
+        if self.momentum != 0.0 {
+            // Of a step that is skipped nothing may remain, so the first one adds to zeros.
+            for slot in self.slots.iter_mut().filter(|slot| slot.momentum.is_none()) {
+                slot.momentum = Some(slot.weight.detach().zeros_like());
+            }
+        }
+        let mut left: Vec<&Slot> = self.slots.iter().collect();
+        while let Some(first) = left.first() {
+            let constants = (first.decay, first.lr_factor);
+            let (equal, others): (Vec<&Slot>, Vec<&Slot>) =
+                left.into_iter().partition(|slot| (slot.decay, slot.lr_factor) == constants);
+            let weights: Vec<Tensor> = equal.iter().map(|slot| slot.weight.shallow_clone()).collect();
+            let gradients: Vec<Tensor> = equal.iter().map(|slot| slot.weight.grad()).collect();
+            let momentum: Vec<Tensor> = match self.momentum {
+                0.0 => Vec::new(),
+                _ => equal.iter().filter_map(|slot| Some(slot.momentum.as_ref()?.shallow_clone())).collect(),
+            };
+            let settings = FusedSgd {
+                lr: lr * constants.1,
+                momentum: self.momentum,
+                weight_decay: constants.0,
+                nesterov: self.nesterov,
+                is_first_step: false,
+            };
+            c10d::fused_sgd(&weights, &gradients, &momentum, settings, found_inf)?;
+            left = others;
+        }
+        Ok(())
+    }
+
+    fn step_each(&mut self, lr: f64) {
         let _no_grad = tch::no_grad_guard();
         for slot in &mut self.slots {
             let gradient = slot.weight.grad();

@@ -2,18 +2,17 @@
 
 use c10d::Reducer;
 use common::beacon::Phase;
-use common::spec::{Task, TrainSpec};
-use datasets::{Batch, Shape};
+use common::spec::TrainSpec;
 use tch::{Device, Kind, Tensor};
 
 use super::meter::Row;
 use super::objective::{Objective, Position, TermNames, Terms};
+use super::scaler::GradScaler;
 use super::schedule::LearningRate;
 use super::sgd::Sgd;
 use super::tracker::Tracker;
 use super::watch::Watch;
-use crate::data::{self, Course};
-use crate::device;
+use crate::data::{Course, Pixels, Prepared};
 use crate::error::TrainerError;
 use crate::group::{Group, GroupError};
 use crate::model::{Epoch, Mode, NamedTensor, Network, Role, Seen};
@@ -33,11 +32,12 @@ pub struct Stepper {
     losses: Tensor,
     grad_norm: Tensor,
     lr: f64,
+    /// Of training in half precision.
+    scaler: Option<GradScaler>,
     clip_norm: Option<f64>,
     reset_momentum_each_epoch: bool,
     course: Course,
-    image: Shape,
-    task: Task,
+    pixels: Pixels,
     device: Device,
     rank: u32,
 }
@@ -52,18 +52,21 @@ pub struct Parts {
     pub tracker: Tracker,
     /// Averages their gradients over the ranks.
     pub reducer: Reducer,
+    /// Keeps them in the range of half precision, where that is what they are computed in.
+    pub scaler: Option<GradScaler>,
+    /// Of all of them.
+    pub device: Device,
 }
 
 impl Stepper {
     /// A stepper for the rank `rank` of the trial `spec`.
     pub fn new(
-        Parts { network, optimizer, tracker, reducer }: Parts,
+        Parts { network, optimizer, tracker, reducer, scaler, device }: Parts,
         spec: &TrainSpec,
         course: Course,
-        image: Shape,
+        pixels: Pixels,
         rank: u32,
     ) -> Self {
-        let device = device::of_rank();
         let objective = Objective::of(&spec.method, spec.data.set.task());
         Self {
             names: objective.names(&network),
@@ -77,11 +80,11 @@ impl Stepper {
             losses: Tensor::zeros([3], (Kind::Float, device)),
             grad_norm: Tensor::zeros([], (Kind::Float, device)),
             lr: 0.0,
+            scaler,
             clip_norm: spec.recipe.clip_norm,
             reset_momentum_each_epoch: spec.recipe.reset_momentum_each_epoch,
             course,
-            image,
-            task: spec.data.set.task(),
+            pixels,
             device,
             rank,
         }
@@ -102,6 +105,11 @@ impl Stepper {
         &self.tracker
     }
 
+    /// The scale of the loss, in half precision.
+    pub fn scaler(&self) -> Option<&GradScaler> {
+        self.scaler.as_ref()
+    }
+
     fn position(&self, done: u64) -> Position {
         Position {
             done,
@@ -119,14 +127,14 @@ impl Stepper {
     /// # Errors
     ///
     /// [`TrainerError::Group`] when another rank is lost.
-    pub fn step(&mut self, done: u64, batch: &Batch, group: &Group) -> Result<(), TrainerError> {
+    pub fn step(&mut self, done: u64, batch: &Prepared, group: &Group) -> Result<(), TrainerError> {
         group.beacon().enter(Phase::Forward, done + 1);
         if self.reset_momentum_each_epoch && done.is_multiple_of(self.course.steps_per_epoch) {
             self.optimizer.reset_momentum();
         }
         seed::reseed(self.course.seed, seed::STEP, &[done, u64::from(self.rank)]);
-        let (images, labels) = data::tensors(batch, self.image, self.task, self.device);
-        self.optimizer.zero_grad();
+        let (images, labels) = self.pixels.tensors(batch, self.device);
+        self.optimizer.zero_grad()?;
 
         let (images, targets) = self.network.training_batch(&images, &labels);
         let images = images.set_requires_grad(self.objective.differentiates_images());
@@ -138,22 +146,42 @@ impl Stepper {
             None => data.shallow_clone(),
         };
         group.beacon().enter(Phase::Backward, done + 1);
-        self.reducer.backward(&loss).map_err(GroupError::from)?;
+        let scaled = self.scaler.as_ref().map(|scaler| scaler.scale(&loss));
+        self.reducer.backward(scaled.as_ref().unwrap_or(&loss)).map_err(GroupError::from)?;
 
         group.beacon().enter(Phase::Update, done + 1);
-        self.grad_norm = self.optimizer.grad_norm();
-        self.watch.observe(done + 1, &loss, &self.grad_norm);
-        if let Some(limit) = self.clip_norm {
-            self.optimizer.clip_grad_norm(&self.grad_norm, limit);
-        }
-        self.lr = self.tracker.learning_rate(self.rate.at(done), position);
-        self.optimizer.step(self.lr);
+        self.update(&loss, position)?;
         self.tracker.after_step(&self.network.named_tensors(), self.lr, position);
         let epoch = Epoch::of(position.done, position.steps_per_epoch, position.total_steps);
         let seen = Seen { images: &images, targets: &targets, features: &forward.features, epoch };
         self.network.after_step(&seen, group)?;
         let regulariser = regulariser.unwrap_or_else(|| data.zeros_like());
         self.losses = Tensor::stack(&[&loss, &data, &regulariser], 0).detach();
+        Ok(())
+    }
+
+    /// Changes the weights by the gradients that backward left. Nothing of it waits for the device.
+    fn update(&mut self, loss: &Tensor, position: Position) -> Result<(), TrainerError> {
+        let norm = self.optimizer.grad_norm()?;
+        let inverse = self.scaler.as_ref().map(GradScaler::inverse);
+        self.grad_norm = inverse.as_ref().map_or_else(|| norm.shallow_clone(), |inverse| &norm * inverse);
+        let forgiven = self.scaler.as_ref().map(|scaler| scaler.forgiven(&self.grad_norm));
+        self.watch.observe(position.done + 1, loss, forgiven.as_ref().unwrap_or(&self.grad_norm));
+
+        let clip = self.clip_norm.map(|limit| Sgd::clip_factor(&self.grad_norm, limit));
+        let factor = match (inverse, clip) {
+            (Some(inverse), Some(clip)) => Some(inverse * clip),
+            (inverse, clip) => inverse.or(clip),
+        };
+        if let Some(factor) = factor {
+            self.optimizer.multiply_gradients(&factor)?;
+        }
+        self.lr = self.tracker.learning_rate(self.rate.at(position.done), position);
+        let found_inf = self.scaler.as_ref().map(|_| GradScaler::found_inf(&self.grad_norm));
+        self.optimizer.step(self.lr, found_inf.as_ref())?;
+        if let (Some(scaler), Some(found_inf)) = (&mut self.scaler, &found_inf) {
+            scaler.update(found_inf);
+        }
         Ok(())
     }
 
@@ -184,13 +212,16 @@ impl Stepper {
         self.check_finite()?;
         let losses = group.mean(&self.losses)?;
         // sync: copies four numbers to the host.
-        Ok(Row {
+        let row = Row {
             loss: losses.double_value(&[0]),
             data: (self.names.data, losses.double_value(&[1])),
             regulariser: self.names.regulariser.map(|name| (name, losses.double_value(&[2]))),
             grad_norm: self.grad_norm.double_value(&[]),
             lr: self.lr,
-        })
+            scale: self.scaler.as_ref().map(GradScaler::values),
+        };
+        group.check()?;
+        Ok(row)
     }
 
     /// All tensors that must be the same on every rank: running statistics are each rank's own.

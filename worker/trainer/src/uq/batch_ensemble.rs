@@ -89,7 +89,7 @@ impl MemberScales {
     /// Shapes: `x` is `[N, J, I, ..]`, or `[N, 1, I, ..]` when all members see the same examples;
     /// `drawn` holds the vectors of the pass; returns `[N·J, I, ..]`.
     pub(crate) fn scale_input(&self, x: &Tensor, drawn: &[Tensor]) -> Tensor {
-        (x * over_space(self.alpha.of(drawn), x.dim())).flatten(0, 1)
+        (x * over_space(self.alpha.of(drawn), x.dim()).to_kind(x.kind())).flatten(0, 1)
     }
 
     /// y ⊙ γⱼ + bⱼ.
@@ -97,9 +97,10 @@ impl MemberScales {
     /// Shapes: `y` is `[N·J, O, ..]`, and so is what is returned.
     pub(crate) fn scale_output(&self, y: &Tensor, drawn: &[Tensor]) -> Tensor {
         let y = split_members(y, self.members);
-        let gamma = over_space(self.gamma.of(drawn), y.dim());
+        // In mixed precision y is in half of it, and the vectors would make it whole again.
+        let gamma = over_space(self.gamma.of(drawn), y.dim()).to_kind(y.kind());
         let y = match &self.bias {
-            Some(bias) => over_space(bias, y.dim()).addcmul(&y, &gamma),
+            Some(bias) => over_space(bias, y.dim()).to_kind(y.kind()).addcmul(&y, &gamma),
             None => y * gamma,
         };
         y.flatten(0, 1)

@@ -53,7 +53,7 @@ impl MaskedRows {
         let Some(mask) = &self.mask else { return x.shallow_clone() };
         let mut shape = mask.size();
         shape.resize(x.dim(), 1);
-        (split_members(x, self.members) * mask.view(&shape[..])).flatten(0, 1)
+        (split_members(x, self.members) * mask.view(&shape[..]).to_kind(x.kind())).flatten(0, 1)
     }
 
     /// Rows for all members, from rows of `examples` examples that have one row each, or J already.

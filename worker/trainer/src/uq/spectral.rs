@@ -13,6 +13,7 @@
 
 use std::rc::Rc;
 
+use c10d::Autocast;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::model::builder::{Builder, Deferred};
@@ -68,6 +69,8 @@ impl SpectralNorm {
         keep: Keep,
     ) -> Tensor {
         let Some(vector) = self.vector.get_or_expect(output) else { return weight.shallow_clone() };
+        // An iteration in half precision would not converge to the norm.
+        let _full = Autocast::full(weight.device());
         let change = no_grad(|| {
             let (sigma, u) = power_iteration(operator, vector, self.bound.iterations);
             if keep == Keep::Vector {

@@ -42,7 +42,7 @@ pub fn survives_kills(method: TrainMethod, reset_momentum: bool, steps: &[u64]) 
     spec_survives_kills(spec, steps);
 }
 
-fn spec_survives_kills(spec: TrainSpec, steps: &[u64]) {
+pub fn spec_survives_kills(spec: TrainSpec, steps: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let whole = launch(TrialSpec::Train(spec), &folder.path().join("whole"));
     let expected = run(&whole);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use common::report::{Command as AgentCommand, Launch, NetworkFile, Report};
 use common::result::MetricRow;
 use common::spec::{
-    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Recipe,
-    RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
+    BatchEnsembleSettings, DataSpec, DatasetName, LpBnnPreset, LpBnnSettings, ModelSpec, NUMERICS, Precision,
+    Recipe, RunPolicy, Schedule, SngpSettings, TrainMethod, TrainSpec, TrialSpec, WideResNetVariant,
 };
 use common::{AttemptId, FailureCause};
 
@@ -46,6 +46,7 @@ pub fn train_spec(method: TrainMethod) -> TrainSpec {
             weight_decay: 5e-4,
             clip_norm: Some(1.0),
             reset_momentum_each_epoch: false,
+            precision: Precision::Fp32,
             augmentation: vec![common::spec::Augmentation::Crop { padding: 1 }],
         },
         pretrained: None,
@@ -76,7 +77,10 @@ pub fn sngp() -> TrainMethod {
 
 /// A launch of rank 0 that writes below `folder`, without checkpoints before the last.
 pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
+    // `cargo xtask test --gpu`: all ranks share the first GPU.
+    let on_a_gpu = std::env::var("CREDENCE_TEST_DEVICE").is_ok_and(|device| device == "cuda");
     let policy = RunPolicy {
+        deterministic: on_a_gpu,
         checkpoint_steps: None,
         checkpoint_interval: None,
         metrics_steps: 1,
@@ -97,9 +101,9 @@ pub fn launch(spec: TrialSpec, folder: &Path) -> Launch {
         restore: Vec::new(),
         networks: Vec::new(),
         lease_until_ns: None,
-        device: common::report::Device::Cpu,
+        device: if on_a_gpu { common::report::Device::Cuda } else { common::report::Device::Cpu },
         device_memory_fraction: None,
-        shares_device: false,
+        shares_device: on_a_gpu && world_size > 1,
     }
 }
 

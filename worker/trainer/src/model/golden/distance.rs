@@ -40,8 +40,8 @@ impl Case {
 #[test]
 fn evidential_losses_match_pytorch() {
     let golden = Golden::load("evidential_losses");
-    let labels = Tensor::arange(7, (Kind::Int64, Device::Cpu)).remainder(5);
-    let scale = Tensor::arange_start(1, 8, (Kind::Double, Device::Cpu)).unsqueeze(1);
+    let labels = Tensor::arange(7, (Kind::Int64, device())).remainder(5);
+    let scale = Tensor::arange_start(1, 8, (Kind::Double, device())).unsqueeze(1);
     for (activation, word) in [
         (EvidenceActivation::Relu, "relu"),
         (EvidenceActivation::Softplus, "softplus"),

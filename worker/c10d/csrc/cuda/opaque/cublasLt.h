@@ -1,0 +1,3 @@
+// Stands in for NVIDIA's header: what libtorch's headers name of it, opaque. See README.md.
+#pragma once
+typedef struct cublasLtContext *cublasLtHandle_t;
