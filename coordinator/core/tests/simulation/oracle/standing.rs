@@ -146,9 +146,10 @@ impl Oracle {
             }
             // The first ranks stay where they are.
             let shares = self.standing.placements[attempt].shares().iter();
-            let kept = shares.filter(|share| share.first_rank < to).map(|share| share.worker);
-            let kept = kept.collect::<BTreeSet<_>>();
-            let there = kept.iter().all(|worker| {
+            let kept = shares.filter(|share| share.first_rank < to);
+            let kept = kept.map(|share| (share.worker, share.ranks.min(to - share.first_rank)));
+            let kept = kept.collect::<BTreeMap<_, _>>();
+            let there = kept.keys().all(|worker| {
                 cluster.worker(*worker).is_some_and(|view| {
                     let in_service = view.drain.is_none() && view.quarantine.is_none();
                     in_service && view.session == Session::Connected
@@ -158,14 +159,23 @@ impl Oracle {
                 let Event::AttemptStarted { trial, placement, .. } = event else { return None };
                 Some((trial, placement))
             });
-            for (other, placement) in taken.filter(|_| there) {
-                let urgent = standing(cluster, cluster.trial(*other).unwrap()).0 > priority;
-                let elsewhere = placement.shares().iter().all(|share| !kept.contains(&share.worker));
-                assert!(
-                    urgent || elsewhere,
-                    "{other} has slots of {trial}, which was to go on with {to} ranks"
-                );
-            }
+            // Those that started there and are not more urgent.
+            let others = taken.filter(|_| there).filter(|(other, placement)| {
+                let urgent = standing(cluster, cluster.trial(**other).unwrap()).0 > priority;
+                !urgent && placement.shares().iter().any(|share| kept.contains_key(&share.worker))
+            });
+            let others = others.collect::<Vec<_>>();
+            // More urgent ones may have left too little for it, and what is left is anybody's.
+            let enough = kept.iter().all(|(&worker, &ranks)| {
+                let view = cluster.worker(worker).unwrap();
+                let taken = others.iter().filter_map(|(_, placement)| placement.share_of(worker));
+                view.worker.slots - view.used + taken.map(|share| share.ranks).sum::<u32>() >= ranks
+            });
+            assert!(
+                others.is_empty() || !enough,
+                "{:?} have slots of {trial}, which was to go on with {to} ranks",
+                others.iter().map(|(other, _)| other).collect::<Vec<_>>()
+            );
         }
     }
 
