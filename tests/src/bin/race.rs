@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use system_tests::race::{self, Field};
+use system_tests::race::{self, Fault, Field};
 
 /// Races Credence with its peers on this machine.
 #[derive(Debug, Parser)]
@@ -19,9 +19,21 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Race {
     /// One rank of two gets SIGKILL or SIGSTOP: time to the next step, beside torchrun and Ray Train
-    Recovery(Options),
+    Recovery {
+        /// Only this signal
+        #[arg(long)]
+        fault: Option<Signal>,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Processes of a grid are killed: cells that are missing or done twice, beside Optuna's grid sampler
     Grid(Options),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Signal {
+    Sigkill,
+    Sigstop,
 }
 
 #[derive(Debug, Args)]
@@ -43,8 +55,13 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let field = |options: &Options| if options.ours { Field::Ours } else { Field::Everybody };
     match Arguments::parse().race {
-        Race::Recovery(options) => {
-            let report = race::recovery(field(&options), options.runs as usize, options.python)?;
+        Race::Recovery { fault, options } => {
+            let faults = match fault {
+                None => &Fault::ALL[..],
+                Some(Signal::Sigkill) => &[Fault::Kill],
+                Some(Signal::Sigstop) => &[Fault::Freeze],
+            };
+            let report = race::recovery(field(&options), faults, options.runs as usize, options.python)?;
             finish(&race::recovery_table(&report), &report, options.json.as_deref())
         }
         Race::Grid(options) => {

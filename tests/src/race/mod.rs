@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use environment::Environment;
 
 pub use grid::Cells;
-pub use recovery::{Contestant, Result, Run};
+pub use recovery::{Contestant, Fault, Result, Run};
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,17 @@ fn versions(
     packages.iter().map(|&package| Ok((package, environment.version(package)?))).collect()
 }
 
-/// Recovery from SIGKILL and SIGSTOP of one rank of two.
+/// Recovery from `faults` of one rank of two.
 ///
 /// # Errors
 ///
-/// When a peer cannot be installed or does not run at all.
-pub fn recovery(field: Field, runs: usize, python: Option<PathBuf>) -> anyhow::Result<Report<Recovery>> {
+/// When a peer cannot be installed.
+pub fn recovery(
+    field: Field,
+    faults: &[Fault],
+    runs: usize,
+    python: Option<PathBuf>,
+) -> anyhow::Result<Report<Recovery>> {
     let machine = Machine::describe();
     let environment = environment(field, python)?;
     let environment = environment.as_ref();
@@ -71,7 +76,7 @@ pub fn recovery(field: Field, runs: usize, python: Option<PathBuf>) -> anyhow::R
         Field::Ours => &[Contestant::Ours],
     };
     let versions = versions(environment, &["torch", "ray"])?;
-    Ok(Report { machine, versions, results: recovery::all(contestants, runs, environment)? })
+    Ok(Report { machine, versions, results: recovery::all(contestants, faults, runs, environment)? })
 }
 
 /// Lost and double cells of a grid whose processes are killed.

@@ -46,6 +46,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Kill, Self::Freeze];
+
+    /// The signal's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::Freeze => "SIGSTOP",
+        }
+    }
+
     fn signal(self) -> Signal {
         match self {
             Self::Kill => Signal::SIGKILL,
@@ -287,27 +298,34 @@ async fn watch(url: &str, train: &str, first: &str, at: Instant) -> Run {
     Run { seconds: None, noticed }
 }
 
-/// All contestants under both faults.
+/// All contestants under `faults`, in turn. A peer that did not come so far that it could be harmed is said, and not counted.
 pub(super) fn all(
     contestants: &[Contestant],
+    faults: &[Fault],
     runs: usize,
     environment: Option<&Environment>,
 ) -> anyhow::Result<BTreeMap<String, BTreeMap<&'static str, Result>>> {
     ensure!(runs > 0, "no runs");
     let mut results: BTreeMap<String, BTreeMap<&'static str, Result>> = BTreeMap::new();
-    for (fault, name) in [(Fault::Kill, "SIGKILL"), (Fault::Freeze, "SIGSTOP")] {
-        for &contestant in contestants {
-            let mut done = Vec::new();
-            for number in 1..=runs {
-                let run = once(contestant, fault, environment)
-                    .with_context(|| format!("{} under {name}, run {number}", contestant.name()))?;
-                eprintln!("{name} {:<18} run {number:>2}: {:?}", contestant.name(), run.seconds);
-                done.push(run);
+    for &fault in faults {
+        let mut done: BTreeMap<&'static str, Vec<Run>> = BTreeMap::new();
+        for number in 1..=runs {
+            for &contestant in contestants {
+                let name = contestant.name();
+                let runs = done.entry(name).or_default();
+                match once(contestant, fault, environment) {
+                    Ok(run) => {
+                        eprintln!("{} {name:<18} run {number:>2}: {:?}", fault.name(), run.seconds);
+                        runs.push(run);
+                    }
+                    Err(error) => eprintln!("{} {name:<18} run {number:>2} is void: {error:#}", fault.name()),
+                }
                 // What ends now must not slow the next one down.
                 thread::sleep(Duration::from_secs(1));
             }
-            results.entry(name.to_owned()).or_default().insert(contestant.name(), Result::of(done));
         }
+        let of_runs = done.into_iter().map(|(name, runs)| (name, Result::of(runs)));
+        results.insert(fault.name().to_owned(), of_runs.collect());
     }
     Ok(results)
 }
