@@ -54,7 +54,8 @@ def main() -> None:
     times = windows(step, device, options.warm_up, options.windows, options.window_ms / 1e3)
     # From the first step on, as ours: what cuDNN takes to try its algorithms is in it.
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    # With the vectors that LP-BNN's VAEs encode, as ours counts.
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     shape = flops.Shape(options.method, options.members, options.batch, options.depth, options.widen)
     print(json.dumps({"seconds": times, "flops": flops.of_step(shape), "peak_bytes": peak, "parameters": parameters}))
 

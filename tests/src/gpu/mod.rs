@@ -116,7 +116,7 @@ pub struct Run {
     pub seconds: Vec<f64>,
     /// Most memory that tensors had on the GPU, in bytes.
     pub peak_bytes: Option<u64>,
-    /// Parameters that are trained.
+    /// Parameters, with the vectors that LP-BNN encodes and does not train.
     pub parameters: u64,
 }
 
@@ -219,7 +219,7 @@ fn one_size(measured: &Measured) -> anyhow::Result<()> {
     match sizes.find(|(size, _)| *size != first) {
         None => Ok(()),
         Some((other, whose)) => {
-            anyhow::bail!("{who} trains {first} parameters, {whose} {other}")
+            anyhow::bail!("{who} has {first} parameters, {whose} {other}")
         }
     }
 }
@@ -236,6 +236,6 @@ mod tests {
         one_size(&measured).unwrap();
         measured.runs.insert("torch.compile", run(8));
         let error = one_size(&measured).unwrap_err().to_string();
-        assert_eq!(error, "credence trains 7 parameters, torch.compile 8");
+        assert_eq!(error, "credence has 7 parameters, torch.compile 8");
     }
 }
