@@ -90,6 +90,21 @@ fn a_node_where_all_is_there_is_well_and_its_offer_is_shown() {
 }
 
 #[test]
+fn what_nccl_is_told_is_shown_and_an_interface_that_is_not_there_is_a_gap() {
+    let machine = Machine::new();
+    machine.write("worker.toml", "nccl-interface = \"lo\"\nnccl-debug = \"INFO\"\n");
+    let (findings, status) = machine.findings(&["--config", "worker.toml"]);
+    assert_eq!(status, 0, "{findings:?}");
+    let (state_of_nccl, found) = state(&findings, "nccl");
+    assert_eq!(state_of_nccl, "ok");
+    assert!(found.ends_with("libcredence_nccl.so`, NCCL_SOCKET_IFNAME==lo, NCCL_DEBUG=INFO"), "{found}");
+    machine.write("worker.toml", "nccl-interface = \"no-such-0\"\n");
+    let (findings, status) = machine.findings(&["--config", "worker.toml"]);
+    assert_eq!((status, state(&findings, "slots").0), (1, "gap"), "{findings:?}");
+    assert!(state(&findings, "slots").1.contains("there is ") && state(&findings, "slots").1.contains("lo"));
+}
+
+#[test]
 fn each_gap_is_counted_and_the_status_says_so() {
     let machine = Machine::new();
     machine.write("cuda/build-version", "2.10.0+cu128");

@@ -219,8 +219,29 @@ impl Cluster {
         self.add_worker_at(name, slots, &proxy.url());
     }
 
+    /// As [`Cluster::add_worker`], with slots that are parts of this machine's first GPU. `CREDENCE_CUDA_LIBTORCH` says where CUDA's
+    /// half of libtorch is.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn add_worker_on_a_gpu(&mut self, name: &str, slots: u32) {
+        let libtorch = std::env::var("CREDENCE_CUDA_LIBTORCH");
+        let libtorch = libtorch.expect("`cargo xtask test --gpu` says where CUDA's half of libtorch is");
+        self.configure_workers(&format!(
+            "devices = [0]\nslots-per-device = {slots}\ncuda-libtorch = {libtorch:?}\nnccl-debug = \"INFO\""
+        ));
+        let arguments = self.worker_arguments_at(name, slots, &self.url(), "cuda");
+        self.start_worker(name, arguments);
+    }
+
     fn add_worker_at(&mut self, name: &str, slots: u32, url: &str) {
-        let arguments = self.worker_arguments_at(name, slots, url);
+        // What is compared to the bit is computed on processors, also where there is a GPU.
+        let arguments = self.worker_arguments_at(name, slots, url, "cpu");
+        self.start_worker(name, arguments);
+    }
+
+    fn start_worker(&mut self, name: &str, arguments: Vec<String>) {
         let log = self.path(&format!("worker-{name}.log"));
         let service = self.service(&self.worker_dir(name), arguments, log);
         assert!(self.workers.insert(name.to_owned(), service).is_none(), "worker {name} runs already");
@@ -235,10 +256,10 @@ impl Cluster {
 
     /// Arguments of the worker of this name.
     pub fn worker_arguments(&self, name: &str, slots: u32) -> Vec<String> {
-        self.worker_arguments_at(name, slots, &self.url())
+        self.worker_arguments_at(name, slots, &self.url(), "cpu")
     }
 
-    fn worker_arguments_at(&self, name: &str, slots: u32, url: &str) -> Vec<String> {
+    fn worker_arguments_at(&self, name: &str, slots: u32, url: &str, device: &str) -> Vec<String> {
         let data = text(&self.worker_dir(name));
         let datasets = text(&self.path("datasets"));
         let (config, trainer) = (text(&self.path("worker.toml")), text(&self.programs.trainer()));
@@ -260,9 +281,8 @@ impl Cluster {
             name,
             "--slots",
             &slots,
-            // What is compared to the bit is computed on processors, also where there is a GPU.
             "--device",
-            "cpu",
+            device,
             "--threads-per-slot",
             "1",
             "--host",

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod disk;
 mod draws;
+pub mod gpu;
 mod grid;
 pub mod load;
 mod machine;

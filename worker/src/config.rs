@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::attempt::Patterns;
-use crate::devices::{DeviceError, Inventory, Smi, Wanted};
+use crate::devices::{DeviceError, Inventory, Nccl, Smi, Wanted};
 
 /// The commented defaults; the documentation of every key.
 pub const DEFAULT: &str = include_str!("../default.toml");
@@ -42,6 +42,10 @@ pub struct Config {
     pub devices: Vec<String>,
     /// Folder of CUDA's half of libtorch; looked for when it is empty.
     pub cuda_libtorch: PathBuf,
+    /// Network interfaces that NCCL takes, with commas between them; it chooses when this is empty.
+    pub nccl_interface: String,
+    /// How much NCCL logs; as it has it when this is empty.
+    pub nccl_debug: String,
     /// The driver's program.
     pub nvidia_smi: PathBuf,
     /// Time between two looks at the GPUs; 0 for none.
@@ -260,6 +264,7 @@ impl Config {
             names: &self.devices,
             visible: visible.as_deref(),
             cuda: (!self.cuda_libtorch.as_os_str().is_empty()).then_some(&self.cuda_libtorch),
+            nccl: Nccl { interface: &self.nccl_interface, debug: &self.nccl_debug },
             host: &host,
         };
         let inventory = Inventory::find(&Smi::new(&self.nvidia_smi, DISCOVERY), wanted)?;

@@ -9,12 +9,14 @@ mod fault;
 mod inventory;
 mod mask;
 mod monitor;
+mod nccl;
 mod smi;
 mod topology;
 
 pub use fault::Fault;
 pub use inventory::{DeviceError, Inventory, Seat, Wanted, devices, driver_version};
 pub use monitor::{Monitor, Sight, look_once};
+pub use nccl::{Nccl, NcclError};
 pub use smi::{Smi, SmiError};
 
 /// A GPU, or a MIG instance of one.

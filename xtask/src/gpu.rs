@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use crate::process::{self, cargo};
+use crate::test::{CREDENCE, TRAINER};
 use crate::{nccl, setup};
 
 /// Names the folder of PyTorch's CUDA libraries, as for trainers.
@@ -34,9 +35,13 @@ impl Node {
 
     fn cargo(&self, workspace: &Path, arguments: &[&str]) -> Command {
         let mut command = cargo(workspace, arguments);
-        command.env(LIBTORCH, &self.libtorch).env("CREDENCE_TEST_CUDA", &self.libtorch);
-        command.env("CREDENCE_NCCL", &self.nccl);
+        self.tell(&mut command);
         command
+    }
+
+    fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env(LIBTORCH, &self.libtorch).env("CREDENCE_TEST_CUDA", &self.libtorch);
+        command.env("CREDENCE_NCCL", &self.nccl)
     }
 }
 
@@ -49,17 +54,32 @@ pub fn test(workspace: &Path) -> anyhow::Result<()> {
     let on_the_gpu = |arguments: &[&str]| {
         process::run(node.cargo(workspace, arguments).env("CREDENCE_TEST_DEVICE", "cuda"))
     };
-    // Collectives, Reducer and the loss of a peer, of two and three processes.
+    // Collectives, Reducer and the loss of a peer, of two to four processes.
     on_the_gpu(&["test", "--locked", "-p", "c10d", "--test", "ranks", "--", "--test-threads=1"])?;
     on_the_gpu(&["test", "--locked", "-p", "trainer", "--lib", "golden", "--", "--test-threads=1"])?;
     let mut trials = vec!["test", "--locked", "-p", "trainer", "--test", "rank", "--", "--test-threads=1"];
     trials.extend(RANK_TESTS);
-    on_the_gpu(&trials)
+    on_the_gpu(&trials)?;
+    // Whole grids, by a coordinator and a worker: the programs have to be there.
+    run(&["build", "--locked", "-p", "cli", "-p", "trainer"])?;
+    let programs = env::current_exe().context("cannot tell where this program lies")?;
+    let programs = programs.parent().context("this program lies at the root of the file system")?;
+    let filter = ["test", "--locked", "-p", "system-tests", "--test", "system", "--", "--ignored", "gpu::"];
+    let mut grids = node.cargo(workspace, &filter);
+    grids.env(CREDENCE, programs.join("credence")).env(TRAINER, programs.join("credence-trainer"));
+    process::run(&mut grids)
 }
 
-/// Measures training in each precision.
-pub fn bench(workspace: &Path) -> anyhow::Result<()> {
+/// Measures training beside plain PyTorch, with these arguments, and then in each precision.
+pub fn bench(workspace: &Path, arguments: &[String]) -> anyhow::Result<()> {
     let node = Node::find(workspace)?;
+    process::run(&mut cargo(workspace, &["build", "--locked", "--release", "-p", "trainer"]))?;
+    let harness = ["build", "--locked", "--release", "-p", "system-tests", "--bin", "gpu"];
+    process::run(&mut cargo(workspace, &harness))?;
+    let folder = process::release_folder()?;
+    let mut beside = Command::new(folder.join("gpu"));
+    node.tell(&mut beside).env(TRAINER, folder.join("credence-trainer")).args(arguments);
+    process::run(&mut beside)?;
     let arguments = [
         "test",
         "--locked",

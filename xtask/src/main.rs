@@ -53,11 +53,14 @@ enum Task {
         #[arg(long)]
         gpu: bool,
     },
-    /// Measure training in each precision, on the first GPU of this machine
+    /// Measure training beside plain PyTorch, and in each precision, on the first GPU of this machine
     Bench {
         /// On a GPU; there is no other
         #[arg(long, required = true)]
         gpu: bool,
+        /// Arguments of the bench beside PyTorch, like `--rounds 5 --json FILE`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Put a coordinator under the load of 1,000 worker sessions and 100,000 trials; `-- --help` says what can be chosen
     Load {
@@ -102,7 +105,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
         Task::Test { gpu: false } => test::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Test { gpu: true } => gpu::test(&workspace).map(|()| ExitCode::SUCCESS),
-        Task::Bench { gpu: _ } => gpu::bench(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Bench { gpu: _, arguments } => gpu::bench(&workspace, &arguments).map(|()| ExitCode::SUCCESS),
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),

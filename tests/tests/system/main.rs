@@ -11,6 +11,7 @@ mod checkpoints;
 mod coordinator_loss;
 mod folders;
 mod full_disk;
+mod gpu;
 mod grid_to_table;
 mod load;
 mod logs;

@@ -59,20 +59,26 @@ fn floats(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn collectives_give_every_rank_the_combination_of_all() {
-    Ranks::start("values", 3, 3, AMPLE).all_succeed();
+    for world_size in [3, 4] {
+        Ranks::start("values", world_size, world_size, AMPLE).all_succeed();
+    }
 }
 
 fn values(me: &Me, store: &Store) {
     let group = me.join(store, "a1").unwrap();
     assert_eq!(group.rank(), me.rank);
     let own = i64::try_from(me.rank.index()).unwrap();
+    let world = i64::try_from(me.rank.world_size()).unwrap();
+    // Of the factors 1, 2, …
+    let (sum, each) = (world * (world + 1) / 2, [1.0_f32, 10.0, -100.0]);
+    let times = |factor: f32| each.map(|value| value * factor);
     let mine =
         |kind| (Tensor::from_slice(&[1.0_f32, 10.0, -100.0]) * (own + 1)).to_kind(kind).to_device(device());
 
     for (op, expected) in [
-        (ReduceOp::Sum, [6.0, 60.0, -600.0]),
-        (ReduceOp::Avg, [2.0, 20.0, -200.0]),
-        (ReduceOp::Max, [3.0, 30.0, -100.0]),
+        (ReduceOp::Sum, times(sum as f32)),
+        (ReduceOp::Avg, times(sum as f32 / world as f32)),
+        (ReduceOp::Max, [world as f32, 10.0 * world as f32, -100.0]),
     ] {
         for kind in [Kind::Float, Kind::Double] {
             let tensor = mine(kind);
@@ -82,11 +88,11 @@ fn values(me: &Me, store: &Store) {
     }
     let count = mine(Kind::Int64);
     group.all_reduce(&count, ReduceOp::Sum).unwrap();
-    assert_eq!(Vec::<i64>::try_from(count.to_device(Device::Cpu)).unwrap(), [6, 60, -600]);
+    assert_eq!(Vec::<i64>::try_from(count.to_device(Device::Cpu)).unwrap(), [sum, 10 * sum, -100 * sum]);
 
     let scalar = Tensor::from(own).to_device(device());
     group.all_reduce(&scalar, ReduceOp::Max).unwrap();
-    assert_eq!(scalar.int64_value(&[]), 2);
+    assert_eq!(scalar.int64_value(&[]), world - 1);
 
     let tensor = mine(Kind::Float);
     group.broadcast(&tensor, 1).unwrap();
@@ -100,7 +106,7 @@ fn values(me: &Me, store: &Store) {
 
     let gathered = group.all_gather(&mine(Kind::Float)).unwrap();
     let firsts: Vec<f32> = gathered.iter().map(|tensor| floats(tensor)[0]).collect();
-    assert_eq!(firsts, [1.0, 2.0, 3.0]);
+    assert_eq!(firsts, (1..=world).map(|factor| factor as f32).collect::<Vec<_>>());
     group.barrier().unwrap();
 }
 
@@ -115,6 +121,7 @@ fn averaged_gradients_are_identical_on_two_ranks_and_equal_those_of_plain_all_re
 fn a_reducer_made_anew_in_the_middle_of_training_gives_the_gradients_of_one_that_was_kept() {
     // With three ranks, unlike two, the order of summation shows in the last bits.
     training_agrees(3);
+    training_agrees(4);
 }
 
 /// Starts ranks that train with one reducer, with a second one from the middle on, and (two ranks only, where

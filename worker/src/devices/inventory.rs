@@ -7,6 +7,7 @@ use std::path::Path;
 use common::cuda::{self, CudaInstall};
 use common::report;
 
+use super::nccl::{Nccl, NcclError};
 use super::smi::{Smi, SmiError};
 use super::topology::Topology;
 use super::{Device, csv, mask};
@@ -24,6 +25,9 @@ pub enum DeviceError {
     /// CUDA's half of libtorch is not there.
     #[error("`device` is \"cuda\": {0}")]
     Cuda(#[from] cuda::NotFound),
+    /// NCCL cannot be told what the configuration says.
+    #[error(transparent)]
+    Nccl(#[from] NcclError),
     /// A name of no device.
     #[error("`{origin}` names `{name}`, which is not one device; there is {}", list(found))]
     NoSuch {
@@ -73,6 +77,8 @@ pub struct Wanted<'a> {
     pub visible: Option<&'a str>,
     /// Folder of CUDA's half of libtorch, if one is named.
     pub cuda: Option<&'a Path>,
+    /// What NCCL is told.
+    pub nccl: Nccl<'a>,
     /// Name of the node, of which the labels of its GPUs speak.
     pub host: &'a str,
 }
@@ -86,6 +92,7 @@ pub struct Inventory {
     per_device: u32,
     labels: BTreeMap<String, String>,
     cuda: Option<CudaInstall>,
+    nccl: Vec<(&'static str, OsString)>,
 }
 
 impl Default for Inventory {
@@ -128,7 +135,7 @@ impl Seat {
 impl Inventory {
     /// Slots of the processor.
     pub fn processor(slots: u32, per_device: u32) -> Self {
-        Self { devices: Vec::new(), slots, per_device, labels: BTreeMap::new(), cuda: None }
+        Self { devices: Vec::new(), slots, per_device, labels: BTreeMap::new(), cuda: None, nccl: Vec::new() }
     }
 
     /// Looks at what there is. Blocks for as long as the driver may take. What `auto` does not find it does without; a warning
@@ -177,6 +184,7 @@ impl Inventory {
             return Err(DeviceError::Slots { slots, devices: count, per_device });
         }
         devices.truncate(slots.div_ceil(per_device) as usize);
+        let nccl = wanted.nccl.variables(cuda::environment)?;
         let cuda = cuda::find(wanted.cuda, cuda::environment)?;
         // Labels are a help; without them everything runs.
         let topology = smi.ask(&["topo", "-m"]).map(|text| Topology::parse(&text)).unwrap_or_else(|error| {
@@ -185,7 +193,7 @@ impl Inventory {
         });
         let gpus: Vec<u32> = devices.iter().map(|device| device.index).collect();
         let labels = topology.labels(wanted.host, &gpus);
-        Ok(Self { devices, slots, per_device, labels, cuda: Some(cuda) })
+        Ok(Self { devices, slots, per_device, labels, cuda: Some(cuda), nccl })
     }
 
     /// `cpu` or `cuda`.
@@ -206,6 +214,11 @@ impl Inventory {
     /// What says which workers are near this one.
     pub fn labels(&self) -> &BTreeMap<String, String> {
         &self.labels
+    }
+
+    /// What NCCL is told by the configuration: variables of ranks on GPUs.
+    pub fn nccl(&self) -> &[(&'static str, OsString)] {
+        &self.nccl
     }
 
     /// Memory of the GPU that each slot has at least, in MiB. `None` for the processor.
@@ -236,6 +249,7 @@ impl Inventory {
         };
         let mut variables = vec![(mask::VARIABLE, OsString::from(&device.uuid))];
         variables.extend(self.cuda.as_ref().map(|cuda| (cuda::VARIABLE, cuda.lib.clone().into())));
+        variables.extend(self.nccl.iter().cloned());
         variables
     }
 }

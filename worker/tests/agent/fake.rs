@@ -352,6 +352,8 @@ impl Node {
             device: worker::DeviceKind::Cpu,
             devices: Vec::new(),
             cuda_libtorch: PathBuf::new(),
+            nccl_interface: String::new(),
+            nccl_debug: String::new(),
             nvidia_smi: PathBuf::from("nvidia-smi"),
             gpu_check: Duration::from_millis(200),
             foreign_gpu_memory_mib: 1024,

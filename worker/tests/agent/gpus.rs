@@ -171,6 +171,41 @@ async fn a_warm_trainer_serves_the_gpu_that_it_was_started_for_once_and_is_gone_
     }
 }
 
+/// Writes what a rank is told for NCCL.
+const TOLD: &str = "echo \"$NCCL_SOCKET_IFNAME $NCCL_DEBUG\" > \"$HOME_OF_TEST/told.$$\"\nmv \"$HOME_OF_TEST/told.$$\" \
+                    \"$HOME_OF_TEST/told-${WARM:+warm-}$(basename \"$PWD\")\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_on_gpus_cold_or_warm_are_told_what_nccl_takes_and_logs() {
+    for (warm, name) in [(0, "told-rank-1"), (2, "told-warm-rank-1")] {
+        let (mut fake, gpus) = (Fake::start().await, Gpus::new(2));
+        let node = Node::start_with(&fake, 1, &format!("{TOLD}\n{FOR_EVER}"), |config| {
+            gpus.offer(config, 1);
+            (config.nccl_interface, config.nccl_debug) = ("lo".to_owned(), "INFO".to_owned());
+            config.warm_trainers = Some(warm);
+        })
+        .await;
+        fake.hello().await;
+        node.wait_for_warm(warm as usize).await;
+        fake.tell(ToWorker::Launch(Box::new(launch(A, 0, 2, 2)))).await;
+        until("the rank runs", || node.has(name)).await;
+        assert_eq!(node.read(name), "=lo INFO");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_on_a_processor_is_told_nothing_of_nccl() {
+    let mut fake = Fake::start().await;
+    let node = Node::start_with(&fake, 1, &format!("{TOLD}\n{FOR_EVER}"), |config| {
+        (config.nccl_interface, config.nccl_debug) = ("lo".to_owned(), "INFO".to_owned());
+    })
+    .await;
+    fake.hello().await;
+    fake.tell(ToWorker::Launch(Box::new(launch(A, 0, 1, 1)))).await;
+    until("the rank runs", || node.has("told-rank-0")).await;
+    assert_eq!(node.read("told-rank-0"), "");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rank_on_a_processor_sees_no_gpu() {
     let mut fake = Fake::start().await;

@@ -171,7 +171,12 @@ impl Report {
         let remedy = "compile it with `cargo xtask setup --cuda`, which needs no GPU, and copy it there; or name it in \
                       CREDENCE_NCCL";
         match &facts.nccl {
-            Ok(path) => self.add("nccl", State::Ok, format!("`{}`", path.display()), None),
+            Ok(path) => {
+                let told = facts.offer.iter().flat_map(|inventory| inventory.nccl());
+                let told = told.map(|(name, value)| format!(", {name}={}", value.to_string_lossy()));
+                let found = format!("`{}`{}", path.display(), told.collect::<String>());
+                self.add("nccl", State::Ok, found, None);
+            }
             Err(path) if wants_gpus(facts) => {
                 let state = if gpus(facts) > 1 { State::Gap } else { State::Warning };
                 let found = format!("no `{}`: trials of several ranks do not run on GPUs", path.display());
@@ -195,8 +200,7 @@ impl Report {
                 self.add("slots", State::Ok, found, None);
             }
             Err(why) => {
-                let remedy =
-                    "mend what is named, or change `device`, `devices`, `slots` or `slots-per-device`";
+                let remedy = "mend what is named, or change `device`, `devices`, `slots`, `slots-per-device` or `nccl-interface`";
                 self.add("slots", State::Gap, why.clone(), Some(remedy));
             }
         }

@@ -23,13 +23,23 @@ struct Case {
     per_device: u32,
     names: Vec<String>,
     visible: Option<&'static str>,
+    nccl: Nccl<'static>,
 }
 
 impl Case {
     fn new(gpus: usize) -> Self {
         let (driver, cuda) = (Driver::new(gpus), cuda());
         let (kind, slots, per_device) = (DeviceKind::Auto, Slots::Auto, 1);
-        Self { driver, cuda, kind, slots, per_device, names: Vec::new(), visible: None }
+        Self {
+            driver,
+            cuda,
+            kind,
+            slots,
+            per_device,
+            names: Vec::new(),
+            visible: None,
+            nccl: Nccl::default(),
+        }
     }
 
     fn find(&self) -> Result<Inventory, String> {
@@ -40,6 +50,7 @@ impl Case {
             names: &self.names,
             visible: self.visible,
             cuda: Some(self.cuda.path()),
+            nccl: self.nccl,
             host: "n1",
         };
         Inventory::find(&self.driver.smi(Duration::from_secs(20)), wanted)
@@ -49,6 +60,17 @@ impl Case {
     fn uuids(&self) -> Vec<String> {
         self.find().unwrap().devices().iter().map(|device| device.uuid.clone()).collect()
     }
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_refused_where_there_are_gpus_and_nowhere_else() {
+    let nccl = Nccl { interface: "no-such-0", debug: "" };
+    let refusal = Case { nccl, ..Case::new(1) }.find().unwrap_err();
+    assert!(
+        refusal.starts_with("`nccl-interface` names `no-such-0`, which is no network interface"),
+        "{refusal}"
+    );
+    assert_eq!(Case { nccl, kind: DeviceKind::Cpu, ..Case::new(1) }.find().unwrap().nccl(), []);
 }
 
 #[test]

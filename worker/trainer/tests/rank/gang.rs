@@ -12,15 +12,20 @@ use crate::support::{Rank, gang, launch, lp_bnn, run, run_gang, start_gang, trai
 
 #[test]
 fn ranks_agree_on_the_weights_and_only_rank_0_reports() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut spec = train_spec(lp_bnn());
-    spec.world_size = 2;
-    let ended = run_gang(&launch(TrialSpec::Train(spec), folder.path()));
-    // The digests of both ranks were compared before the first said that it is done.
-    ended[0].done();
-    assert!(ended[1].status.success(), "{}", ended[1].stderr);
-    assert!(ended[1].reports.is_empty(), "{:?}", ended[1].reports);
-    assert!(matches!(ended[0].reports[0], Report::Rendezvous { .. }));
+    for world_size in [2, 4] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spec = train_spec(lp_bnn());
+        spec.world_size = world_size;
+        let ended = run_gang(&launch(TrialSpec::Train(spec), folder.path()));
+        assert_eq!(ended.len(), world_size as usize);
+        // The digests of all ranks were compared before the first said that it is done.
+        ended[0].done();
+        for other in &ended[1..] {
+            assert!(other.status.success(), "{}", other.stderr);
+            assert!(other.reports.is_empty(), "{:?}", other.reports);
+        }
+        assert!(matches!(ended[0].reports[0], Report::Rendezvous { .. }));
+    }
 }
 
 /// The images of a step and the mean loss do not depend on the number of ranks. What does is batch
