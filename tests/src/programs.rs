@@ -27,6 +27,15 @@ impl Programs {
     ///
     /// When it is missing.
     pub fn trainer(&self) -> PathBuf {
+        Self::trainer_alone()
+    }
+
+    /// As [`trainer`](Self::trainer), for what needs nothing else.
+    ///
+    /// # Panics
+    ///
+    /// When it is missing.
+    pub fn trainer_alone() -> PathBuf {
         program("CREDENCE_TRAINER_BIN", "credence-trainer")
     }
 }

@@ -61,6 +61,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure training steps, predictions and collectives beside peers, and write BENCHMARKS.md
+    Bench {
+        /// Arguments of the bench, like `step --rounds 10`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Break the coordinator's core and the agent's logic in known ways, and show which test notices each
     Mutants {
         /// Only those whose name holds this
@@ -87,6 +93,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),
+        Task::Bench { arguments } => bench::run(&workspace, Bench::Bench, &arguments),
         Task::Mutants { only } => mutants::run(&workspace, only.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }
