@@ -1,4 +1,4 @@
-//! `cargo xtask load | soak | race`: builds the programs as they are released, then lets the harness of `tests/` measure
+//! `cargo xtask load | soak | race | bench`: builds the programs as they are released, then lets the harness of `tests/` measure
 //! or torment them.
 //!
 //! Programs that the environment names (`CREDENCE_BIN`, `CREDENCE_TRAINER_BIN`) are taken as they are.
@@ -22,6 +22,8 @@ pub enum Bench {
     Soak,
     /// `race`: everything, beside peers.
     Race,
+    /// `bench`: steps and predictions of the trainer, beside peers.
+    Steps,
 }
 
 impl Bench {
@@ -30,6 +32,7 @@ impl Bench {
             Self::Load => "load",
             Self::Soak => "soak",
             Self::Race => "race",
+            Self::Steps => "bench",
         }
     }
 
@@ -37,7 +40,24 @@ impl Bench {
     fn trains(self) -> bool {
         match self {
             Self::Load => false,
-            Self::Soak | Self::Race => true,
+            Self::Soak | Self::Race | Self::Steps => true,
+        }
+    }
+
+    /// What is built of the trainer.
+    fn trainer(self) -> &'static [&'static str] {
+        match self {
+            Self::Load | Self::Soak | Self::Race => &["build", "--locked", "--release", "-p", "trainer"],
+            // The program, and the all-reduce that is measured.
+            Self::Steps => &["build", "--locked", "--release", "-p", "trainer", "--bins", "--examples"],
+        }
+    }
+
+    /// Whether a coordinator and workers run.
+    fn schedules(self) -> bool {
+        match self {
+            Self::Load | Self::Soak | Self::Race => true,
+            Self::Steps => false,
         }
     }
 }
@@ -47,9 +67,9 @@ pub fn run(workspace: &Path, bench: Bench, arguments: &[String]) -> anyhow::Resu
     let folder = process::release_folder()?;
     if bench.trains() && env::var_os(TRAINER).is_none() {
         setup::run(workspace)?;
-        process::run(&mut cargo(workspace, &["build", "--locked", "--release", "-p", "trainer"]))?;
+        process::run(&mut cargo(workspace, bench.trainer()))?;
     }
-    if env::var_os(CREDENCE).is_none() {
+    if bench.schedules() && env::var_os(CREDENCE).is_none() {
         process::run(&mut cargo(workspace, &["build", "--locked", "--release", "-p", "cli"]))?;
     }
     let name = bench.name();

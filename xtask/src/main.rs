@@ -53,12 +53,12 @@ enum Task {
         #[arg(long)]
         gpu: bool,
     },
-    /// Measure training beside plain PyTorch, and in each precision, on the first GPU of this machine
+    /// Measure training steps, predictions and collectives beside peers, and write BENCHMARKS.md
     Bench {
-        /// On a GPU; there is no other
-        #[arg(long, required = true)]
+        /// Instead, training beside plain PyTorch, and in each precision, on the first GPU of this machine
+        #[arg(long)]
         gpu: bool,
-        /// Arguments of the bench beside PyTorch, like `--rounds 5 --json FILE`
+        /// Arguments of the bench, like `step --rounds 10`; with `--gpu`, like `--rounds 5 --json FILE`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -105,10 +105,13 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { keep } => demo::run(&workspace, if keep { Earlier::Kept } else { Earlier::Removed }),
         Task::Test { gpu: false } => test::run(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Test { gpu: true } => gpu::test(&workspace).map(|()| ExitCode::SUCCESS),
-        Task::Bench { gpu: _, arguments } => gpu::bench(&workspace, &arguments).map(|()| ExitCode::SUCCESS),
+        Task::Bench { gpu: true, arguments } => {
+            gpu::bench(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
+        }
         Task::Load { arguments } => bench::run(&workspace, Bench::Load, &arguments),
         Task::Soak { arguments } => bench::run(&workspace, Bench::Soak, &arguments),
         Task::Race { arguments } => bench::run(&workspace, Bench::Race, &arguments),
+        Task::Bench { gpu: false, arguments } => bench::run(&workspace, Bench::Steps, &arguments),
         Task::Mutants { only } => mutants::run(&workspace, only.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }

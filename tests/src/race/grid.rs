@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::environment::Environment;
 use crate::draws::Draws;
+use crate::environment::Environment;
 use crate::soak::{self, Axes, Rounds, Soak};
 
 /// Cells of a side of Optuna's grid.
@@ -107,7 +107,7 @@ fn optuna(environment: &Environment, heartbeat: &str, seed: u64) -> anyhow::Resu
 
 fn command(environment: &Environment, task: &str, folder: &Path) -> Command {
     let mut command = Command::new(environment.python());
-    command.arg(Environment::script("optuna_grid.py")).arg(task).arg(folder).arg(SIDE.to_string());
+    command.arg(environment.script("optuna_grid.py")).arg(task).arg(folder).arg(SIDE.to_string());
     command.stdin(Stdio::null()).process_group(0);
     command
 }

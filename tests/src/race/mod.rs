@@ -1,6 +1,5 @@
 //! Races with peers that run on this machine: what is measured, with everything that is needed to judge it.
 
-mod environment;
 mod grid;
 mod recovery;
 
@@ -10,8 +9,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::environment::{Environment, Purpose};
 use crate::machine::Machine;
-use environment::Environment;
 
 pub use grid::Cells;
 pub use recovery::{Contestant, Fault, Result, Run};
@@ -44,7 +43,7 @@ pub type Grids = BTreeMap<&'static str, Vec<Cells>>;
 
 fn environment(field: Field, python: Option<PathBuf>) -> anyhow::Result<Option<Environment>> {
     match field {
-        Field::Everybody => Environment::provide(python).map(Some),
+        Field::Everybody => Environment::provide(Purpose::Race, python).map(Some),
         Field::Ours => Ok(None),
     }
 }

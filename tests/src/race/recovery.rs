@@ -15,8 +15,8 @@ use proto::v1::{GetTrialRequest, QueryMetricsRequest};
 use serde::Serialize;
 use std::os::unix::process::CommandExt as _;
 
-use super::environment::Environment;
 use crate::cluster::{Cluster, Lease};
+use crate::environment::Environment;
 use crate::grid::Grid;
 use crate::process::send;
 use crate::wait::within;
@@ -162,13 +162,13 @@ fn torchrun(environment: &Environment, tuned: bool) -> Command {
     }
     // A port that is free, and no other run's.
     command.args(["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]);
-    command.arg(Environment::script("ddp_train.py"));
+    command.arg(environment.script("ddp_train.py"));
     command
 }
 
 fn ray_train(environment: &Environment) -> Command {
     let mut command = Command::new(environment.python());
-    command.arg(Environment::script("ray_train.py"));
+    command.arg(environment.script("ray_train.py"));
     command
 }
 

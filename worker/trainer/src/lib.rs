@@ -12,6 +12,7 @@
 //! | [`model`], [`uq`] | the network, and how a method changes its layers |
 //! | [`pretrained`] | weights of a file to start from |
 //! | [`data`], [`seed`] | which images, and which random numbers, at which step |
+//! | `timing` | when steps begin, for who measures them |
 //! | [`group`], [`device`], [`memory`] | the other ranks, where tensors live, and what is told when they do not fit |
 //!
 //! Synchronous throughout: a rank does one thing at a time, and the three things that may overlap with
@@ -34,6 +35,7 @@ pub mod pretrained;
 pub mod rank;
 pub mod seed;
 pub mod storage;
+mod timing;
 pub mod train;
 pub mod uq;
 pub mod warm;

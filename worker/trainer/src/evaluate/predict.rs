@@ -12,6 +12,7 @@ use crate::beacon::Beacon;
 use crate::data;
 use crate::model::{Forward, Mode, Network};
 use crate::seed;
+use crate::timing;
 use crate::train::Progress;
 
 /// Says at each batch that the rank is there, and counts those of an evaluation for its progress.
@@ -100,6 +101,7 @@ impl Pass<'_> {
             let mut batch = Batch::default();
             for (batch_index, indices) in indices.chunks(self.batch_size as usize).enumerate() {
                 set.batcher.fill(indices, 0, &mut batch);
+                timing::begins(batch_index as u64);
                 let (images, _) = data::tensors(&batch, set.batcher.shape(), self.task, set.device);
                 let place = [network_index, set.number, batch_index as u64];
                 let members = self.members(network, &logits_of, &images, place, recorder);

@@ -56,6 +56,7 @@ use crate::group::{Group, GroupError};
 use crate::memory::{self, Step};
 use crate::model::Network;
 use crate::pretrained;
+use crate::timing;
 use agreement::Agreement;
 use latent::CollapseWatch;
 use meter::Meter;
@@ -308,6 +309,7 @@ impl<'a> Training<'a> {
                 .batches
                 .next()
                 .expect("the prefetch thread has a batch for each step, or has ended the process");
+            timing::begins(self.done);
             tracing::trace!(target: "credence::samples", step = self.done + 1, images = ?batch.ids());
             let outcome = self.stepper.step(self.done, &batch, &self.group);
             // Another rank that saw the same step go wrong may have left already; its absence is not the cause.
