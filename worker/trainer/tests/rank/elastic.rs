@@ -14,8 +14,15 @@ type Record = BTreeMap<u64, Vec<u32>>;
 
 const RECORDED: [(&str, &str); 1] = [("CREDENCE_LOG", "info,credence::samples=trace")];
 
+/// Long enough that a busy machine does not end it before it is killed.
+fn rigid() -> TrainSpec {
+    let mut spec = train_spec(TrainMethod::Deterministic);
+    spec.recipe.epochs = 40;
+    spec
+}
+
 fn elastic(min: u32, max: u32) -> TrainSpec {
-    TrainSpec { world_size: max, min_world_size: Some(min), ..train_spec(TrainMethod::Deterministic) }
+    TrainSpec { world_size: max, min_world_size: Some(min), ..rigid() }
 }
 
 /// One attempt with `ranks` ranks, ended by SIGKILL once the checkpoint of `until` is reported, or by itself. Returns
@@ -71,7 +78,7 @@ fn from_one_rank_to_two_and_back_each_image_is_used_once_an_epoch() {
     let (elastic, last) = one_two_one(folder.path());
     last.done();
 
-    let spec = train_spec(TrainMethod::Deterministic);
+    let spec = rigid();
     let epochs = u64::from(spec.recipe.epochs);
     // 100 images in batches of 32: three steps, and four images that this epoch leaves out.
     assert_eq!(elastic.keys().copied().collect::<Vec<_>>(), (1..=3 * epochs).collect::<Vec<_>>());
@@ -94,8 +101,7 @@ fn from_one_rank_to_two_and_back_each_image_is_used_once_an_epoch() {
 #[test]
 fn a_number_of_ranks_that_the_trial_does_not_allow_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    for (spec, ranks) in [(elastic(2, 4), 1), (elastic(1, 4), 3), (train_spec(TrainMethod::Deterministic), 2)]
-    {
+    for (spec, ranks) in [(elastic(2, 4), 1), (elastic(1, 4), 3), (rigid(), 2)] {
         let launch = Launch { world_size: ranks, ..launch(TrialSpec::Train(spec), folder.path()) };
         let cause = run(&launch).cause().clone();
         assert!(
